@@ -1,0 +1,58 @@
+# bemi: see `make help`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster clean
+
+PG_CONFIG ?= pg_config
+PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+PG_LIB = $(shell $(PG_CONFIG) --pkglibdir)
+PG_EXTENSION = $(shell $(PG_CONFIG) --sharedir)/extension
+# Each version has a folder of its own for the settings of cargo-pgrx, so that your own settings stay as they are.
+export PGRX_HOME = $(CURDIR)/target/pgrx-$(PG_MAJOR)
+# The schema's section survives the linker's garbage collection here; kept whole, the library is four times as large.
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND = 1
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+export USER ?= $(shell id -un)
+PACKAGE = target/package-$(PG_MAJOR)
+
+help: ## List these targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+deps: ## Install what building takes on Debian: apt packages and cargo-pgrx (as root; about 5 minutes).
+	tests/setup/install-tools.sh
+
+build: ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
+	@mkdir -p $(PGRX_HOME)
+	@grep -qs "pg$(PG_MAJOR)" $(PGRX_HOME)/config.toml || cargo pgrx init --pg$(PG_MAJOR) $(shell command -v $(PG_CONFIG)) --no-run
+	cargo pgrx package --no-default-features --features pg$(PG_MAJOR) --pg-config $(shell command -v $(PG_CONFIG)) --out-dir $(PACKAGE)
+
+install: build ## Build it and install it into the server of PG_CONFIG=/path/to/pg_config, of any version from 14 to 18.
+	install -d '$(DESTDIR)$(PG_LIB)' '$(DESTDIR)$(PG_EXTENSION)'
+	install -m 755 '$(PACKAGE)$(PG_LIB)/bemi.so' '$(DESTDIR)$(PG_LIB)/'
+	install -m 644 '$(PACKAGE)$(PG_EXTENSION)/'bemi* '$(DESTDIR)$(PG_EXTENSION)/'
+	ln -sfn bemi.so '$(DESTDIR)$(PG_LIB)/bemi_decoder.so'
+
+uninstall: ## Remove its files from the server of PG_CONFIG.
+	rm -f '$(DESTDIR)$(PG_LIB)/bemi.so' '$(DESTDIR)$(PG_LIB)/bemi_decoder.so' '$(DESTDIR)$(PG_EXTENSION)/'bemi.control '$(DESTDIR)$(PG_EXTENSION)/'bemi--*.sql
+
+demo: ## See it work: on a fresh Debian as root, install all it takes, build, and run the main job on a throwaway server.
+	tests/demo/demo.sh
+
+test: ## Run all tests: pure, in the server, and on real servers of the versions 14 to 18 (Debian, as root).
+	tests/test.sh
+
+check: ## Check format and lints, warnings as errors.
+	cargo fmt --check
+	cargo clippy --no-default-features --all-targets -- -D warnings
+	cargo clippy --no-default-features --features cluster --all-targets -- -D warnings
+	cargo clippy --no-default-features --features pg$(PG_MAJOR) --lib -- -D warnings
+
+test-pure: ## Run the tests that need no server, in seconds.
+	cargo test --no-default-features
+
+test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
+	PG_CONFIG=$(shell command -v $(PG_CONFIG)) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
+
+clean: ## Remove everything that was built.
+	cargo clean

@@ -1,0 +1,448 @@
+//! The comments of a statement that carry a context: `/*Bemi {"user_id":1} Bemi*/`.
+//!
+//! The text is read as the server's own lexer reads it, so that only a comment counts: never what looks like one
+//! inside of a string, a quoted name, a dollar-quoted body or another comment. Otherwise whoever can put text into a
+//! row could forge the context of the change.
+//!
+//! - Several comments in one statement are merged from left to right, later keys win.
+//! - In a text of several statements a comment counts for the statement in which it stands, or before which it stands;
+//!   after the last semicolon, for the last one.
+//! - A comment that begins like one of ours and has no `Bemi*/` at its end is one of ours, and malformed, if a JSON
+//!   object seems to begin in it; else it is somebody's prose.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use memchr::{memchr, memchr2, memmem};
+
+use crate::wire::{Context, ContextError};
+
+const OPEN: &[u8] = b"/*Bemi";
+const CLOSE: &[u8] = b"Bemi*/";
+
+/// One comment that carries a context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comment<'a> {
+    /// Where it stands in the text, in bytes, its delimiters included.
+    pub span: Range<usize>,
+    /// What stands between the delimiters, without white space at the ends.
+    pub content: &'a [u8],
+    /// Whether it ends with `Bemi*/`.
+    pub is_terminated: bool,
+}
+
+/// Whether a text may hold such a comment at all: a fast look before the text is read in earnest.
+pub fn may_occur_in(sql: &[u8]) -> bool {
+    memmem::find(sql, OPEN).is_some()
+}
+
+/// The comments that count for the statement at `statement` (a range of bytes) of the text `sql`.
+///
+/// `plain_backslashes` is the setting `standard_conforming_strings`: whether a backslash in an ordinary string is just
+/// a backslash.
+pub fn of_statement(sql: &[u8], statement: Range<usize>, plain_backslashes: bool) -> Vec<Comment<'_>> {
+    let mut found: Vec<Comment> = Vec::new();
+    let mut lexer = Lexer { sql, at: 0, plain_backslashes };
+    // The statement's range may begin with white space and comments, which belong to it, so it counts from its first
+    // token.
+    let mut has_begun = false;
+    while let Some((token, span)) = lexer.next_token() {
+        match token {
+            Token::BlockComment => found.extend(read_delimiters(sql, span)),
+            Token::LineComment => {}
+            Token::Semicolon if span.start < statement.start || !has_begun => found.clear(),
+            Token::Semicolon => {}
+            Token::Other if span.start >= statement.end => {
+                // Another statement follows: what stands behind our end belongs to it.
+                found.retain(|comment| comment.span.start < statement.end);
+                break;
+            }
+            Token::Other => has_begun |= span.start >= statement.start,
+        }
+    }
+    found
+}
+
+/// The text of the statement without the given comments, white space and semicolons at its ends.
+pub fn text_without(sql: &[u8], statement: Range<usize>, comments: &[Comment]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(statement.len());
+    let mut at = statement.start;
+    for comment in comments {
+        let (start, end) = (comment.span.start.min(statement.end), comment.span.end.min(statement.end));
+        text.extend_from_slice(sql.get(at..start).unwrap_or_default());
+        at = at.max(end);
+    }
+    text.extend_from_slice(sql.get(at..statement.end).unwrap_or_default());
+    let end = text.iter().rposition(|b| !is_space(*b) && *b != b';').map_or(0, |at| at + 1);
+    text.truncate(end);
+    let start = text.iter().position(|b| !is_space(*b)).unwrap_or(0);
+    text.drain(..start);
+    text
+}
+
+/// Reads the context of a comment from its content, in UTF-8, of at most `limit` bytes. Django's package sends it
+/// URL-quoted, which shows in its first character.
+pub fn read(content: &[u8], is_terminated: bool, limit: usize) -> Result<Context, ContextError> {
+    if content.len() > limit {
+        return Err(ContextError::TooLong(content.len(), limit));
+    }
+    if !is_terminated {
+        return Err(ContextError::Syntax("the comment does not end with \"Bemi*/\"".to_owned()));
+    }
+    if is_url_quoted(content) { Context::parse(&url_unquote(content)) } else { Context::parse(content) }
+}
+
+fn is_url_quoted(content: &[u8]) -> bool {
+    content.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"%7B"))
+}
+
+/// Replaces each `%XX` by its byte. Another percent sign stays as it is.
+fn url_unquote(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr(b'%', rest) {
+        plain.extend_from_slice(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        plain.push(byte.unwrap_or(b'%'));
+        rest = &rest[at + if byte.is_some() { 3 } else { 1 }..];
+    }
+    plain.extend_from_slice(rest);
+    plain
+}
+
+/// Tells whether the block comment at `span` is one of ours, and what it holds.
+fn read_delimiters(sql: &[u8], span: Range<usize>) -> Option<Comment<'_>> {
+    let inner = sql[span.clone()].strip_prefix(OPEN)?;
+    let begins_an_object = |content: &[u8]| content.first() == Some(&b'{') || is_url_quoted(content);
+    if !inner.first().is_some_and(|b| is_space(*b)) && !begins_an_object(inner) {
+        return None;
+    }
+    if let Some(content) = inner.strip_suffix(CLOSE) {
+        return Some(Comment { span, content: trim(content), is_terminated: true });
+    }
+    let content = trim(inner.strip_suffix(b"*/").unwrap_or(inner));
+    begins_an_object(content).then_some(Comment { span, content, is_terminated: false })
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0B | 0x0C)
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|b| !is_space(*b)).unwrap_or(text.len());
+    let end = text.iter().rposition(|b| !is_space(*b)).map_or(start, |at| at + 1);
+    &text[start..end]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    BlockComment,
+    LineComment,
+    Semicolon,
+    Other,
+}
+
+/// As much of the server's lexer (scan.l) as it takes to tell comments and semicolons from everything else.
+struct Lexer<'a> {
+    sql: &'a [u8],
+    at: usize,
+    plain_backslashes: bool,
+}
+
+impl Lexer<'_> {
+    fn peek(&self, ahead: usize) -> Option<u8> {
+        self.sql.get(self.at + ahead).copied()
+    }
+
+    fn next_token(&mut self) -> Option<(Token, Range<usize>)> {
+        while self.peek(0).is_some_and(is_space) {
+            self.at += 1;
+        }
+        let start = self.at;
+        let byte = self.peek(0)?;
+        let token = match (byte, self.peek(1)) {
+            (b'/', Some(b'*')) => {
+                self.skip_block_comment();
+                Token::BlockComment
+            }
+            (b'-', Some(b'-')) => {
+                self.skip_line();
+                Token::LineComment
+            }
+            (b'\'', _) => {
+                self.skip_string(!self.plain_backslashes);
+                Token::Other
+            }
+            // Only here does a string's prefix change how it ends; B, X, N and U& do not.
+            (b'e' | b'E', Some(b'\'')) => {
+                self.at += 1;
+                self.skip_string(true);
+                Token::Other
+            }
+            (b'"', _) => {
+                self.at += 1;
+                self.skip_to_quote(b'"', false);
+                Token::Other
+            }
+            (b'$', _) => {
+                self.skip_dollar();
+                Token::Other
+            }
+            (b';', _) => {
+                self.at += 1;
+                Token::Semicolon
+            }
+            _ if is_name_start(byte) => {
+                // A dollar sign inside of a name belongs to the name and quotes nothing.
+                while self.peek(0).is_some_and(|b| is_name_start(b) || b.is_ascii_digit() || b == b'$') {
+                    self.at += 1;
+                }
+                Token::Other
+            }
+            _ => {
+                self.at += 1;
+                Token::Other
+            }
+        };
+        Some((token, start..self.at))
+    }
+
+    /// Block comments nest.
+    fn skip_block_comment(&mut self) {
+        let mut depth = 0usize;
+        while let Some(found) = memchr2(b'/', b'*', &self.sql[self.at..]) {
+            self.at += found;
+            match (self.peek(0), self.peek(1)) {
+                (Some(b'/'), Some(b'*')) => {
+                    depth += 1;
+                    self.at += 2;
+                }
+                (Some(b'*'), Some(b'/')) => {
+                    depth -= 1;
+                    self.at += 2;
+                    if depth == 0 {
+                        return;
+                    }
+                }
+                _ => self.at += 1,
+            }
+        }
+        self.at = self.sql.len();
+    }
+
+    fn skip_line(&mut self) {
+        self.at = memchr2(b'\n', b'\r', &self.sql[self.at..]).map_or(self.sql.len(), |found| self.at + found);
+    }
+
+    /// Skips a string from its opening quote on, and the strings that continue it on further lines, which are read by
+    /// the same rules even without its prefix.
+    fn skip_string(&mut self, backslash_escapes: bool) {
+        loop {
+            self.at += 1;
+            self.skip_to_quote(b'\'', backslash_escapes);
+            let end = self.at;
+            let mut has_newline = false;
+            loop {
+                match (self.peek(0), self.peek(1)) {
+                    (Some(b), _) if is_space(b) => {
+                        has_newline |= matches!(b, b'\n' | b'\r');
+                        self.at += 1;
+                    }
+                    (Some(b'-'), Some(b'-')) => self.skip_line(),
+                    _ => break,
+                }
+            }
+            if !has_newline || self.peek(0) != Some(b'\'') {
+                self.at = end;
+                return;
+            }
+        }
+    }
+
+    /// Goes behind the next `quote` that is not doubled (nor escaped, where backslashes escape).
+    fn skip_to_quote(&mut self, quote: u8, backslash_escapes: bool) {
+        let escape = if backslash_escapes { b'\\' } else { quote };
+        while let Some(found) = memchr2(quote, escape, &self.sql[self.at..]) {
+            self.at += found;
+            if self.peek(0) == Some(quote) && self.peek(1) != Some(quote) {
+                self.at += 1;
+                return;
+            }
+            self.at = (self.at + 2).min(self.sql.len());
+        }
+        self.at = self.sql.len();
+    }
+
+    /// A dollar sign begins a parameter (`$1`), a dollar-quoted string (`$tag$…$tag$`), or stands for itself.
+    fn skip_dollar(&mut self) {
+        let tag = self.sql[self.at + 1..]
+            .iter()
+            .position(|b| !(is_name_start(*b) || b.is_ascii_digit()))
+            .map(|length| &self.sql[self.at..self.at + length + 2])
+            .filter(|tag| tag.ends_with(b"$") && !tag[1].is_ascii_digit());
+        let Some(tag) = tag else {
+            self.at += 1;
+            return;
+        };
+        let body = self.at + tag.len();
+        self.at = memmem::find(&self.sql[body..], tag).map_or(self.sql.len(), |found| body + found + tag.len());
+    }
+}
+
+fn is_name_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Charset;
+
+    fn contents(sql: &str) -> Vec<String> {
+        let all = of_statement(sql.as_bytes(), 0..sql.len(), true);
+        all.iter().map(|c| String::from_utf8_lossy(c.content).into_owned()).collect()
+    }
+
+    fn statement_contents(sql: &str, statement: &str) -> Vec<String> {
+        let at = sql.find(statement).unwrap();
+        let all = of_statement(sql.as_bytes(), at..at + statement.len(), true);
+        all.iter().map(|c| String::from_utf8_lossy(c.content).into_owned()).collect()
+    }
+
+    #[test]
+    fn comments_are_read_wherever_they_stand() {
+        assert_eq!(contents(r#"UPDATE t SET a = 1 /*Bemi {"a":1} Bemi*/"#), [r#"{"a":1}"#]);
+        assert_eq!(contents(r#"/*Bemi{"a":1}Bemi*/UPDATE t SET a = 1"#), [r#"{"a":1}"#]);
+        assert_eq!(contents("UPDATE t /*Bemi\n{}\nBemi*/ SET a = 1; "), ["{}"]);
+        assert_eq!(contents(r#"UPDATE t SET a = 1; /*Bemi {"a":1} Bemi*/"#), [r#"{"a":1}"#]);
+        assert_eq!(contents("UPDATE t SET a = 2-/*Bemi {} Bemi*/1"), ["{}"]);
+        assert_eq!(contents("/*Bemi {\"a\":1} Bemi*/ SELECT 1 /*Bemi {\"b\":1} Bemi*/"), ["{\"a\":1}", "{\"b\":1}"]);
+        assert_eq!(contents("/*Bemi Bemi*/"), [""]);
+    }
+
+    #[test]
+    fn text_that_only_looks_like_a_comment_does_not_count() {
+        for sql in [
+            "INSERT INTO t VALUES ('/*Bemi {} Bemi*/')",
+            "INSERT INTO t VALUES ('it''s /*Bemi {} Bemi*/')",
+            r"INSERT INTO t VALUES (E'it\'s /*Bemi {} Bemi*/')",
+            "INSERT INTO t VALUES (E'a' -- more\n  '\\' /*Bemi {} Bemi*/')",
+            r"INSERT INTO t VALUES ('\', '/*Bemi {} Bemi*/')",
+            "INSERT INTO \"/*Bemi {} Bemi*/\" VALUES (1)",
+            "INSERT INTO \"a\"\"/*Bemi {} Bemi*/\" VALUES (1)",
+            "DO $$ /*Bemi {} Bemi*/ $$",
+            "DO $é1$ $$ /*Bemi {} Bemi*/ $é1$",
+            "SELECT 1 -- /*Bemi {} Bemi*/",
+            "SELECT 1 /* /*Bemi {} Bemi*/ */",
+            "SELECT '/*Bemi {} Bemi*/",
+            "/*Bemiller*/ SELECT 1",
+            "/*Bemi is what we use*/ SELECT 1",
+        ] {
+            assert_eq!(contents(sql), [""; 0], "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_comment_after_such_text_still_counts() {
+        for sql in [
+            "INSERT INTO t VALUES ('/*Bemi', 'x') /*Bemi {} Bemi*/",
+            r"INSERT INTO t VALUES ('\') /*Bemi {} Bemi*/",
+            r"INSERT INTO t VALUES (E'\\') /*Bemi {} Bemi*/",
+            r"INSERT INTO t VALUES (type'\') /*Bemi {} Bemi*/",
+            "SELECT a$b$ /*Bemi {} Bemi*/ , c$b$",
+            "SELECT $1 /*Bemi {} Bemi*/ , $2",
+            "SELECT $ /*Bemi {} Bemi*/",
+            "SELECT 1 -- it's\n /*Bemi {} Bemi*/",
+            "SELECT E'a' '\\' /*Bemi {} Bemi*/",
+            "/* it's /* nested */ */ SELECT 1 /*Bemi {} Bemi*/",
+        ] {
+            assert_eq!(contents(sql), ["{}"], "{sql}");
+        }
+    }
+
+    #[test]
+    fn without_standard_conforming_strings_a_backslash_escapes() {
+        let sql = br"SELECT '\' /*Bemi {} Bemi*/'";
+        assert_eq!(of_statement(sql, 0..sql.len(), false), []);
+        assert_eq!(of_statement(sql, 0..sql.len(), true).len(), 1);
+    }
+
+    #[test]
+    fn each_statement_of_a_text_has_its_own_comments() {
+        let sql = "INSERT 1 /*Bemi {\"n\":1} Bemi*/; /*Bemi {\"n\":2} Bemi*/ INSERT 2; INSERT 3; /*Bemi {\"n\":3} Bemi*/ ;";
+        assert_eq!(statement_contents(sql, "INSERT 1 /*Bemi {\"n\":1} Bemi*/"), ["{\"n\":1}"]);
+        // The server says where a statement begins: up to version 17 right behind the semicolon, later at its first
+        // token.
+        assert_eq!(statement_contents(sql, " /*Bemi {\"n\":2} Bemi*/ INSERT 2"), ["{\"n\":2}"]);
+        assert_eq!(statement_contents(sql, "INSERT 2"), ["{\"n\":2}"]);
+        assert_eq!(statement_contents(sql, "INSERT 3"), ["{\"n\":3}"]);
+        let sql = "INSERT 1; INSERT 2 /*Bemi {} Bemi*/";
+        assert_eq!(statement_contents(sql, "INSERT 1"), [""; 0]);
+    }
+
+    #[test]
+    fn unterminated_comments_are_malformed() {
+        let sql = b"UPDATE t SET a = 1 /*Bemi {\"a\":1} */";
+        let found = of_statement(sql, 0..sql.len(), true);
+        assert_eq!((found[0].content, found[0].is_terminated), (&b"{\"a\":1}"[..], false));
+        assert!(matches!(read(found[0].content, false, 100), Err(ContextError::Syntax(_))));
+        let sql = b"UPDATE t SET a = 1 /*Bemi %7B%22a";
+        assert_eq!(of_statement(sql, 0..sql.len(), true).len(), 1);
+    }
+
+    #[test]
+    fn url_quoted_contexts_are_read() {
+        let context = read(b"%7B%22a%22%3A%20%22100%25%20%C3%A9%22%7d", true, 100).unwrap();
+        assert_eq!(context.to_json(Charset::Utf8), r#"{"a":"100% é"}"#);
+        let context = read(br#"{"a":"100%25"}"#, true, 100).unwrap();
+        assert_eq!(context.to_json(Charset::Utf8), r#"{"a":"100%25"}"#);
+        assert!(read(b"%7B%22a%2", true, 100).is_err());
+    }
+
+    #[test]
+    fn the_size_of_a_comment_is_limited() {
+        assert_eq!(read(b"{\"a\":1}", true, 6), Err(ContextError::TooLong(7, 6)));
+    }
+
+    #[test]
+    fn the_text_of_a_statement_is_given_without_its_comments() {
+        let text = |sql: &str, statement: Range<usize>| {
+            let found = of_statement(sql.as_bytes(), statement.clone(), true);
+            String::from_utf8(text_without(sql.as_bytes(), statement, &found)).unwrap()
+        };
+        let sql = "/*Bemi {} Bemi*/ UPDATE t /* why */ SET a = 1 /*Bemi {} Bemi*/ ;";
+        assert_eq!(text(sql, 0..sql.len()), "UPDATE t /* why */ SET a = 1");
+        assert_eq!(text("INSERT 1; INSERT 2 /*Bemi {} Bemi*/;", 9..35), "INSERT 2");
+        assert_eq!(text("INSERT 1; /*Bemi {} Bemi*/", 0..8), "INSERT 1");
+        assert_eq!(text(";", 0..1), "");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(sql in "[-/*Bemi{}'\"$a;\\\\E \n%7]{0,60}", from in 0usize..70, to in 0usize..70, plain: bool) {
+            let sql = sql.as_bytes();
+            let statement = from.min(sql.len())..to.max(from).min(sql.len());
+            let found = of_statement(sql, statement.clone(), plain);
+            text_without(sql, statement, &found);
+            for comment in found {
+                let _ = read(comment.content, comment.is_terminated, 1000);
+            }
+        }
+
+        #[test]
+        fn a_comment_behind_a_quoted_text_is_found_and_nothing_in_it(value in "\\PC{0,40}", context in "[a-z]{0,10}") {
+            let value = format!("{value}/*Bemi {{}} Bemi*/");
+            let quoted = [
+                format!("'{}'", value.replace('\'', "''")),
+                format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "\\'")),
+                format!("\"{}\"", value.replace('"', "\"\"")),
+                format!("$tag_{context}${}$tag_{context}$", value.replace('$', "")),
+            ];
+            for quoted in quoted {
+                let sql = format!("INSERT INTO t VALUES ({quoted}) /*Bemi {{\"a\":\"{context}\"}} Bemi*/");
+                proptest::prop_assert_eq!(contents(&sql), [format!("{{\"a\":\"{context}\"}}")]);
+            }
+        }
+    }
+}

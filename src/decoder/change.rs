@@ -1,0 +1,141 @@
+//! The document of one change: which keys it has, and in which order.
+#![forbid(unsafe_code)]
+
+use super::json::{Json, MAX_DOCUMENT, Omission, quoted};
+use super::txn::Transaction;
+use crate::wire::Charset;
+
+/// What happened to the row, or to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// INSERT, COPY.
+    Create,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+    /// TRUNCATE; one document for each table.
+    Truncate,
+}
+
+impl Operation {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Create => b"CREATE",
+            Self::Update => b"UPDATE",
+            Self::Delete => b"DELETE",
+            Self::Truncate => b"TRUNCATE",
+        }
+    }
+}
+
+/// The part of its documents that a relation fixes: `,"schema":"public","table":"todo","operation":"`.
+pub fn relation_keys(schema: &[u8], table: &[u8], charset: Charset) -> Vec<u8> {
+    [b",\"schema\":", &quoted(schema, charset)[..], b",\"table\":", &quoted(table, charset), b",\"operation\":\""].concat()
+}
+
+/// The part of a row image that a column fixes: `"task":`.
+pub fn column_key(name: &[u8], charset: Charset) -> Vec<u8> {
+    let mut key = quoted(name, charset);
+    key.push(b':');
+    key
+}
+
+/// A document under construction: begun with [`Document::open`], filled in the order of its methods, ended with
+/// [`Document::close`].
+pub struct Document<'a> {
+    /// The text so far.
+    pub json: &'a mut Json,
+    txn: &'a Transaction,
+    charset: Charset,
+    /// Names of columns whose value was not in the log since it had not changed, as JSON strings.
+    unchanged: Vec<u8>,
+    /// Columns that were left out, and why, as members of a JSON object.
+    omitted: Vec<u8>,
+}
+
+impl<'a> Document<'a> {
+    /// Begins the document of a change of a relation, whose part is made by [`relation_keys`].
+    pub fn open(
+        json: &'a mut Json,
+        txn: &'a mut Transaction,
+        position: u64,
+        relation_keys: &[u8],
+        operation: Operation,
+        charset: Charset,
+    ) -> Self {
+        json.clear(MAX_DOCUMENT - txn.context().len());
+        txn.open_document(json, position);
+        json.raw(relation_keys);
+        json.raw(operation.name());
+        json.raw(b"\",\"primary_key\":");
+        Self { json, txn, charset, unchanged: Vec::new(), omitted: Vec::new() }
+    }
+
+    /// Names a column that is left out of `after`, since its value is not in the log.
+    pub fn unchanged(&mut self, name: &[u8]) {
+        if !self.unchanged.is_empty() {
+            self.unchanged.push(b',');
+        }
+        self.unchanged.extend_from_slice(&quoted(name, self.charset));
+    }
+
+    /// Names a column whose value is shown as null, and says why.
+    pub fn omitted(&mut self, name: &[u8], reason: &Omission) {
+        let key = column_key(name, self.charset);
+        // A column of both images is named once.
+        if memchr::memmem::find(&self.omitted, &key).is_none() {
+            if !self.omitted.is_empty() {
+                self.omitted.push(b',');
+            }
+            self.omitted.extend_from_slice(&key);
+            self.omitted.extend_from_slice(&quoted(reason.to_string().as_bytes(), self.charset));
+        }
+    }
+
+    /// Ends the document, whose row images are written.
+    pub fn close(self) {
+        self.json.raw(b",\"context\":");
+        self.json.raw(self.txn.context());
+        if !self.unchanged.is_empty() {
+            self.json.raw(b",\"unchanged\":[");
+            self.json.raw(&self.unchanged);
+            self.json.raw(b"]");
+        }
+        if !self.omitted.is_empty() {
+            self.json.raw(b",\"omitted\":{");
+            self.json.raw(&self.omitted);
+            self.json.raw(b"}");
+        }
+        self.json.raw(b"}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stand_in_the_order_of_the_contract() {
+        let mut txn = Transaction::new(745, 2, 0, b"\"app\"", Charset::Utf8);
+        txn.set_context(br#"{"user_id":1}"#);
+        let mut json = Json::new(Charset::Utf8);
+        let keys = relation_keys(b"public", b"a \"b\"", Charset::Utf8);
+        let mut document = Document::open(&mut json, &mut txn, 1, &keys, Operation::Update, Charset::Utf8);
+        document.json.raw(b"null,\"before\":{},\"after\":{}");
+        document.unchanged(b"body");
+        document.unchanged(b"more");
+        document.omitted(b"x", &Omission::TooLong);
+        document.omitted(b"x", &Omission::TooLong);
+        document.close();
+        assert_eq!(
+            String::from_utf8_lossy(json.as_bytes()),
+            concat!(
+                r#"{"position":"0/1","commit_position":"0/2","sequence":1,"transaction_id":745,"#,
+                r#""committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"public","table":"a \"b\"","#,
+                r#""operation":"UPDATE","primary_key":null,"before":{},"after":{},"context":{"user_id":1},"#,
+                r#""unchanged":["body","more"],"omitted":{"x":"the document would be longer than 1000000000 bytes"}}"#
+            )
+        );
+    }
+}

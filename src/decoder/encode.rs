@@ -1,0 +1,174 @@
+//! The text forms of values that the server stores in binary, as `to_jsonb` gives them in the time zone UTC.
+#![forbid(unsafe_code)]
+
+/// Days from 4714-11-24 BC, where the server's calendar begins, to 2000-01-01, where its dates count from.
+const EPOCH_JULIAN_DAY: i64 = 2_451_545;
+const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
+
+/// Appends a `date` (days since 2000-01-01): `2026-11-20`, `0044-03-15 BC`, `infinity`.
+pub fn date(out: &mut Vec<u8>, days: i32) {
+    match days {
+        i32::MIN => out.extend_from_slice(b"-infinity"),
+        i32::MAX => out.extend_from_slice(b"infinity"),
+        _ => {
+            let is_bc = push_date(out, i64::from(days));
+            push_era(out, is_bc);
+        }
+    }
+}
+
+/// Appends a `timestamp` (microseconds since 2000-01-01): `2026-11-20T11:38:55.72`.
+pub fn timestamp(out: &mut Vec<u8>, microseconds: i64) {
+    push_timestamp(out, microseconds, b"");
+}
+
+/// Appends a `timestamp with time zone` (microseconds since 2000-01-01 UTC): `2026-11-20T11:38:55.72+00:00`.
+pub fn timestamptz(out: &mut Vec<u8>, microseconds: i64) {
+    push_timestamp(out, microseconds, b"+00:00");
+}
+
+/// Appends a `uuid`: lower-case, in five groups.
+pub fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push(b'-');
+        }
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+    }
+}
+
+/// Appends a log position as the server writes it: `16/B374D848`.
+pub fn lsn(out: &mut Vec<u8>, lsn: u64) {
+    out.extend_from_slice(format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF).as_bytes());
+}
+
+fn push_timestamp(out: &mut Vec<u8>, microseconds: i64, zone: &[u8]) {
+    match microseconds {
+        i64::MIN => return out.extend_from_slice(b"-infinity"),
+        i64::MAX => return out.extend_from_slice(b"infinity"),
+        _ => {}
+    }
+    let is_bc = push_date(out, microseconds.div_euclid(MICROSECONDS_PER_DAY));
+    let time = microseconds.rem_euclid(MICROSECONDS_PER_DAY);
+    let (seconds, fraction) = (time / 1_000_000, time % 1_000_000);
+    out.push(b'T');
+    push_padded(out, seconds / 3600, 2);
+    out.push(b':');
+    push_padded(out, seconds / 60 % 60, 2);
+    out.push(b':');
+    push_padded(out, seconds % 60, 2);
+    if fraction != 0 {
+        out.push(b'.');
+        push_padded(out, fraction, 6);
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+    }
+    out.extend_from_slice(zone);
+    push_era(out, is_bc);
+}
+
+/// Appends `YYYY-MM-DD` of the proleptic Gregorian calendar and tells whether the year is one BC.
+fn push_date(out: &mut Vec<u8>, days: i64) -> bool {
+    // Counted from 0000-03-01, in cycles of 400 years of which each begins in March, so that a leap day ends its
+    // year. Days 60 before 1970-01-01 and the like are folded into one constant.
+    let days = days + EPOCH_JULIAN_DAY - 1_721_120;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    // The year before 1 is 1 BC.
+    let is_bc = year <= 0;
+    push_padded(out, if is_bc { 1 - year } else { year }, 4);
+    out.push(b'-');
+    push_padded(out, month, 2);
+    out.push(b'-');
+    push_padded(out, day, 2);
+    is_bc
+}
+
+fn push_era(out: &mut Vec<u8>, is_bc: bool) {
+    if is_bc {
+        out.extend_from_slice(b" BC");
+    }
+}
+
+fn push_padded(out: &mut Vec<u8>, value: i64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
+    out.extend_from_slice(digits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn dates_follow_the_proleptic_gregorian_calendar() {
+        for (days, expected) in [
+            (0, "2000-01-01"),
+            (-1, "1999-12-31"),
+            (59, "2000-02-29"),
+            (60, "2000-03-01"),
+            (9820, "2026-11-20"),
+            (-730_119, "0001-01-01"),
+            (-730_120, "0001-12-31 BC"),
+            (-2_451_545, "4714-11-24 BC"),
+            (2_145_031_948, "5874897-12-31"),
+            (i32::MAX, "infinity"),
+            (i32::MIN, "-infinity"),
+        ] {
+            assert_eq!(text(|out| date(out, days)), expected, "{days}");
+        }
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let mut previous = String::new();
+        for days in -740_000..200_000 {
+            let today = text(|out| date(out, days));
+            let (tail, before) = (&today[5..10], previous.get(5..10));
+            assert_ne!(today, previous);
+            match tail {
+                "01-01" => assert!(before.is_none_or(|b| b == "12-31"), "{today} after {previous}"),
+                "03-01" => assert!(matches!(before, None | Some("02-28" | "02-29")), "{today} after {previous}"),
+                _ => {}
+            }
+            previous = today;
+        }
+    }
+
+    #[test]
+    fn timestamps_show_as_many_digits_as_they_have() {
+        for (microseconds, expected) in [
+            (0, "2000-01-01T00:00:00"),
+            (-1, "1999-12-31T23:59:59.999999"),
+            (1_500_000, "2000-01-01T00:00:01.5"),
+            (848_489_935_720_782, "2026-11-20T11:38:55.720782"),
+            (i64::MAX, "infinity"),
+            (i64::MIN, "-infinity"),
+        ] {
+            assert_eq!(text(|out| timestamp(out, microseconds)), expected);
+        }
+        assert_eq!(text(|out| timestamptz(out, 0)), "2000-01-01T00:00:00+00:00");
+        assert_eq!(text(|out| timestamptz(out, -63_145_000_000_000_000)), "0002-01-06T02:13:20+00:00 BC");
+    }
+
+    #[test]
+    fn uuids_and_positions() {
+        let bytes = [0xa0, 0xee, 0xbc, 0x99, 0x9c, 0x0b, 0x4e, 0xf8, 0xbb, 0x6d, 0x6b, 0xb9, 0xbd, 0x38, 0x0a, 0x11];
+        assert_eq!(text(|out| uuid(out, &bytes)), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
+        assert_eq!(text(|out| lsn(out, 0x16_B374_D848)), "16/B374D848");
+    }
+}

@@ -1,0 +1,7 @@
+//! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
+mod catch;
+pub mod plugin;
+mod relation;
+mod settings;
+mod tuple;
+mod value;

@@ -1,0 +1,367 @@
+//! How values of a type become JSON: decided once for each column, by the rules of `to_jsonb`.
+use core::ffi::CStr;
+use std::collections::HashSet;
+
+use pgrx::{PgTupleDesc, pg_sys, varlena};
+
+use super::catch;
+use crate::decoder::change::column_key;
+use crate::decoder::encode;
+use crate::decoder::json::{Json, Omission};
+use crate::encoding;
+use crate::sys;
+use crate::wire::Charset;
+
+/// Reads the values of one type.
+#[derive(Debug)]
+pub enum Reader {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Numeric(OutputFunction),
+    /// `text`, `varchar` and `bpchar`, whose values are their text.
+    Text,
+    Date,
+    Timestamp,
+    Timestamptz,
+    Uuid,
+    Json,
+    Jsonb,
+    Array(Box<ArrayReader>),
+    Composite(Box<CompositeReader>),
+    /// Everything else is shown as its text form.
+    Output(OutputFunction),
+    /// A type that cannot be read, and why.
+    Unreadable(String),
+}
+
+/// A type's output function, looked up.
+#[derive(Debug)]
+pub struct OutputFunction(Box<pg_sys::FmgrInfo>);
+
+/// Reads arrays of one element type.
+#[derive(Debug)]
+pub struct ArrayReader {
+    element: Reader,
+    element_type: pg_sys::Oid,
+    length: i16,
+    by_value: bool,
+    align: core::ffi::c_char,
+}
+
+/// Reads rows of one composite type.
+#[derive(Debug)]
+pub struct CompositeReader {
+    descriptor: pg_sys::TupleDesc,
+    /// Each field that is not dropped: its index, its key in JSON, and its reader.
+    fields: Vec<(usize, Vec<u8>, Reader)>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+/// What a reader is built with.
+pub struct Builder<'a> {
+    pub charset: Charset,
+    /// Lives as long as the reader.
+    pub memory: pg_sys::MemoryContext,
+    /// Gets the relations of the composite types that the reader relies on.
+    pub composites: &'a mut HashSet<pg_sys::Oid>,
+}
+
+impl Builder<'_> {
+    /// The reader for a type. A type that cannot be read, its library gone for example, gives one that says so.
+    pub fn reader(&mut self, type_oid: pg_sys::Oid) -> Reader {
+        catch::data_errors(|| self.try_reader(type_oid)).unwrap_or_else(Reader::Unreadable)
+    }
+
+    fn try_reader(&mut self, type_oid: pg_sys::Oid) -> Reader {
+        // SAFETY: looks a type up in the catalogs.
+        let base = unsafe { pg_sys::getBaseType(type_oid) };
+        match base {
+            pg_sys::BOOLOID => return Reader::Bool,
+            pg_sys::INT2OID => return Reader::Int2,
+            pg_sys::INT4OID => return Reader::Int4,
+            pg_sys::INT8OID => return Reader::Int8,
+            pg_sys::FLOAT4OID => return Reader::Float4,
+            pg_sys::FLOAT8OID => return Reader::Float8,
+            pg_sys::NUMERICOID => return Reader::Numeric(self.output_function(base)),
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => return Reader::Text,
+            pg_sys::DATEOID => return Reader::Date,
+            pg_sys::TIMESTAMPOID => return Reader::Timestamp,
+            pg_sys::TIMESTAMPTZOID => return Reader::Timestamptz,
+            pg_sys::UUIDOID => return Reader::Uuid,
+            pg_sys::JSONOID => return Reader::Json,
+            pg_sys::JSONBOID => return Reader::Jsonb,
+            _ => {}
+        }
+        // SAFETY: looks a type up in the catalogs.
+        let (element_type, is_composite) =
+            unsafe { (pg_sys::get_element_type(base), base != pg_sys::RECORDOID && pg_sys::type_is_rowtype(base)) };
+        if element_type != pg_sys::InvalidOid {
+            Reader::Array(Box::new(self.array_reader(element_type)))
+        } else if is_composite {
+            Reader::Composite(Box::new(self.composite_reader(base)))
+        } else {
+            Reader::Output(self.output_function(base))
+        }
+    }
+
+    fn output_function(&self, type_oid: pg_sys::Oid) -> OutputFunction {
+        let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
+        let mut info = Box::new(pg_sys::FmgrInfo::default());
+        // SAFETY: the pointers are to locals; the memory context lives as long as the reader.
+        unsafe {
+            pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
+            pg_sys::fmgr_info_cxt(function, &mut *info, self.memory);
+        }
+        OutputFunction(info)
+    }
+
+    fn array_reader(&mut self, element_type: pg_sys::Oid) -> ArrayReader {
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        // SAFETY: the pointers are to locals.
+        unsafe { pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut by_value, &mut align) };
+        ArrayReader { element: self.try_reader(element_type), element_type, length, by_value, align }
+    }
+
+    fn composite_reader(&mut self, type_oid: pg_sys::Oid) -> CompositeReader {
+        // SAFETY: the type is composite; the copy is made in a memory context that lives as long as the reader.
+        let (descriptor, columns) = unsafe {
+            self.composites.insert(pg_sys::get_typ_typrelid(type_oid));
+            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
+            pg_sys::MemoryContextSwitchTo(caller);
+            (descriptor, PgTupleDesc::from_pg_copy(descriptor))
+        };
+        let mut fields = Vec::with_capacity(columns.len());
+        for (index, column) in columns.iter().enumerate() {
+            if !column.attisdropped {
+                fields.push((index, column_key(&column_name(column), self.charset), self.reader(column.atttypid)));
+            }
+        }
+        let count = columns.len();
+        CompositeReader {
+            descriptor,
+            fields,
+            values: vec![pg_sys::Datum::from(0); count],
+            nulls: vec![true; count],
+        }
+    }
+}
+
+/// The name of a column, in UTF-8.
+pub fn column_name(column: &pg_sys::FormData_pg_attribute) -> Vec<u8> {
+    // SAFETY: a name is a C string in an array.
+    let name = unsafe { CStr::from_ptr(column.attname.data.as_ptr()) };
+    encoding::to_utf8_lossy(name.to_bytes()).into_owned()
+}
+
+impl Reader {
+    /// Whether its output depends on settings of the session.
+    pub fn depends_on_settings(&self) -> bool {
+        match self {
+            Self::Output(_) => true,
+            Self::Array(array) => array.element.depends_on_settings(),
+            Self::Composite(composite) => composite.fields.iter().any(|(_, _, reader)| reader.depends_on_settings()),
+            _ => false,
+        }
+    }
+
+    /// Appends a value that is not null. An error that the server raises is passed on; what was written up to it, or
+    /// up to an omission, is for the caller to take back.
+    ///
+    /// # Safety
+    /// `value` has the type that this reader was built for, and is not a pointer to data outside of the row.
+    pub unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
+        // SAFETY: for all of the function, the caller's promise on the type of `value`.
+        unsafe {
+            match self {
+                Self::Bool => json.raw(if value.value() as u8 != 0 { b"true" } else { b"false" }),
+                Self::Int2 => json.integer(value.value() as i16),
+                Self::Int4 => json.integer(value.value() as i32),
+                Self::Int8 => json.integer(value.value() as i64),
+                Self::Float4 => {
+                    return write_float(json, f32::from_bits(value.value() as u32).into(), |number, json| {
+                        sys::with_shortest_float4(number as f32, |text| json.number(text))
+                    });
+                }
+                Self::Float8 => {
+                    return write_float(json, f64::from_bits(value.value() as u64), |number, json| {
+                        sys::with_shortest_float8(number, |text| json.number(text))
+                    });
+                }
+                Self::Numeric(output) => return json.number(output.text(value).to_bytes()),
+                Self::Text => return write_text(json, varlena_bytes(value)),
+                Self::Date => quote(json, |out| encode::date(out, value.value() as i32)),
+                Self::Timestamp => quote(json, |out| encode::timestamp(out, value.value() as i64)),
+                Self::Timestamptz => quote(json, |out| encode::timestamptz(out, value.value() as i64)),
+                Self::Uuid => {
+                    let bytes: &[u8; 16] = &*value.cast_mut_ptr();
+                    quote(json, |out| encode::uuid(out, bytes));
+                }
+                Self::Json => return json.compact(&encoding::to_utf8(varlena_bytes(value))),
+                Self::Jsonb => {
+                    let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
+                    let size = varlena::varsize(jsonb.cast()) as i32;
+                    let text = pg_sys::JsonbToCString(core::ptr::null_mut(), &raw mut (*jsonb).root, size);
+                    return json.compact(&encoding::to_utf8(CStr::from_ptr(text).to_bytes()));
+                }
+                Self::Array(array) => return array.write(value, json),
+                Self::Composite(composite) => return composite.write(value, json),
+                Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
+                Self::Unreadable(reason) => return Err(Omission::Output(reason.clone())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OutputFunction {
+    /// The text form of a value.
+    ///
+    /// # Safety
+    /// `value` has the function's type.
+    unsafe fn text<'a>(&mut self, value: pg_sys::Datum) -> &'a CStr {
+        // SAFETY: the caller's promise; the text is in the current memory context, which is reset after the change.
+        unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(&mut *self.0, value)) }
+    }
+}
+
+impl ArrayReader {
+    /// # Safety
+    /// `value` is an array of the reader's element type.
+    unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
+        let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
+        // SAFETY: the caller's promise; the dimensions follow the header of the array, as many as it says.
+        let dimensions = unsafe {
+            let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
+            pg_sys::deconstruct_array(
+                array,
+                self.element_type,
+                self.length.into(),
+                self.by_value,
+                self.align,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
+            core::slice::from_raw_parts(array.add(1).cast::<i32>(), (*array).ndim as usize)
+        };
+        if dimensions.is_empty() {
+            json.raw(b"[]");
+            return Ok(());
+        }
+        // SAFETY: the function gives arrays of `count` members.
+        let (elements, nulls) = unsafe {
+            let count = count as usize;
+            (core::slice::from_raw_parts(elements, count), core::slice::from_raw_parts(nulls, count))
+        };
+        let mut members = elements.iter().zip(nulls).map(|(value, is_null)| (*value, *is_null));
+        // SAFETY: the members have the element type.
+        unsafe { self.write_dimension(dimensions, &mut members, json) }
+    }
+
+    /// # Safety
+    /// The members have the element type.
+    unsafe fn write_dimension(
+        &mut self,
+        dimensions: &[i32],
+        members: &mut impl Iterator<Item = (pg_sys::Datum, bool)>,
+        json: &mut Json,
+    ) -> Result<(), Omission> {
+        let Some((length, inner)) = dimensions.split_first() else { return Ok(()) };
+        json.raw(b"[");
+        for i in 0..*length {
+            if i > 0 {
+                json.raw(b",");
+            }
+            json.check_room(0)?;
+            if !inner.is_empty() {
+                // SAFETY: the caller's promise.
+                unsafe { self.write_dimension(inner, members, json)? };
+            } else if let Some((value, false)) = members.next() {
+                // SAFETY: the caller's promise.
+                unsafe { self.element.write(value, json)? };
+            } else {
+                json.raw(b"null");
+            }
+        }
+        json.raw(b"]");
+        Ok(())
+    }
+}
+
+impl CompositeReader {
+    /// # Safety
+    /// `value` is a row of the reader's type.
+    unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
+        // SAFETY: the caller's promise; detoasted, the value is the header of a tuple; the arrays have a member for
+        // each column of the descriptor.
+        unsafe {
+            let header: pg_sys::HeapTupleHeader = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: varlena::varsize(header.cast()) as u32,
+                t_data: header,
+                ..Default::default()
+            };
+            pg_sys::heap_deform_tuple(&mut tuple, self.descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+        }
+        json.raw(b"{");
+        for (i, (index, key, reader)) in self.fields.iter_mut().enumerate() {
+            if i > 0 {
+                json.raw(b",");
+            }
+            json.raw(key);
+            json.check_room(0)?;
+            if self.nulls[*index] {
+                json.raw(b"null");
+            } else {
+                // SAFETY: the field has the type that the descriptor gives it.
+                unsafe { reader.write(self.values[*index], json)? };
+            }
+        }
+        json.raw(b"}");
+        Ok(())
+    }
+}
+
+/// The bytes of a varlena, detoasted.
+///
+/// # Safety
+/// `value` is a varlena whose data is not outside of the row.
+unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
+    let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
+    // SAFETY: the caller's promise. Only a compressed value, or one that was put together from the log, is copied.
+    unsafe {
+        let is_plain = varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer);
+        varlena::varlena_to_byte_slice(if is_plain { pointer } else { pg_sys::pg_detoast_datum_packed(pointer) })
+    }
+}
+
+fn write_text(json: &mut Json, text: &[u8]) -> Result<(), Omission> {
+    json.string(&encoding::to_utf8(text))
+}
+
+fn write_float(
+    json: &mut Json,
+    number: f64,
+    write: impl FnOnce(f64, &mut Json) -> Result<(), Omission>,
+) -> Result<(), Omission> {
+    match (number.is_nan(), number.is_infinite()) {
+        (true, _) => json.string(b"NaN"),
+        (_, true) => json.string(if number > 0.0 { b"Infinity" } else { b"-Infinity" }),
+        _ => write(number, json),
+    }
+}
+
+/// Appends plain ASCII in quotes.
+fn quote(json: &mut Json, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut text = Vec::with_capacity(40);
+    text.push(b'"');
+    write(&mut text);
+    text.push(b'"');
+    json.raw(&text);
+}

@@ -1,0 +1,51 @@
+//! The encoding of the database: what the pure half reads and writes is UTF-8.
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{PgTryBuilder, pg_sys};
+
+use crate::wire::Charset;
+
+/// How text beyond ASCII is written so that it is valid in this database.
+pub fn charset() -> Charset {
+    // SAFETY: reads a setting of the process.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 { Charset::Utf8 } else { Charset::Ascii }
+}
+
+/// Converts text of this database to UTF-8. Raises the server's error if a character has no such form.
+///
+/// It needs a transaction, in which the server finds the conversion.
+pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
+    // SAFETY: reads a setting of the process.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    if encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32 {
+        // The database does not know what its bytes mean; UTF-8 is the most likely.
+        return match String::from_utf8_lossy(text) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+    }
+    // SAFETY: the function reads as many bytes as it is told; the result is a C string in the current memory context,
+    // copied before the memory context can go.
+    unsafe {
+        let utf8 = pg_sys::pg_server_to_any(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        Cow::Owned(core::ffi::CStr::from_ptr(utf8).to_bytes().to_vec())
+    }
+}
+
+/// As [`to_utf8`], but never fails: where the server cannot convert a text, what is beyond ASCII is shown as U+FFFD.
+pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let text = AssertUnwindSafe(text);
+    PgTryBuilder::new(|| to_utf8(text.0))
+        .catch_others(|_| {
+            let shown = text.0.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
+            Cow::Owned(shown.collect::<String>().into_bytes())
+        })
+        .execute()
+}

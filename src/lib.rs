@@ -1,0 +1,44 @@
+//! bemi: who changed what, and why, in a PostgreSQL database.
+//!
+//! The tree follows the data:
+//!
+//! 1. [`context`]: a session, a role or a comment says who acts, and why.
+//! 2. [`trigger`]: the context goes into the write-ahead log, before the change.
+//! 3. [`decoder`]: the log becomes one JSON document per change, context included.
+//!
+//! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which
+//! is all that calls the server. What passes from stage to stage is in [`wire`].
+#[cfg(feature = "pgrx")]
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+compile_error!("choose the major version of PostgreSQL by one of the features pg14 to pg18");
+
+pub mod context;
+pub mod decoder;
+pub mod trigger;
+pub mod wire;
+
+#[cfg(feature = "pgrx")]
+mod encoding;
+#[cfg(feature = "pgrx")]
+mod sys;
+
+#[cfg(feature = "pgrx")]
+mod extension {
+    use pgrx::prelude::*;
+
+    pgrx::pg_module_magic!(name = c"bemi", version = c"0.1.0");
+
+    pgrx::extension_sql_file!("../sql/context.sql", name = "context", bootstrap);
+    pgrx::extension_sql_file!("../sql/trigger.sql", name = "trigger", requires = ["context"]);
+    pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["trigger"]);
+
+    /// Called by the server when it loads the library.
+    #[pg_guard]
+    pub extern "C-unwind" fn _PG_init() {
+        crate::context::pg::init();
+        crate::trigger::pg::init(crate::trigger::pg::ContextSource {
+            session_revision: crate::context::pg::session_revision,
+            content: crate::context::pg::of_statement,
+        });
+    }
+}

@@ -1,0 +1,143 @@
+//! What pgrx does not bind, and what differs between the supported major versions: here and nowhere else.
+use core::ffi::{c_char, c_int, c_void};
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+
+mod unbound {
+    use super::*;
+
+    unsafe extern "C-unwind" {
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        pub fn LogLogicalMessage(prefix: *const c_char, message: *const c_char, size: usize, transactional: bool) -> u64;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pub fn LogLogicalMessage(
+            prefix: *const c_char,
+            message: *const c_char,
+            size: usize,
+            transactional: bool,
+            flush: bool,
+        ) -> u64;
+        pub fn double_to_shortest_decimal_buf(value: f64, result: *mut c_char) -> c_int;
+        pub fn float_to_shortest_decimal_buf(value: f32, result: *mut c_char) -> c_int;
+    }
+}
+
+/// Longest decimal form of a floating-point number, with the terminating NUL (common/shortest_dec.h).
+const SHORTEST_DECIMAL_LEN: usize = 25;
+
+/// Makes a C function of the given name callable from SQL (fmgr.h, PG_FUNCTION_INFO_V1).
+macro_rules! sql_callable {
+    ($($finfo:ident),*) => {$(
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $finfo() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
+            const V1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+    )*};
+}
+pub(crate) use sql_callable;
+
+/// Writes a transactional logical decoding message. Assigns a transaction id if there is none yet; an error that the
+/// server raises is passed on.
+pub fn log_logical_message(prefix: &core::ffi::CStr, content: &[u8]) {
+    let (prefix, message, size) = (prefix.as_ptr(), content.as_ptr().cast::<c_char>(), content.len());
+    // SAFETY: the function reads `size` bytes and a NUL-terminated prefix; nothing with a destructor is in the closure.
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    unsafe {
+        pg_guard_ffi_boundary(|| unbound::LogLogicalMessage(prefix, message, size, true));
+    }
+    // SAFETY: as above. `flush` is for messages outside of transactions.
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    unsafe {
+        pg_guard_ffi_boundary(|| unbound::LogLogicalMessage(prefix, message, size, true, false));
+    }
+}
+
+/// Passes the shortest decimal form of a number, as the server's own output function writes it, to `write`.
+pub fn with_shortest_float8<R>(value: f64, write: impl FnOnce(&[u8]) -> R) -> R {
+    let mut buffer = [0u8; SHORTEST_DECIMAL_LEN];
+    // SAFETY: the buffer has the length that the function asks for; it computes and never raises an error.
+    let len = unsafe { unbound::double_to_shortest_decimal_buf(value, buffer.as_mut_ptr().cast()) };
+    write(&buffer[..len as usize])
+}
+
+/// As [`with_shortest_float8`], for single precision.
+pub fn with_shortest_float4<R>(value: f32, write: impl FnOnce(&[u8]) -> R) -> R {
+    let mut buffer = [0u8; SHORTEST_DECIMAL_LEN];
+    // SAFETY: as above.
+    let len = unsafe { unbound::float_to_shortest_decimal_buf(value, buffer.as_mut_ptr().cast()) };
+    write(&buffer[..len as usize])
+}
+
+/// The row before and after a change; null where the log has none.
+///
+/// # Safety
+/// `change` is an insertion, update or deletion that the server passed to the change callback.
+pub unsafe fn tuples(change: *mut pg_sys::ReorderBufferChange) -> (pg_sys::HeapTuple, pg_sys::HeapTuple) {
+    // SAFETY: such a change has the member `tp`.
+    let tp = unsafe { (*change).data.tp };
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    {
+        let tuple_of = |buffer: *mut pg_sys::ReorderBufferTupleBuf| {
+            if buffer.is_null() {
+                core::ptr::null_mut()
+            } else {
+                // SAFETY: it is not null, and the buffer begins with its tuple.
+                unsafe { &raw mut (*buffer).tuple }
+            }
+        };
+        (tuple_of(tp.oldtuple), tuple_of(tp.newtuple))
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    {
+        (tp.oldtuple, tp.newtuple)
+    }
+}
+
+/// When the transaction committed, in microseconds since 2000-01-01 UTC.
+///
+/// # Safety
+/// `txn` is a committed transaction that the server passed to a callback.
+pub unsafe fn commit_time(txn: *const pg_sys::ReorderBufferTXN) -> i64 {
+    #[cfg(feature = "pg14")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*txn).commit_time
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: the caller's promise; of a committed transaction, this member is the one that is set.
+    unsafe {
+        (*txn).xact_time.commit_time
+    }
+}
+
+/// Tells a waiting client that the server is alive, while nothing is sent because everything is filtered away.
+///
+/// # Safety
+/// `ctx` is the context of the callback that is running.
+pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext) {
+    // SAFETY: the caller's promise.
+    #[cfg(feature = "pg14")]
+    unsafe {
+        pg_sys::OutputPluginUpdateProgress(ctx);
+    }
+    // SAFETY: the caller's promise.
+    #[cfg(not(feature = "pg14"))]
+    unsafe {
+        pg_sys::OutputPluginUpdateProgress(ctx, false);
+    }
+}
+
+/// The first member of a list.
+///
+/// # Safety
+/// `list` is null, which is the empty list, or a list of pointers to `T`.
+pub unsafe fn first_of_list<T>(list: *const pg_sys::List) -> Option<*mut T> {
+    // SAFETY: the caller's promise; a list that exists has at least one member.
+    unsafe { list.as_ref().map(|list| (*list.elements).ptr_value.cast::<T>()) }
+}
+
+/// An opaque pointer for callbacks that need no argument.
+pub const NO_ARGUMENT: *mut c_void = core::ptr::null_mut();

@@ -1,0 +1,182 @@
+//! Whether a statement's context has to be written: a message counts for all changes after it in its transaction, so
+//! one is due only when the context differs from the one in force.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+/// What was written in the current transaction and still holds.
+///
+/// Each level of savepoints (the top transaction is level 1) has at most one entry: the last context written there.
+/// The log's reader forgets what a rolled-back savepoint wrote, and so does this.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Ascending by level.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    level: u32,
+    /// Of the session's context, if it was that and nothing more.
+    revision: Option<u64>,
+    content: Rc<str>,
+}
+
+impl Written {
+    /// Nothing is written at the begin of a transaction.
+    pub const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Whether the context in force is the session's at this revision, and nothing more: then nothing is due, which
+    /// is known without a look at the context.
+    pub fn is_revision(&self, revision: u64) -> bool {
+        self.entries.last().is_some_and(|entry| entry.revision == Some(revision))
+    }
+
+    /// Whether a statement with the context `content` (JSON; empty for none) has to write it.
+    pub fn is_due(&self, content: &str) -> bool {
+        self.in_force() != content
+    }
+
+    /// Notes that `content` is in force now at this level. `revision` is the session's, if the content is its context
+    /// and nothing more.
+    pub fn record(&mut self, level: u32, revision: Option<u64>, content: Rc<str>) {
+        if self.entries.last().is_some_and(|entry| entry.level == level) {
+            self.entries.pop();
+        }
+        self.entries.push(Entry { level, revision, content });
+    }
+
+    /// Notes that the content in force is the session's context at this revision too, so that the next statement need
+    /// not compare it.
+    pub fn set_revision(&mut self, revision: u64) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.revision = Some(revision);
+        }
+    }
+
+    /// The savepoint at `level` is released: what was written in it belongs to the level around it.
+    pub fn release(&mut self, level: u32) {
+        if let Some(entry) = self.entries.pop_if(|entry| entry.level >= level) {
+            while self.entries.pop_if(|outer| outer.level >= level - 1).is_some() {}
+            self.entries.push(Entry { level: level - 1, ..entry });
+        }
+    }
+
+    /// The savepoint at `level` is rolled back: what was written in it is forgotten.
+    pub fn roll_back(&mut self, level: u32) {
+        while self.entries.pop_if(|entry| entry.level >= level).is_some() {}
+    }
+
+    /// The transaction has ended, in whatever way.
+    pub fn end(&mut self) {
+        self.entries.clear();
+    }
+
+    fn in_force(&self) -> &str {
+        self.entries.last().map_or("", |entry| &entry.content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_context_is_written_once() {
+        let mut written = Written::new();
+        assert!(!written.is_due(""));
+        assert!(written.is_due("A"));
+        written.record(1, Some(7), "A".into());
+        assert!(!written.is_due("A"));
+        assert!(written.is_revision(7));
+        assert!(!written.is_revision(8));
+        assert!(written.is_due(""));
+        written.end();
+        assert!(!written.is_due(""));
+        assert!(!written.is_revision(7));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Statement(u8),
+        Savepoint,
+        Release,
+        RollBack,
+        End,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (0u8..4).prop_map(Step::Statement),
+            3 => Just(Step::Savepoint),
+            2 => Just(Step::Release),
+            2 => Just(Step::RollBack),
+            1 => Just(Step::End),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    fn content(context: u8) -> String {
+        if context == 0 { String::new() } else { format!("{{\"n\":{context}}}") }
+    }
+
+    proptest! {
+        /// The naive model is the log itself: a list of messages and rows for each level of savepoints. The machine
+        /// is right if the last message before each row that survives says what its statement's context was, and if
+        /// no message repeats the one before it that still held.
+        #[test]
+        fn the_log_says_the_context_of_every_row_and_nothing_twice(steps in steps()) {
+            #[derive(Clone, Debug)]
+            enum Record { Message(String), Row(String) }
+            let in_force = |levels: &[Vec<Record>]| -> String {
+                levels.iter().flatten().rev().find_map(|r| match r { Record::Message(c) => Some(c.clone()), Record::Row(_) => None }).unwrap_or_default()
+            };
+            let mut written = Written::new();
+            let mut levels: Vec<Vec<Record>> = vec![Vec::new()];
+            for step in steps {
+                let level = levels.len() as u32;
+                match step {
+                    Step::Statement(context) => {
+                        let content = content(context);
+                        // The revision stands for the session's context, so it may be asked first.
+                        let revision = u64::from(context);
+                        let due = !written.is_revision(revision) && written.is_due(&content);
+                        prop_assert_eq!(due, in_force(&levels) != content);
+                        if due {
+                            written.record(level, Some(revision), content.as_str().into());
+                            levels.last_mut().unwrap().push(Record::Message(content.clone()));
+                        } else {
+                            written.set_revision(revision);
+                        }
+                        levels.last_mut().unwrap().push(Record::Row(content));
+                    }
+                    Step::Savepoint => levels.push(Vec::new()),
+                    Step::Release if level > 1 => {
+                        written.release(level);
+                        let inner = levels.pop().unwrap();
+                        levels.last_mut().unwrap().extend(inner);
+                    }
+                    Step::RollBack if level > 1 => {
+                        written.roll_back(level);
+                        levels.pop();
+                    }
+                    Step::End => {
+                        written.end();
+                        let mut context = String::new();
+                        for record in levels.drain(..).flatten() {
+                            match record {
+                                Record::Message(c) => context = c,
+                                Record::Row(c) => prop_assert_eq!(&c, &context),
+                            }
+                        }
+                        levels.push(Vec::new());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

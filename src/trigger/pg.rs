@@ -1,0 +1,141 @@
+//! The server's side of stage 2: the trigger function, and the ends of transactions and savepoints.
+use core::cell::RefCell;
+use core::ffi::c_void;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{pg_sys, trigger_support};
+
+use super::emit::Written;
+use crate::{sys, wire};
+
+/// Where the trigger learns the context of the running statement.
+#[derive(Clone, Copy, Debug)]
+pub struct ContextSource {
+    /// A number that stands for the session's context, if that is all of it.
+    pub session_revision: fn() -> Option<u64>,
+    /// Compact JSON in the database's encoding; empty for no context.
+    pub content: fn() -> Rc<str>,
+}
+
+static SOURCE: OnceLock<ContextSource> = OnceLock::new();
+
+thread_local! {
+    static WRITTEN: RefCell<Written> = const { RefCell::new(Written::new()) };
+}
+
+/// Registers the callbacks, for as long as the process lives.
+pub fn init(source: ContextSource) {
+    if SOURCE.set(source).is_ok() {
+        // SAFETY: both callbacks are guarded and take no argument.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(transaction_event), sys::NO_ARGUMENT);
+            pg_sys::RegisterSubXactCallback(Some(savepoint_event), sys::NO_ARGUMENT);
+        }
+    }
+}
+
+/// Raises no error: the transaction has ended already.
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    if matches!(
+        event,
+        XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
+    ) {
+        WRITTEN.with_borrow_mut(Written::end);
+    }
+}
+
+/// Raises no error, as above.
+#[pg_guard]
+unsafe extern "C-unwind" fn savepoint_event(
+    event: pg_sys::SubXactEvent::Type,
+    _savepoint: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    match event {
+        SUBXACT_EVENT_COMMIT_SUB => WRITTEN.with_borrow_mut(|written| written.release(nesting_level())),
+        SUBXACT_EVENT_ABORT_SUB => WRITTEN.with_borrow_mut(|written| written.roll_back(nesting_level())),
+        _ => {}
+    }
+}
+
+/// 1 in the transaction itself, one more in each savepoint.
+fn nesting_level() -> u32 {
+    // SAFETY: reads a number that the server keeps.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+}
+
+/// `bemi.emit_context()`: writes the context of the statement into the log, if it is not in force there already.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call. Called as a trigger, its context is the trigger's data.
+    let (event, relation) = unsafe {
+        if !trigger_support::called_as_trigger(fcinfo) {
+            refuse("bemi.emit_context() was not called as a trigger");
+        }
+        let data: *const pg_sys::TriggerData = (*fcinfo).context.cast();
+        ((*data).tg_event, (*data).tg_relation)
+    };
+    if !trigger_support::trigger_fired_before(event) {
+        refuse("bemi.emit_context() was called by a trigger that does not fire BEFORE the statement");
+    }
+    if !trigger_support::trigger_fired_for_statement(event) {
+        refuse("bemi.emit_context() was called by a trigger FOR EACH ROW");
+    }
+    // SAFETY: the relation is open as long as its trigger runs.
+    if unsafe { is_logged(relation) } && let Some(source) = SOURCE.get() {
+        emit(source);
+    }
+    pg_sys::Datum::from(0)
+}
+
+sys::sql_callable!(pg_finfo_bemi_emit_context);
+
+fn refuse(message: &'static str) -> ! {
+    let code = PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED;
+    ErrorReport::new(code, message, "bemi_emit_context")
+        .set_hint(
+            "SELECT bemi.track('your_table') creates the trigger as it must be: \
+             BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE, FOR EACH STATEMENT.",
+        )
+        .report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
+}
+
+/// Whether changes of this relation are in the log for a decoder to find.
+///
+/// # Safety
+/// The relation is open.
+unsafe fn is_logged(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise; the setting is a number.
+    unsafe {
+        pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
+            && (*(*relation).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT
+    }
+}
+
+fn emit(source: &ContextSource) {
+    let revision = (source.session_revision)();
+    if revision.is_some_and(|revision| WRITTEN.with_borrow(|written| written.is_revision(revision))) {
+        return;
+    }
+    let content = (source.content)();
+    if WRITTEN.with_borrow(|written| written.is_due(&content)) {
+        // The reader has to be told that there is no context any more.
+        let message = if content.is_empty() { "{}" } else { &content };
+        sys::log_logical_message(wire::PREFIX, message.as_bytes());
+        WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
+    } else if let Some(revision) = revision {
+        WRITTEN.with_borrow_mut(|written| written.set_revision(revision));
+    }
+}

@@ -1,0 +1,460 @@
+//! The documents that come out of `pg_recvlogical`.
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::context::table;
+use crate::server::{Server, contexts, sqlstate};
+
+pub const TESTS: &[Test] = &[
+    ("a_document_has_the_keys_of_the_contract_in_their_order", document),
+    ("before_holds_what_the_replica_identity_logged", replica_identities),
+    ("primary_key_is_the_text_of_the_key_columns", keys),
+    ("names_of_every_kind_are_told_as_they_are", names),
+    ("columns_added_dropped_and_renamed_are_told_as_of_the_change", altered_columns),
+    ("schemas_tables_types_and_labels_renamed_are_told_as_of_the_change", renamed),
+    ("unchanged_toast_is_filled_from_before_or_named", toast),
+    ("copy_gives_a_document_for_each_row_and_stays_a_bulk_load", copy),
+    ("a_truncate_gives_a_document_for_each_table", truncate),
+    ("messages_that_are_no_context_do_not_stop_decoding", garbage_messages),
+    ("values_that_cannot_be_written_are_omitted_and_named", omitted),
+    ("json_that_jsonb_cannot_hold_is_omitted", json_values),
+    ("composite_types_may_change_between_changes", composites),
+    ("what_is_no_table_is_not_shown", no_tables),
+    ("unknown_options_are_refused_by_name", options),
+    ("both_readers_give_the_same_documents", sql_interface),
+    ("databases_in_other_encodings_give_ascii_documents", encodings),
+];
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} of {value}"))
+}
+
+fn document(server: &Server) {
+    let mut database = server.database("document");
+    database.create_slot();
+    database
+        .connect()
+        .batch_execute(
+            "CREATE TABLE todo (id int PRIMARY KEY, task text, is_completed boolean);
+             ALTER TABLE todo REPLICA IDENTITY FULL;
+             SELECT bemi.track('todo');
+             INSERT INTO todo VALUES (26, 'Sleep', false);",
+        )
+        .unwrap();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "SELECT bemi.set_context('{\"user_id\":187234,\"endpoint\":\"/todo/complete\"}');
+             UPDATE todo SET is_completed = true; DELETE FROM todo;",
+        )
+        .unwrap();
+    let lines = database.lines();
+    assert_eq!(lines.len(), 3);
+    let documents: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<_> = documents[1].as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "position", "commit_position", "sequence", "transaction_id", "committed_at", "database", "schema", "table",
+        "operation", "primary_key", "before", "after", "context",
+    ];
+    assert_eq!(keys, expected);
+    let tail = concat!(
+        r#""database":"document","schema":"public","table":"todo","operation":"UPDATE","primary_key":"26","#,
+        r#""before":{"id":26,"task":"Sleep","is_completed":false},"after":{"id":26,"task":"Sleep","is_completed":true},"#,
+        r#""context":{"user_id":187234,"endpoint":"/todo/complete"}}"#
+    );
+    assert!(lines[1].ends_with(tail), "{}", lines[1]);
+    assert_eq!(documents[0]["before"], json!({}));
+    assert_eq!(documents[2]["after"], json!({}));
+    assert_eq!(documents[2]["primary_key"], json!("26"));
+    assert_eq!((&documents[1]["sequence"], &documents[2]["sequence"]), (&json!(1), &json!(2)));
+    assert_eq!(documents[1]["commit_position"], documents[2]["commit_position"]);
+    assert_eq!(documents[1]["transaction_id"], documents[2]["transaction_id"]);
+    // The time and the positions are the server's.
+    for document in &documents {
+        let row = client
+            .query_one(
+                "SELECT abs(extract(epoch FROM now() - $1::text::timestamptz)) < 60, $2::text::pg_lsn < $3::text::pg_lsn,
+                        $1::text = to_jsonb($1::text::timestamptz) #>> '{}'
+                 FROM set_config('TimeZone', 'UTC', false)",
+                &[&text(document, "committed_at"), &text(document, "position"), &text(document, "commit_position")],
+            )
+            .unwrap();
+        assert_eq!((row.get(0), row.get(1), row.get(2)), (true, true, true), "{document}");
+    }
+}
+
+fn replica_identities(server: &Server) {
+    let mut database = server.database("replica_identities");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE t (id int PRIMARY KEY, code text NOT NULL UNIQUE, v text);
+         INSERT INTO t VALUES (1, 'a', 'x');
+         UPDATE t SET v = 'y'; UPDATE t SET id = 2; DELETE FROM t;
+         ALTER TABLE t REPLICA IDENTITY USING INDEX t_code_key;
+         INSERT INTO t VALUES (1, 'a', 'x');
+         UPDATE t SET v = 'y'; UPDATE t SET code = 'b'; DELETE FROM t;
+         ALTER TABLE t REPLICA IDENTITY FULL;
+         INSERT INTO t VALUES (1, 'a', 'x');
+         UPDATE t SET v = 'y'; UPDATE t SET id = 2; DELETE FROM t;
+         ALTER TABLE t REPLICA IDENTITY NOTHING;
+         INSERT INTO t VALUES (1, 'a', 'x');
+         UPDATE t SET v = 'y'; UPDATE t SET id = 2; DELETE FROM t;",
+    );
+    let shown: Vec<Value> = changes.iter().map(|d| json!([d["primary_key"], d["before"], d["after"]])).collect();
+    let row = |id: i32, code: &str, v: &str| json!({"id":id,"code":code,"v":v});
+    let none = json!({});
+    let expected = [
+        json!(["1", none, row(1, "a", "x")]),
+        json!(["1", none, row(1, "a", "y")]),
+        json!(["2", {"id":1}, row(2, "a", "y")]),
+        json!(["2", {"id":2}, none]),
+        json!(["1", none, row(1, "a", "x")]),
+        json!(["1", none, row(1, "a", "y")]),
+        json!(["1", {"code":"a"}, row(1, "b", "y")]),
+        json!([null, {"code":"b"}, none]),
+        json!(["1", none, row(1, "a", "x")]),
+        json!(["1", row(1, "a", "x"), row(1, "a", "y")]),
+        json!(["2", row(1, "a", "y"), row(2, "a", "y")]),
+        json!(["2", row(2, "a", "y"), none]),
+        json!(["1", none, row(1, "a", "x")]),
+        json!(["1", none, row(1, "a", "y")]),
+        json!(["2", none, row(2, "a", "y")]),
+        json!([null, none, none]),
+    ];
+    assert_eq!(shown, expected);
+}
+
+fn keys(server: &Server) {
+    let mut database = server.database("keys");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE composite (b text, v int, a int, PRIMARY KEY (a, b) INCLUDE (v));
+         INSERT INTO composite VALUES ('q\"u', 5, 7); DELETE FROM composite;
+         CREATE TABLE textual (k text PRIMARY KEY); INSERT INTO textual VALUES (E'a\"\\n\\\\é');
+         CREATE TABLE timed (k timestamptz PRIMARY KEY); INSERT INTO timed VALUES ('2026-11-20 11:00+00');
+         CREATE TABLE documented (k jsonb PRIMARY KEY); INSERT INTO documented VALUES ('{\"a\": \"b\"}');
+         CREATE TABLE arrayed (k int[], l numeric, PRIMARY KEY (k, l)); INSERT INTO arrayed VALUES ('{1,2}', 1.50);
+         CREATE TABLE indexed (k int NOT NULL, v int); CREATE UNIQUE INDEX i ON indexed (k);
+         ALTER TABLE indexed REPLICA IDENTITY USING INDEX i; INSERT INTO indexed VALUES (3, 4);
+         CREATE TABLE keyless (v int); INSERT INTO keyless VALUES (1);
+         CREATE TABLE deferred (k int PRIMARY KEY DEFERRABLE); INSERT INTO deferred VALUES (9);
+         CREATE TABLE moved (gone int, k int PRIMARY KEY); ALTER TABLE moved DROP COLUMN gone; INSERT INTO moved VALUES (8);",
+    );
+    let shown: Vec<&Value> = changes.iter().map(|d| &d["primary_key"]).collect();
+    let expected = [
+        json!("[\"7\",\"q\\\"u\"]"), json!("[\"7\",\"q\\\"u\"]"), json!("a\"\n\\é"), json!("2026-11-20T11:00:00+00:00"),
+        json!("{\"a\":\"b\"}"), json!("[\"[1,2]\",\"1.50\"]"), json!("3"), json!(null), json!("9"), json!("8"),
+    ];
+    assert_eq!(shown, expected.iter().collect::<Vec<_>>());
+    assert_eq!(changes[1]["before"], json!({"a":7,"b":"q\"u"}));
+}
+
+fn names(server: &Server) {
+    let database = server.database("Da \"ta\" é");
+    database
+        .connect()
+        .batch_execute(
+            "CREATE SCHEMA \"Sche.ma\"; CREATE TABLE \"Sche.ma\".\"ta\"\"ble\\ /*x*/ 日本\" (\"ID\" int PRIMARY KEY, \"co'l\nu\tmn\" text, \"$1;--\" int);
+             SELECT bemi.track('\"Sche.ma\".\"ta\"\"ble\\ /*x*/ 日本\"');",
+        )
+        .unwrap();
+    let mut client = database.connect();
+    client.batch_execute("SELECT pg_create_logical_replication_slot('names', 'bemi_decoder')").unwrap();
+    client.batch_execute("SELECT bemi.set_context('{\"é\\n\":\"日本\"}'); INSERT INTO \"Sche.ma\".\"ta\"\"ble\\ /*x*/ 日本\" VALUES (1, E'\\x01\\x7f😀', 2)").unwrap();
+    let row = client.query_one("SELECT string_agg(data, '') FROM pg_logical_slot_get_changes('names', NULL, NULL)", &[]).unwrap();
+    let document: Value = serde_json::from_str(row.get(0)).unwrap();
+    assert_eq!(document["database"], json!("Da \"ta\" é"));
+    assert_eq!(document["schema"], json!("Sche.ma"));
+    assert_eq!(document["table"], json!("ta\"ble\\ /*x*/ 日本"));
+    assert_eq!(document["after"], json!({"ID":1,"co'l\nu\tmn":"\u{1}\u{7f}😀","$1;--":2}));
+    assert_eq!(document["context"], json!({"é\n":"日本"}));
+}
+
+fn altered_columns(server: &Server) {
+    let mut database = table(server, "altered_columns");
+    let changes = database.changes_of(
+        "BEGIN;
+         INSERT INTO t VALUES (1, 'a');
+         ALTER TABLE t ADD COLUMN n int DEFAULT 7; ALTER TABLE t REPLICA IDENTITY FULL;
+         UPDATE t SET v = 'b';
+         ALTER TABLE t DROP COLUMN v; ALTER TABLE t RENAME n TO m;
+         UPDATE t SET m = 8;
+         ALTER TABLE t ALTER m TYPE text USING 'm' || m;
+         UPDATE t SET m = m || '!';
+         ALTER TABLE t RENAME TO u;
+         DELETE FROM u;
+         COMMIT;",
+    );
+    let shown: Vec<Value> = changes.iter().map(|d| json!([d["table"], d["before"], d["after"]])).collect();
+    let expected = [
+        json!(["t", {}, {"id":1,"v":"a"}]),
+        json!(["t", {"id":1,"v":"a","n":7}, {"id":1,"v":"b","n":7}]),
+        json!(["t", {"id":1,"m":7}, {"id":1,"m":8}]),
+        json!(["t", {"id":1,"m":"m8"}, {"id":1,"m":"m8!"}]),
+        json!(["u", {"id":1,"m":"m8!"}, {}]),
+    ];
+    assert_eq!(shown, expected);
+}
+
+fn renamed(server: &Server) {
+    let mut database = server.database("renamed");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE SCHEMA one; CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE one.t (m mood);
+         INSERT INTO one.t VALUES ('sad');
+         ALTER SCHEMA one RENAME TO two;
+         INSERT INTO two.t VALUES ('sad');
+         ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'; ALTER TABLE two.t SET SCHEMA public;
+         INSERT INTO t VALUES ('blue');",
+    );
+    let shown: Vec<Value> = changes.iter().map(|d| json!([d["schema"], d["after"]["m"]])).collect();
+    assert_eq!(shown, [json!(["one", "sad"]), json!(["two", "sad"]), json!(["public", "blue"])]);
+}
+
+fn toast(server: &Server) {
+    let mut database = server.database("toast");
+    database.create_slot();
+    // Text that does not compress, so that it lies outside of its row.
+    let changes = database.changes_of(
+        "CREATE TABLE t (id int PRIMARY KEY, body text, more text, n int);
+         ALTER TABLE t ALTER body SET STORAGE external; ALTER TABLE t ALTER more SET STORAGE external;
+         INSERT INTO t VALUES (1, repeat('b', 100000), repeat('m', 50000), 1);
+         UPDATE t SET n = 2;
+         UPDATE t SET more = 'short';
+         ALTER TABLE t REPLICA IDENTITY FULL;
+         UPDATE t SET n = 3;
+         DELETE FROM t;
+         CREATE TABLE c (id int PRIMARY KEY, body text); INSERT INTO c VALUES (1, repeat('compress me ', 10000)); UPDATE c SET body = body || '!';",
+    );
+    let (body, more) = ("b".repeat(100_000), "m".repeat(50_000));
+    assert_eq!(changes[0]["after"], json!({"id":1,"body":body,"more":more,"n":1}));
+    assert_eq!(changes[0].get("unchanged"), None);
+    assert_eq!(changes[1]["after"], json!({"id":1,"n":2}));
+    assert_eq!(changes[1]["unchanged"], json!(["body", "more"]));
+    assert_eq!(changes[2]["after"], json!({"id":1,"more":"short","n":2}));
+    assert_eq!(changes[2]["unchanged"], json!(["body"]));
+    assert_eq!(changes[3]["before"], json!({"id":1,"body":body,"more":"short","n":2}));
+    assert_eq!(changes[3]["after"], json!({"id":1,"body":body,"more":"short","n":3}));
+    assert_eq!(changes[3].get("unchanged"), None);
+    assert_eq!(changes[4]["before"], json!({"id":1,"body":body,"more":"short","n":3}));
+    assert_eq!(changes[5]["after"]["body"], json!("compress me ".repeat(10_000)));
+    assert_eq!(changes[6]["after"]["body"], json!("compress me ".repeat(10_000) + "!"));
+}
+
+fn copy(server: &Server) {
+    use std::io::Write;
+    let mut database = table(server, "copy");
+    let mut client = database.connect();
+    client.batch_execute("SELECT bemi.set_context('{\"job\":\"import\"}')").unwrap();
+    let start: String = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).unwrap().get(0);
+    let mut writer = client.copy_in("COPY t (id, v) FROM STDIN").unwrap();
+    for i in 1..=100_000 {
+        writeln!(writer, "{i}\trow {i}").unwrap();
+    }
+    writer.finish().unwrap();
+    let documents = database.documents();
+    assert_eq!(documents.len(), 100_000);
+    for (i, document) in documents.iter().enumerate() {
+        assert_eq!(document["sequence"], json!(i + 1));
+        assert_eq!(document["primary_key"], json!((i + 1).to_string()));
+        assert_eq!(document["context"], json!({"job":"import"}));
+    }
+    // One COPY of so many rows, row by row, would be as many INSERT records.
+    let folder: String = client.query_one("SELECT current_setting('data_directory') || '/pg_wal'", &[]).unwrap().get(0);
+    let xid = documents[0]["transaction_id"].to_string();
+    let end: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).unwrap().get(0);
+    let mut dump = server.program("pg_waldump", &database.name);
+    dump.args(["-p", &folder, "-s", &start, "-e", &end, "-x", &xid]);
+    let records = String::from_utf8(server.check(&mut dump).stdout).unwrap();
+    let multi = records.lines().filter(|line| line.contains("MULTI_INSERT")).count();
+    assert!(multi > 100, "{multi} multi-insert records");
+    let single = records.lines().filter(|line| line.contains("rmgr: Heap ") && line.contains("desc: INSERT")).count();
+    assert!(single < 1000, "{single} single inserts");
+}
+
+fn truncate(server: &Server) {
+    let mut database = server.database("truncate");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a); CREATE TABLE c (id int);
+         TRUNCATE a, c CASCADE;",
+    );
+    let mut tables: Vec<&str> = changes.iter().map(|d| text(d, "table")).collect();
+    tables.sort_unstable();
+    assert_eq!(tables, ["a", "b", "c"]);
+    for (i, document) in changes.iter().enumerate() {
+        assert_eq!(document["operation"], json!("TRUNCATE"));
+        assert_eq!((&document["before"], &document["after"], &document["primary_key"]), (&json!({}), &json!({}), &json!(null)));
+        assert_eq!(document["sequence"], json!(i + 1));
+    }
+}
+
+fn garbage_messages(server: &Server) {
+    let mut database = table(server, "garbage_messages");
+    let row = "INSERT INTO t (v) VALUES ('x');";
+    let emit = |content: &str| format!("BEGIN; SELECT pg_logical_emit_message(true, '_bemi', {content}); {row} COMMIT;");
+    let contents = [
+        ("'garbage'", json!({"bemi_invalid_context":"garbage"})),
+        ("''", json!({"bemi_invalid_context":""})),
+        ("'[1]'", json!({"bemi_invalid_context":"[1]"})),
+        ("'{\"a\":\"\\u0000\"}'", json!({"bemi_invalid_context":"{\"a\":\"\\u0000\"}"})),
+        ("'\\xfffe7b7d'::bytea", json!({"bemi_invalid_context":"\u{FFFD}\u{FFFD}{}"})),
+        ("'\\x00'::bytea", json!({"bemi_invalid_context":"\u{FFFD}"})),
+        ("E'{\\n \"a\" :\\t1 }'", json!({"a":1})),
+        ("repeat('x', 10000000)", json!({"bemi_invalid_context":"x".repeat(1024)})),
+        ("repeat('[', 10000000)", json!({"bemi_invalid_context":"[".repeat(1024)})),
+        ("'{\"a\":\"' || repeat('y', 10000000) || '\"}'", json!({"a":"y".repeat(10_000_000)})),
+    ];
+    for (content, expected) in contents {
+        let changes = database.changes_of(&emit(content));
+        assert!(contexts(&changes) == [expected], "{content:.50}: {:.200}", changes[0].to_string());
+    }
+    // Messages with other prefixes and outside of transactions are not ours.
+    let changes = database.changes_of(&format!(
+        "BEGIN; SELECT pg_logical_emit_message(true, '_bem', '{{\"a\":1}}'), pg_logical_emit_message(true, '_bemi2', '{{\"a\":1}}'),
+         pg_logical_emit_message(false, '_bemi', '{{\"a\":1}}'); {row} COMMIT;"
+    ));
+    assert_eq!(contexts(&changes), [json!({})]);
+}
+
+/// A type whose output function raises an error for some values, and one whose function is gone.
+fn omitted(server: &Server) {
+    let mut database = table(server, "omitted");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TYPE odd;
+             CREATE FUNCTION odd_in(cstring) RETURNS odd LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+             CREATE FUNCTION odd_out(odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'enum_out';
+             CREATE TYPE odd (INPUT = odd_in, OUTPUT = odd_out, LIKE = int4);
+             CREATE TYPE pair AS (a int, o odd);
+             CREATE TABLE o (id int PRIMARY KEY, v odd, w text, p pair, a odd[]);
+             ALTER TABLE o REPLICA IDENTITY FULL;
+             INSERT INTO o VALUES (1, '5', 'kept', ROW(1, '6'), NULL), (2, NULL, 'kept', NULL, '{7}');
+             UPDATE o SET w = 'more';",
+        )
+        .unwrap();
+    let changes = database.documents();
+    assert_eq!(changes.len(), 4);
+    assert_eq!(changes[0]["after"], json!({"id":1,"v":null,"w":"kept","p":null,"a":null}));
+    let reason = "invalid internal value for enum: ";
+    assert_eq!(changes[0]["omitted"], json!({"v":format!("{reason}5"),"p":format!("{reason}6")}));
+    assert_eq!(changes[1]["after"], json!({"id":2,"v":null,"w":"kept","p":null,"a":null}));
+    assert_eq!(changes[1]["omitted"], json!({"a":format!("{reason}7")}));
+    assert_eq!(changes[2]["omitted"], changes[0]["omitted"]);
+    assert_eq!(changes[3]["primary_key"], json!("2"));
+    // Far below the limit, far above what fits: 400 MB of text that doubles when it is escaped, three times.
+    client
+        .batch_execute(
+            "CREATE TABLE big (id int PRIMARY KEY, a text, b text, c text);
+             ALTER TABLE big ALTER a SET STORAGE main; ALTER TABLE big ALTER b SET STORAGE main;
+             INSERT INTO big VALUES (1, repeat('\"', 400000000), repeat('\"', 200000000), 'end')",
+        )
+        .unwrap();
+    let lines = database.lines();
+    let document: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(document["omitted"], json!({"b":"the document would be longer than 1000000000 bytes"}));
+    assert_eq!(document["after"]["a"].as_str().unwrap().len(), 400_000_000);
+    assert_eq!(document["after"]["c"], json!("end"));
+    // The slot still works.
+    assert_eq!(database.changes_of("INSERT INTO t (v) VALUES ('x')").len(), 1);
+}
+
+fn json_values(server: &Server) {
+    let mut database = server.database("json_values");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE j (j json);
+         INSERT INTO j VALUES ('{\"a\":\"\\u0000\"}'), ('\"\\ud800\"'), ('[1e999999]'), (E'{\\n\"a\" : [ 1,\\t\"b c\" ] }'), ('{\"a\":1,\"a\":2}');",
+    );
+    assert!(text(&changes[0]["omitted"], "j").contains("\\u0000"));
+    assert_eq!(changes[0]["after"], json!({"j":null}));
+    assert!(text(&changes[1]["omitted"], "j").contains("surrogate"));
+    assert!(text(&changes[2]["omitted"], "j").contains("numeric"));
+    assert_eq!(changes[3]["after"], json!({"j":{"a":[1,"b c"]}}));
+    assert_eq!(changes[4]["after"], json!({"j":{"a":2}}));
+}
+
+fn composites(server: &Server) {
+    let mut database = server.database("composites");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TYPE inner_type AS (x int, y text); CREATE TYPE outer_type AS (i inner_type, list inner_type[]);
+         CREATE TABLE c (o outer_type);
+         INSERT INTO c VALUES (ROW(ROW(1, 'a'), ARRAY[ROW(2, NULL)::inner_type, NULL]));
+         ALTER TYPE inner_type ADD ATTRIBUTE z int;
+         INSERT INTO c VALUES (ROW(ROW(1, 'a', 5), ARRAY[ROW(2, NULL, 6)::inner_type]));
+         ALTER TYPE inner_type RENAME ATTRIBUTE x TO w; ALTER TYPE inner_type DROP ATTRIBUTE y;
+         INSERT INTO c VALUES (ROW(ROW(1, 5), '{}'));",
+    );
+    let shown: Vec<&Value> = changes.iter().map(|d| &d["after"]["o"]).collect();
+    let expected = [
+        json!({"i":{"x":1,"y":"a"},"list":[{"x":2,"y":null},null]}),
+        json!({"i":{"x":1,"y":"a","z":5},"list":[{"x":2,"y":null,"z":6}]}),
+        json!({"i":{"w":1,"z":5},"list":[]}),
+    ];
+    assert_eq!(shown, expected.iter().collect::<Vec<_>>());
+}
+
+fn no_tables(server: &Server) {
+    let mut database = table(server, "no_tables");
+    let changes = database.changes_of(
+        "CREATE SEQUENCE s; SELECT nextval('s'); CREATE MATERIALIZED VIEW m AS SELECT 1 AS one; CREATE UNIQUE INDEX ON m (one);
+         REFRESH MATERIALIZED VIEW CONCURRENTLY m; CREATE UNLOGGED TABLE u (id int); INSERT INTO u VALUES (1);
+         CREATE TABLE made AS SELECT 1 AS one; ALTER TABLE made ALTER one TYPE bigint;",
+    );
+    let shown: Vec<_> = changes.iter().map(|d| (text(d, "table"), text(d, "operation"))).collect();
+    assert_eq!(shown, [("made", "CREATE")]);
+}
+
+fn options(server: &Server) {
+    let database = table(server, "options");
+    let mut client = database.connect();
+    let error = client.batch_execute("SELECT * FROM pg_logical_slot_peek_changes('options', NULL, NULL, 'add-tabels', 'public.t')").unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "22023");
+    assert_eq!(error.message(), "bemi_decoder has no option \"add-tabels\"");
+    let mut command = database.recvlogical(&["-o", "x=y"]);
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("bemi_decoder has no option \"x\""));
+    assert_eq!(sqlstate(client.batch_execute("SELECT 1/0")), "22012");
+}
+
+fn sql_interface(server: &Server) {
+    let mut database = table(server, "sql_interface");
+    let mut client = database.connect();
+    client.batch_execute("SELECT bemi.set_context('{\"a\":1}'); INSERT INTO t (v) SELECT i::text FROM generate_series(1, 100) i; UPDATE t SET v = 'x'; DELETE FROM t WHERE id < 10; TRUNCATE t").unwrap();
+    let rows = client.query("SELECT data FROM pg_logical_slot_peek_changes('sql_interface', NULL, NULL)", &[]).unwrap();
+    let data: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(data.len(), 210);
+    assert_eq!(data, database.lines());
+}
+
+fn encodings(server: &Server) {
+    for (name, encoding, text) in [
+        ("latin1", "LATIN1", "Crème brûlée"),
+        ("euc_jp", "EUC_JP", "日本語テキスト"),
+        ("sql_ascii", "SQL_ASCII", "Crème 日本"),
+    ] {
+        let mut database = server.database_with(name, &format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"));
+        database.create_slot();
+        let mut client = database.connect();
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE \"{text}\" (\"id {text}\" text PRIMARY KEY, j json, jb jsonb); SELECT bemi.track('\"{text}\"');
+                 SELECT bemi.set_context('{{\"{text}\":\"{text}\"}}');
+                 INSERT INTO \"{text}\" VALUES ('{text}', '{{\"a\":\"{text}\"}}', '{{\"a\":\"{text}\"}}');
+                 INSERT INTO \"{text}\" VALUES ('2') /*Bemi {{\"comment\":\"{text}\"}} Bemi*/;"
+            ))
+            .unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        let lines = database.lines();
+        assert!(lines.iter().all(|line| line.is_ascii()), "{name}: {lines:?}");
+        let documents: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(documents[0]["table"], json!(text));
+        assert_eq!(documents[0]["primary_key"], json!(text));
+        assert_eq!(documents[0]["after"], json!({format!("id {text}"):text,"j":{"a":text},"jb":{"a":text}}));
+        assert_eq!(documents[0]["context"], json!({text:text}));
+        assert_eq!(documents[1]["context"], json!({text:text,"comment":text}));
+    }
+}

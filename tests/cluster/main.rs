@@ -1,0 +1,31 @@
+//! Whole paths on a real server: sessions, transactions, the log and `pg_recvlogical`. Each test has a database of its
+//! own on one server; run with `make test-cluster PG_CONFIG=…`.
+mod context;
+mod decoder;
+mod emission;
+mod memory;
+mod server;
+mod types;
+
+use libtest_mimic::{Arguments, Trial};
+use server::Server;
+
+/// A test has a name, which is the sentence it proves, and the server.
+pub type Test = (&'static str, fn(&Server));
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    let server: &'static Server = Box::leak(Box::new(Server::start("")));
+    let tests = [context::TESTS, emission::TESTS, decoder::TESTS, types::TESTS, memory::TESTS];
+    let trials = tests.concat().into_iter().map(|(name, test)| {
+        Trial::test(name, move || {
+            test(server);
+            Ok(())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    println!("PostgreSQL {}", server.major);
+    server.stop();
+    conclusion.exit();
+}

@@ -1,0 +1,241 @@
+//! A server of its own for tests: a new cluster in a new folder, reached by a socket there, stopped and removed at the
+//! end.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use serde_json::Value;
+
+/// One running server.
+pub struct Server {
+    folder: PathBuf,
+    bin: PathBuf,
+    /// The major version.
+    pub major: u32,
+}
+
+/// The settings of each server. Tests have many databases with a slot each.
+const SETTINGS: &str = "
+listen_addresses = ''
+wal_level = logical
+max_replication_slots = 100
+max_wal_senders = 50
+max_prepared_transactions = 10
+max_connections = 120
+statement_timeout = 120s
+fsync = off
+full_page_writes = off
+log_min_messages = fatal
+log_line_prefix = '%m [%p] %d '
+";
+
+impl Server {
+    /// Starts a server of the version of `PG_CONFIG` (default: `pg_config` on the PATH), with more settings.
+    pub fn start(settings: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("bemi-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).expect("a new folder for the server");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("permissions");
+        let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
+        let ask = |what: &str| {
+            let output = Command::new(&pg_config).arg(what).output().expect("pg_config runs");
+            String::from_utf8(output.stdout).expect("pg_config answers").trim().to_owned()
+        };
+        let version = ask("--version");
+        let digits: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let server = Self { bin: ask("--bindir").into(), major: digits.parse().expect("a version"), folder };
+        if is_root() {
+            server.check(Command::new("chown").arg("postgres").arg(&server.folder));
+        }
+        server.check(server.as_owner("initdb").args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"]).arg(server.data()));
+        let knows_allow_list = {
+            let output = server.as_owner("postgres").arg("--describe-config").output().expect("postgres describes its settings");
+            String::from_utf8_lossy(&output.stdout).contains("output_plugin_libraries\t")
+        };
+        let mut conf = fs::read_to_string(server.data().join("postgresql.conf")).expect("its settings");
+        conf.push_str(SETTINGS);
+        if knows_allow_list {
+            conf.push_str("output_plugin_libraries = 'pgoutput, test_decoding, bemi_decoder'\n");
+        }
+        conf.push_str(settings);
+        fs::write(server.data().join("postgresql.conf"), conf).expect("its settings are written");
+        server.pg_ctl("start");
+        server
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The folder of the socket, which is the host to connect to.
+    pub fn host(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Starts, stops or restarts the server.
+    pub fn pg_ctl(&self, action: &str) {
+        let options = format!("-k {}", self.folder.display());
+        let mut command = self.as_owner("pg_ctl");
+        command.args([action, "-w", "-s", "-m", "fast", "-t", "120", "-o", &options, "-D"]).arg(self.data());
+        command.arg("-l").arg(self.folder.join("log"));
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("pg_ctl runs");
+        assert!(status.success(), "pg_ctl {action} failed: {}", self.log());
+    }
+
+    /// A program of this version, by the user who may run a server.
+    fn as_owner(&self, program: &str) -> Command {
+        let program = self.bin.join(program);
+        if !is_root() {
+            return Command::new(program);
+        }
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program).current_dir(&self.folder);
+        command
+    }
+
+    /// A client program of this version that connects to a database.
+    pub fn program(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", database).env_remove("PGPORT");
+        command
+    }
+
+    /// Runs a command that has to succeed.
+    pub fn check(&self, command: &mut Command) -> Output {
+        let output = command.stdin(Stdio::null()).output().expect("the command runs");
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Connects to a database.
+    pub fn connect(&self, database: &str) -> Client {
+        self.connect_with(database, "postgres", "")
+    }
+
+    /// Connects as a role, with the options of `PGOPTIONS`.
+    pub fn connect_with(&self, database: &str, user: &str, options: &str) -> Client {
+        let mut config = postgres::Config::new();
+        config.host_path(&self.folder).user(user).dbname(database).options(options);
+        config.connect(NoTls).expect("a connection")
+    }
+
+    /// Makes a new database with the extension and a slot for its changes.
+    pub fn database(&self, name: &str) -> Database<'_> {
+        self.database_with(name, "")
+    }
+
+    /// As [`Server::database`], with more clauses for CREATE DATABASE.
+    pub fn database_with(&self, name: &str, clauses: &str) -> Database<'_> {
+        let mut client = self.connect("postgres");
+        client.batch_execute(&format!("CREATE DATABASE \"{}\" {clauses}", name.replace('"', "\"\""))).expect("a new database");
+        let mut client = self.connect(name);
+        client.batch_execute("CREATE EXTENSION bemi").expect("the extension");
+        Database { server: self, name: name.to_owned(), slot_is_made: false }
+    }
+}
+
+impl Server {
+    /// Stops the server and removes its folder.
+    pub fn stop(&self) {
+        let mut command = self.as_owner("pg_ctl");
+        command.args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data());
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+/// A database of a server, and its changes.
+pub struct Database<'a> {
+    pub server: &'a Server,
+    pub name: String,
+    slot_is_made: bool,
+}
+
+impl Database<'_> {
+    /// A new session.
+    pub fn connect(&self) -> Client {
+        self.server.connect(&self.name)
+    }
+
+    /// Has the log kept from here on.
+    pub fn create_slot(&mut self) {
+        let statement = format!("SELECT pg_create_logical_replication_slot('{}', 'bemi_decoder')", self.name);
+        self.connect().batch_execute(&statement).expect("a slot");
+        self.slot_is_made = true;
+    }
+
+    /// Reads all changes since the last call, or since the slot was made, by `pg_recvlogical`.
+    pub fn lines(&mut self) -> Vec<String> {
+        let text = self.server.check(&mut self.recvlogical(&[])).stdout;
+        String::from_utf8(text).expect("the stream is UTF-8").lines().map(str::to_owned).collect()
+    }
+
+    /// The command that reads all changes up to now, with more arguments.
+    pub fn recvlogical(&self, arguments: &[&str]) -> Command {
+        assert!(self.slot_is_made, "create_slot comes first");
+        let end: String = self.connect().query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).expect("a position").get(0);
+        let mut command = self.server.program("pg_recvlogical", &self.name);
+        command.args(["-d", &self.name, "-S", &self.name, "--start", "--no-loop", "-F", "0", "-f", "-", "--endpos", &end]);
+        command.args(arguments);
+        command
+    }
+
+    /// The documents of all changes since the last call.
+    pub fn documents(&mut self) -> Vec<Value> {
+        let lines = self.lines();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// Runs the statements in a session of their own and gives the documents of their changes.
+    pub fn changes_of(&mut self, statements: &str) -> Vec<Value> {
+        self.connect().batch_execute(statements).unwrap_or_else(|e| panic!("{e:?}: {statements}"));
+        self.documents()
+    }
+}
+
+/// The contexts of documents.
+pub fn contexts(documents: &[Value]) -> Vec<Value> {
+    documents.iter().map(|document| document["context"].clone()).collect()
+}
+
+/// The SQLSTATE of a failed statement.
+pub fn sqlstate<T: std::fmt::Debug>(result: Result<T, postgres::Error>) -> String {
+    let error = result.expect_err("the statement fails");
+    error.code().unwrap_or_else(|| panic!("an error of the server, not {error}")).code().to_owned()
+}
+
+/// Resident memory of a process, in kB.
+pub fn resident_kb(pid: i32) -> i64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+}
+
+/// Waits until a condition holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends a child process that was started here.
+pub fn end(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
