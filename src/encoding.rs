@@ -9,7 +9,11 @@ use crate::wire::Charset;
 /// How text beyond ASCII is written so that it is valid in this database.
 pub fn charset() -> Charset {
     // SAFETY: reads a setting of the process.
-    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 { Charset::Utf8 } else { Charset::Ascii }
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
+        Charset::Utf8
+    } else {
+        Charset::Ascii
+    }
 }
 
 /// Converts text of this database to UTF-8. Raises the server's error if a character has no such form.

@@ -9,7 +9,12 @@ mod unbound {
 
     unsafe extern "C-unwind" {
         #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-        pub fn LogLogicalMessage(prefix: *const c_char, message: *const c_char, size: usize, transactional: bool) -> u64;
+        pub fn LogLogicalMessage(
+            prefix: *const c_char,
+            message: *const c_char,
+            size: usize,
+            transactional: bool,
+        ) -> u64;
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         pub fn LogLogicalMessage(
             prefix: *const c_char,

@@ -245,10 +245,20 @@ mod tests {
 
     #[test]
     fn numbers_are_judged_as_numeric_judges_them() {
-        for number in ["0", "-0", "1e131071", "10e131070", "0.1e131072", "1e-16383", "0e100000", "123.456", "0.0001e131075"] {
+        for number in
+            ["0", "-0", "1e131071", "10e131070", "0.1e131072", "1e-16383", "0e100000", "123.456", "0.0001e131075"]
+        {
             assert!(fits_numeric(number.as_bytes()), "{number}");
         }
-        for number in ["1e131072", "10e131071", "1e-16384", "0e-16384", "1e99999999999999999999", "0e1073741823", "1e-99999999999999999999"] {
+        for number in [
+            "1e131072",
+            "10e131071",
+            "1e-16384",
+            "0e-16384",
+            "1e99999999999999999999",
+            "0e1073741823",
+            "1e-99999999999999999999",
+        ] {
             assert!(!fits_numeric(number.as_bytes()), "{number}");
         }
     }
@@ -268,7 +278,10 @@ mod tests {
 
     #[test]
     fn an_invalid_context_keeps_its_text_up_to_the_limit() {
-        assert_eq!(Context::invalid(b"not \"json\"\xff\0").to_json(Charset::Utf8), "{\"bemi_invalid_context\":\"not \\\"json\\\"\u{FFFD}\u{FFFD}\"}");
+        assert_eq!(
+            Context::invalid(b"not \"json\"\xff\0").to_json(Charset::Utf8),
+            "{\"bemi_invalid_context\":\"not \\\"json\\\"\u{FFFD}\u{FFFD}\"}"
+        );
         let long = "é".repeat(INVALID_CONTEXT_LIMIT);
         let kept = format!("x{long}");
         let json = Context::invalid(kept.as_bytes()).to_json(Charset::Utf8);

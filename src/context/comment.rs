@@ -370,7 +370,8 @@ mod tests {
 
     #[test]
     fn each_statement_of_a_text_has_its_own_comments() {
-        let sql = "INSERT 1 /*Bemi {\"n\":1} Bemi*/; /*Bemi {\"n\":2} Bemi*/ INSERT 2; INSERT 3; /*Bemi {\"n\":3} Bemi*/ ;";
+        let sql =
+            "INSERT 1 /*Bemi {\"n\":1} Bemi*/; /*Bemi {\"n\":2} Bemi*/ INSERT 2; INSERT 3; /*Bemi {\"n\":3} Bemi*/ ;";
         assert_eq!(statement_contents(sql, "INSERT 1 /*Bemi {\"n\":1} Bemi*/"), ["{\"n\":1}"]);
         // The server says where a statement begins: up to version 17 right behind the semicolon, later at its first
         // token.

@@ -407,9 +407,7 @@ pub unsafe extern "C-unwind" fn bemi_context(_fcinfo: pg_sys::FunctionCallInfo) 
     }
     text.push(0);
     // SAFETY: the function takes a C string and gives a jsonb.
-    let jsonb = unsafe {
-        direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
-    };
+    let jsonb = unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))]) };
     jsonb.unwrap_or(pg_sys::Datum::from(0))
 }
 

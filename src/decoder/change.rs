@@ -31,7 +31,8 @@ impl Operation {
 
 /// The part of its documents that a relation fixes: `,"schema":"public","table":"todo","operation":"`.
 pub fn relation_keys(schema: &[u8], table: &[u8], charset: Charset) -> Vec<u8> {
-    [b",\"schema\":", &quoted(schema, charset)[..], b",\"table\":", &quoted(table, charset), b",\"operation\":\""].concat()
+    [b",\"schema\":", &quoted(schema, charset)[..], b",\"table\":", &quoted(table, charset), b",\"operation\":\""]
+        .concat()
 }
 
 /// The part of a row image that a column fixes: `"task":`.

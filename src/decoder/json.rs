@@ -86,7 +86,7 @@ impl Json {
         let start = self.out.len();
         self.out.extend_from_slice(json);
         if self.charset == Charset::Ascii {
-            self.to_ascii(start);
+            self.escape_from(start);
         }
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Json {
             Charset::Ascii => {
                 let start = self.out.len();
                 escape(&mut self.out, text);
-                self.to_ascii(start);
+                self.escape_from(start);
             }
         }
         self.out.push(b'"');
@@ -158,13 +158,13 @@ impl Json {
             at = end;
         }
         if self.charset == Charset::Ascii {
-            self.to_ascii(start);
+            self.escape_from(start);
         }
         self.check_room(0)
     }
 
     /// Escapes what was written beyond ASCII from `start` on.
-    fn to_ascii(&mut self, start: usize) {
+    fn escape_from(&mut self, start: usize) {
         if !self.out[start..].is_ascii() {
             let ascii = wire::escape_non_ascii(&String::from_utf8_lossy(&self.out[start..]));
             self.out.truncate(start);
@@ -278,12 +278,25 @@ mod tests {
 
     #[test]
     fn white_space_goes_between_tokens_only() {
-        assert_eq!(compacted(" { \"a b\" : [ 1 , \"x \\\" y\" ,\n true ] }\r\n").unwrap(), r#"{"a b":[1,"x \" y",true]}"#);
+        assert_eq!(
+            compacted(" { \"a b\" : [ 1 , \"x \\\" y\" ,\n true ] }\r\n").unwrap(),
+            r#"{"a b":[1,"x \" y",true]}"#
+        );
     }
 
     #[test]
     fn json_that_jsonb_refuses_is_refused() {
-        for json in [r#""\u0000""#, r#"{"a\u0000":1}"#, r#""\ud800""#, r#""\udc00""#, r#""\ud800x\udc00""#, r#""\ud800\n""#, r#""\ud800\ud800""#, "1e999999", r#"[1,2e131072]"#] {
+        for json in [
+            r#""\u0000""#,
+            r#"{"a\u0000":1}"#,
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800x\udc00""#,
+            r#""\ud800\n""#,
+            r#""\ud800\ud800""#,
+            "1e999999",
+            r#"[1,2e131072]"#,
+        ] {
             assert!(matches!(compacted(json), Err(Omission::NotJsonb(_))), "{json}");
         }
         for json in [r#""\\u0000""#, r#""\ud83d\ude00""#, r#""\u00e9\u0001""#, "1e1000", r#"{"a":-1.5E-3}"#] {

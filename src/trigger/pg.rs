@@ -43,7 +43,11 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     use pg_sys::XactEvent::*;
     if matches!(
         event,
-        XACT_EVENT_COMMIT | XACT_EVENT_PARALLEL_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT | XACT_EVENT_PREPARE
+        XACT_EVENT_COMMIT
+            | XACT_EVENT_PARALLEL_COMMIT
+            | XACT_EVENT_ABORT
+            | XACT_EVENT_PARALLEL_ABORT
+            | XACT_EVENT_PREPARE
     ) {
         WRITTEN.with_borrow_mut(Written::end);
     }
@@ -93,7 +97,9 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
         refuse("bemi.emit_context() was called by a trigger FOR EACH ROW");
     }
     // SAFETY: the relation is open as long as its trigger runs.
-    if unsafe { is_logged(relation) } && let Some(source) = SOURCE.get() {
+    if unsafe { is_logged(relation) }
+        && let Some(source) = SOURCE.get()
+    {
         emit(source);
     }
     pg_sys::Datum::from(0)

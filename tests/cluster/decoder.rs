@@ -53,8 +53,19 @@ fn document(server: &Server) {
     let documents: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let keys: Vec<_> = documents[1].as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
-        "position", "commit_position", "sequence", "transaction_id", "committed_at", "database", "schema", "table",
-        "operation", "primary_key", "before", "after", "context",
+        "position",
+        "commit_position",
+        "sequence",
+        "transaction_id",
+        "committed_at",
+        "database",
+        "schema",
+        "table",
+        "operation",
+        "primary_key",
+        "before",
+        "after",
+        "context",
     ];
     assert_eq!(keys, expected);
     let tail = concat!(
@@ -142,8 +153,16 @@ fn keys(server: &Server) {
     );
     let shown: Vec<&Value> = changes.iter().map(|d| &d["primary_key"]).collect();
     let expected = [
-        json!("[\"7\",\"q\\\"u\"]"), json!("[\"7\",\"q\\\"u\"]"), json!("a\"\n\\é"), json!("2026-11-20T11:00:00+00:00"),
-        json!("{\"a\":\"b\"}"), json!("[\"[1,2]\",\"1.50\"]"), json!("3"), json!(null), json!("9"), json!("8"),
+        json!("[\"7\",\"q\\\"u\"]"),
+        json!("[\"7\",\"q\\\"u\"]"),
+        json!("a\"\n\\é"),
+        json!("2026-11-20T11:00:00+00:00"),
+        json!("{\"a\":\"b\"}"),
+        json!("[\"[1,2]\",\"1.50\"]"),
+        json!("3"),
+        json!(null),
+        json!("9"),
+        json!("8"),
     ];
     assert_eq!(shown, expected.iter().collect::<Vec<_>>());
     assert_eq!(changes[1]["before"], json!({"a":7,"b":"q\"u"}));
@@ -161,7 +180,9 @@ fn names(server: &Server) {
     let mut client = database.connect();
     client.batch_execute("SELECT pg_create_logical_replication_slot('names', 'bemi_decoder')").unwrap();
     client.batch_execute("SELECT bemi.set_context('{\"é\\n\":\"日本\"}'); INSERT INTO \"Sche.ma\".\"ta\"\"ble\\ /*x*/ 日本\" VALUES (1, E'\\x01\\x7f😀', 2)").unwrap();
-    let row = client.query_one("SELECT string_agg(data, '') FROM pg_logical_slot_get_changes('names', NULL, NULL)", &[]).unwrap();
+    let row = client
+        .query_one("SELECT string_agg(data, '') FROM pg_logical_slot_get_changes('names', NULL, NULL)", &[])
+        .unwrap();
     let document: Value = serde_json::from_str(row.get(0)).unwrap();
     assert_eq!(document["database"], json!("Da \"ta\" é"));
     assert_eq!(document["schema"], json!("Sche.ma"));
@@ -284,7 +305,10 @@ fn truncate(server: &Server) {
     assert_eq!(tables, ["a", "b", "c"]);
     for (i, document) in changes.iter().enumerate() {
         assert_eq!(document["operation"], json!("TRUNCATE"));
-        assert_eq!((&document["before"], &document["after"], &document["primary_key"]), (&json!({}), &json!({}), &json!(null)));
+        assert_eq!(
+            (&document["before"], &document["after"], &document["primary_key"]),
+            (&json!({}), &json!({}), &json!(null))
+        );
         assert_eq!(document["sequence"], json!(i + 1));
     }
 }
@@ -292,7 +316,8 @@ fn truncate(server: &Server) {
 fn garbage_messages(server: &Server) {
     let mut database = table(server, "garbage_messages");
     let row = "INSERT INTO t (v) VALUES ('x');";
-    let emit = |content: &str| format!("BEGIN; SELECT pg_logical_emit_message(true, '_bemi', {content}); {row} COMMIT;");
+    let emit =
+        |content: &str| format!("BEGIN; SELECT pg_logical_emit_message(true, '_bemi', {content}); {row} COMMIT;");
     let contents = [
         ("'garbage'", json!({"bemi_invalid_context":"garbage"})),
         ("''", json!({"bemi_invalid_context":""})),
@@ -410,7 +435,9 @@ fn no_tables(server: &Server) {
 fn options(server: &Server) {
     let database = table(server, "options");
     let mut client = database.connect();
-    let error = client.batch_execute("SELECT * FROM pg_logical_slot_peek_changes('options', NULL, NULL, 'add-tabels', 'public.t')").unwrap_err();
+    let error = client
+        .batch_execute("SELECT * FROM pg_logical_slot_peek_changes('options', NULL, NULL, 'add-tabels', 'public.t')")
+        .unwrap_err();
     let error = error.as_db_error().unwrap();
     assert_eq!(error.code().code(), "22023");
     assert_eq!(error.message(), "bemi_decoder has no option \"add-tabels\"");
@@ -437,7 +464,8 @@ fn encodings(server: &Server) {
         ("euc_jp", "EUC_JP", "日本語テキスト"),
         ("sql_ascii", "SQL_ASCII", "Crème 日本"),
     ] {
-        let mut database = server.database_with(name, &format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"));
+        let mut database = server
+            .database_with(name, &format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"));
         database.create_slot();
         let mut client = database.connect();
         client

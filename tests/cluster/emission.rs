@@ -106,7 +106,8 @@ fn no_context(server: &Server) {
 
 fn cleared(server: &Server) {
     let mut database = table(server, "cleared");
-    let changes = database.changes_of(&format!("BEGIN; {A} {ROW} SELECT bemi.clear_context(); {ROW} {ROW} {A} {ROW} COMMIT; "));
+    let changes =
+        database.changes_of(&format!("BEGIN; {A} {ROW} SELECT bemi.clear_context(); {ROW} {ROW} {A} {ROW} COMMIT; "));
     assert_eq!(letters(&changes), "A--A");
 }
 
@@ -181,24 +182,42 @@ fn every_way(server: &Server) {
     let mut client = database.connect();
     let mut check = |statement: &str, expected: &[(&str, &str)]| {
         client.batch_execute(statement).unwrap_or_else(|e| panic!("{e:?}: {statement}"));
-        let shown: Vec<String> =
-            database.documents().iter().map(|d| format!("{} {} {}", d["table"].as_str().unwrap(), d["operation"].as_str().unwrap(), d["context"])).collect();
+        let shown: Vec<String> = database
+            .documents()
+            .iter()
+            .map(|d| format!("{} {} {}", d["table"].as_str().unwrap(), d["operation"].as_str().unwrap(), d["context"]))
+            .collect();
         let expected: Vec<String> = expected.iter().map(|(change, context)| format!("{change} {context}")).collect();
         assert_eq!(shown, expected, "{statement}");
     };
     let with = |n: u32| format!("SELECT bemi.set_context('{{\"n\":{n}}}');");
-    check(&format!("{} DELETE FROM parent WHERE id = 1", with(1)), &[("parent DELETE", "{\"n\":1}"), ("child DELETE", "{\"n\":1}")]);
-    check(&format!("{} UPDATE parent SET id = 3", with(2)), &[("parent UPDATE", "{\"n\":2}"), ("child UPDATE", "{\"n\":2}")]);
     check(
-        &format!("{} WITH a AS (INSERT INTO t (id, v) VALUES (100, 'a') RETURNING id) INSERT INTO parent SELECT id FROM a", with(3)),
+        &format!("{} DELETE FROM parent WHERE id = 1", with(1)),
+        &[("parent DELETE", "{\"n\":1}"), ("child DELETE", "{\"n\":1}")],
+    );
+    check(
+        &format!("{} UPDATE parent SET id = 3", with(2)),
+        &[("parent UPDATE", "{\"n\":2}"), ("child UPDATE", "{\"n\":2}")],
+    );
+    check(
+        &format!(
+            "{} WITH a AS (INSERT INTO t (id, v) VALUES (100, 'a') RETURNING id) INSERT INTO parent SELECT id FROM a",
+            with(3)
+        ),
         &[("t CREATE", "{\"n\":3}"), ("parent CREATE", "{\"n\":3}")],
     );
     check(
-        &format!("{} INSERT INTO t (id, v) VALUES (100, 'a'), (101, 'b') ON CONFLICT (id) DO UPDATE SET v = 'c'", with(4)),
+        &format!(
+            "{} INSERT INTO t (id, v) VALUES (100, 'a'), (101, 'b') ON CONFLICT (id) DO UPDATE SET v = 'c'",
+            with(4)
+        ),
         &[("t UPDATE", "{\"n\":4}"), ("t CREATE", "{\"n\":4}")],
     );
     check(&format!("{} SELECT twice()", with(5)), &[("t CREATE", "{\"n\":5}"), ("t CREATE", "{\"n\":5,\"step\":2}")]);
-    check(&format!("{} TRUNCATE child, parent", with(6)), &[("child TRUNCATE", "{\"n\":6}"), ("parent TRUNCATE", "{\"n\":6}")]);
+    check(
+        &format!("{} TRUNCATE child, parent", with(6)),
+        &[("child TRUNCATE", "{\"n\":6}"), ("parent TRUNCATE", "{\"n\":6}")],
+    );
     check(&with(7), &[]);
     check(
         "DO $$ BEGIN INSERT INTO t (v) VALUES ('1'); COMMIT; INSERT INTO t (v) VALUES ('2'); END $$",
@@ -296,7 +315,9 @@ fn track(server: &Server) {
         )
         .unwrap();
     client
-        .batch_execute(&format!("{A} INSERT INTO \"my.root\" VALUES (1, 'root'), (2, 'root'); COMMIT; INSERT INTO leaf2 VALUES (2, 'leaf');"))
+        .batch_execute(&format!(
+            "{A} INSERT INTO \"my.root\" VALUES (1, 'root'), (2, 'root'); COMMIT; INSERT INTO leaf2 VALUES (2, 'leaf');"
+        ))
         .unwrap();
     let documents = database.documents();
     assert_eq!(letters(&documents), "AAA");
@@ -304,7 +325,11 @@ fn track(server: &Server) {
     assert_eq!(tables, ["Leaf 1", "leaf2", "leaf2"]);
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track('v')")), "42809");
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track(NULL)")), "22004");
-    client.batch_execute("SELECT bemi.untrack('\"my.root\"'); SELECT bemi.untrack('\"my.root\"'); INSERT INTO leaf2 VALUES (2, 'x')").unwrap();
+    client
+        .batch_execute(
+            "SELECT bemi.untrack('\"my.root\"'); SELECT bemi.untrack('\"my.root\"'); INSERT INTO leaf2 VALUES (2, 'x')",
+        )
+        .unwrap();
     assert_eq!(letters(&database.documents()), "-");
     assert_eq!(sqlstate(client.batch_execute("DROP EXTENSION bemi")), "2BP01");
     client.batch_execute("SELECT bemi.untrack('t'); DROP EXTENSION bemi").unwrap();

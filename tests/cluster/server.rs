@@ -47,14 +47,21 @@ impl Server {
             String::from_utf8(output.stdout).expect("pg_config answers").trim().to_owned()
         };
         let version = ask("--version");
-        let digits: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let digits: String =
+            version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
         let server = Self { bin: ask("--bindir").into(), major: digits.parse().expect("a version"), folder };
         if is_root() {
             server.check(Command::new("chown").arg("postgres").arg(&server.folder));
         }
-        server.check(server.as_owner("initdb").args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"]).arg(server.data()));
+        server.check(
+            server
+                .as_owner("initdb")
+                .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
+                .arg(server.data()),
+        );
         let knows_allow_list = {
-            let output = server.as_owner("postgres").arg("--describe-config").output().expect("postgres describes its settings");
+            let output =
+                server.as_owner("postgres").arg("--describe-config").output().expect("postgres describes its settings");
             String::from_utf8_lossy(&output.stdout).contains("output_plugin_libraries\t")
         };
         let mut conf = fs::read_to_string(server.data().join("postgresql.conf")).expect("its settings");
@@ -137,7 +144,9 @@ impl Server {
     /// As [`Server::database`], with more clauses for CREATE DATABASE.
     pub fn database_with(&self, name: &str, clauses: &str) -> Database<'_> {
         let mut client = self.connect("postgres");
-        client.batch_execute(&format!("CREATE DATABASE \"{}\" {clauses}", name.replace('"', "\"\""))).expect("a new database");
+        client
+            .batch_execute(&format!("CREATE DATABASE \"{}\" {clauses}", name.replace('"', "\"\"")))
+            .expect("a new database");
         let mut client = self.connect(name);
         client.batch_execute("CREATE EXTENSION bemi").expect("the extension");
         Database { server: self, name: name.to_owned(), slot_is_made: false }
@@ -187,9 +196,23 @@ impl Database<'_> {
     /// The command that reads all changes up to now, with more arguments.
     pub fn recvlogical(&self, arguments: &[&str]) -> Command {
         assert!(self.slot_is_made, "create_slot comes first");
-        let end: String = self.connect().query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).expect("a position").get(0);
+        let end: String =
+            self.connect().query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).expect("a position").get(0);
         let mut command = self.server.program("pg_recvlogical", &self.name);
-        command.args(["-d", &self.name, "-S", &self.name, "--start", "--no-loop", "-F", "0", "-f", "-", "--endpos", &end]);
+        command.args([
+            "-d",
+            &self.name,
+            "-S",
+            &self.name,
+            "--start",
+            "--no-loop",
+            "-F",
+            "0",
+            "-f",
+            "-",
+            "--endpos",
+            &end,
+        ]);
         command.args(arguments);
         command
     }

@@ -13,27 +13,167 @@ const VALUES: &[(&str, &[&str])] = &[
     ("smallint", &["-32768", "32767", "0"]),
     ("integer", &["-2147483648", "2147483647", "0"]),
     ("bigint", &["-9223372036854775808", "9223372036854775807", "0"]),
-    ("real", &["0", "-0", "1e38", "1.17549435e-38", "0.1", "NaN", "Infinity", "-Infinity", "16777216", "1e-45", "3.4028235e38", "123456.7"]),
-    ("double precision", &["0", "-0", "1e308", "2.2250738585072014e-308", "0.1", "NaN", "Infinity", "-Infinity", "9007199254740993", "5e-324", "1e23", "1e15", "1e16", "123456789.123456789", "1e-5"]),
-    ("numeric", &["0", "-0.000", "NaN", "Infinity", "-Infinity", "1e1000", "1e-1000", "123456789012345678901234567890.123456789", "100", "1.10", "0.00001"]),
+    (
+        "real",
+        &[
+            "0",
+            "-0",
+            "1e38",
+            "1.17549435e-38",
+            "0.1",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "16777216",
+            "1e-45",
+            "3.4028235e38",
+            "123456.7",
+        ],
+    ),
+    (
+        "double precision",
+        &[
+            "0",
+            "-0",
+            "1e308",
+            "2.2250738585072014e-308",
+            "0.1",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "9007199254740993",
+            "5e-324",
+            "1e23",
+            "1e15",
+            "1e16",
+            "123456789.123456789",
+            "1e-5",
+        ],
+    ),
+    (
+        "numeric",
+        &[
+            "0",
+            "-0.000",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e1000",
+            "1e-1000",
+            "123456789012345678901234567890.123456789",
+            "100",
+            "1.10",
+            "0.00001",
+        ],
+    ),
     ("numeric(12,2)", &["0", "-1234567890.12", "99.90", "NaN"]),
     ("money", &["0", "-1234567.89", "92233720368547758.07", "0.01"]),
-    ("text", &["", " ", "plain", "quo\"te \\ back/slash", "tab\tline\nreturn\rform\u{c}back\u{8}", "\u{1}\u{1f}\u{7f}", "é日本😀", "\\u0041 \\n", "{\"a\":1}", "null"]),
+    (
+        "text",
+        &[
+            "",
+            " ",
+            "plain",
+            "quo\"te \\ back/slash",
+            "tab\tline\nreturn\rform\u{c}back\u{8}",
+            "\u{1}\u{1f}\u{7f}",
+            "é日本😀",
+            "\\u0041 \\n",
+            "{\"a\":1}",
+            "null",
+        ],
+    ),
     ("varchar(20)", &["", "abc", "trailing  "]),
     ("character(5)", &["", "ab", "abcde", "é"]),
     ("\"char\"", &["a", "", "\\377", "\""]),
     ("name", &["", "a name", "é\""]),
     ("bytea", &["", "\\x00ff22", "abc"]),
-    ("date", &["2026-11-20", "infinity", "-infinity", "0044-03-15 BC", "4714-11-24 BC", "5874897-12-31", "0001-01-01", "0001-12-31 BC", "2000-02-29", "1900-03-01", "99999-01-01"]),
+    (
+        "date",
+        &[
+            "2026-11-20",
+            "infinity",
+            "-infinity",
+            "0044-03-15 BC",
+            "4714-11-24 BC",
+            "5874897-12-31",
+            "0001-01-01",
+            "0001-12-31 BC",
+            "2000-02-29",
+            "1900-03-01",
+            "99999-01-01",
+        ],
+    ),
     ("time", &["00:00", "23:59:59.999999", "24:00", "12:00:00.1"]),
     ("time with time zone", &["00:00+00", "23:59:59.999999-15:59:59", "12:00+05:30", "24:00-08"]),
-    ("timestamp", &["2026-11-20 11:38:55.720782", "infinity", "-infinity", "0044-03-15 01:02:03.4 BC", "4714-11-24 00:00 BC", "294276-12-31 23:59:59.999999", "1999-12-31 23:59:59.999999", "2000-01-01", "0001-12-31 23:59:59.9 BC"]),
-    ("timestamp with time zone", &["2026-11-20 11:38:55.720782+00", "infinity", "-infinity", "0044-03-15 01:02:03.4+00 BC", "4714-11-24 00:00+00 BC", "294276-12-31 23:59:59.999999+00", "2000-01-01 00:00+13"]),
+    (
+        "timestamp",
+        &[
+            "2026-11-20 11:38:55.720782",
+            "infinity",
+            "-infinity",
+            "0044-03-15 01:02:03.4 BC",
+            "4714-11-24 00:00 BC",
+            "294276-12-31 23:59:59.999999",
+            "1999-12-31 23:59:59.999999",
+            "2000-01-01",
+            "0001-12-31 23:59:59.9 BC",
+        ],
+    ),
+    (
+        "timestamp with time zone",
+        &[
+            "2026-11-20 11:38:55.720782+00",
+            "infinity",
+            "-infinity",
+            "0044-03-15 01:02:03.4+00 BC",
+            "4714-11-24 00:00+00 BC",
+            "294276-12-31 23:59:59.999999+00",
+            "2000-01-01 00:00+13",
+        ],
+    ),
     ("timestamp(0)", &["2026-11-20 11:38:55"]),
-    ("interval", &["0", "1 year 2 months -3 days 04:05:06.789", "-1 month", "178000000 years", "1 day -00:00:00.000001", "-00:30"]),
-    ("uuid", &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"]),
-    ("json", &["null", "{}", "[]", " { \"a\" : [1, 2.50, \"x\\u00e9\\n\", true , null] , \"a\" : {\"b\":-1.5E+3} } ", "\"\\ud83d\\ude00\"", "1e5"]),
-    ("jsonb", &["null", "{}", "[]", "{\"b\": [1, 2.50, \"x\\u00e9\\n\", true, null], \"a\": {\"b\": -1.5E+3}}", "\"\\\\\"", "1e5"]),
+    (
+        "interval",
+        &[
+            "0",
+            "1 year 2 months -3 days 04:05:06.789",
+            "-1 month",
+            "178000000 years",
+            "1 day -00:00:00.000001",
+            "-00:30",
+        ],
+    ),
+    (
+        "uuid",
+        &[
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "00000000-0000-0000-0000-000000000000",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ],
+    ),
+    (
+        "json",
+        &[
+            "null",
+            "{}",
+            "[]",
+            " { \"a\" : [1, 2.50, \"x\\u00e9\\n\", true , null] , \"a\" : {\"b\":-1.5E+3} } ",
+            "\"\\ud83d\\ude00\"",
+            "1e5",
+        ],
+    ),
+    (
+        "jsonb",
+        &[
+            "null",
+            "{}",
+            "[]",
+            "{\"b\": [1, 2.50, \"x\\u00e9\\n\", true, null], \"a\": {\"b\": -1.5E+3}}",
+            "\"\\\\\"",
+            "1e5",
+        ],
+    ),
     ("xml", &["<a b=\"c\">d &amp; é</a>", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><a/>", "text only"]),
     ("inet", &["192.168.0.1/24", "::1", "10.0.0.0/8", "2001:db8::/32"]),
     ("cidr", &["192.168.0.0/24", "::/0"]),
@@ -109,7 +249,10 @@ const VALUES: &[(&str, &[&str])] = &[
     ("positive", &["5", "1"]),
     ("positive[]", &["{1,2}"]),
     ("moods", &["{happy}"]),
-    ("nested", &["(1,\"a \"\"b\"\" é\",\"{1,2}\",\"2026-11-20 11:00+00\",\"(7,x)\",\"{\"\"(8,y)\"\",NULL}\",t)", "(,,,,,,)"]),
+    (
+        "nested",
+        &["(1,\"a \"\"b\"\" é\",\"{1,2}\",\"2026-11-20 11:00+00\",\"(7,x)\",\"{\"\"(8,y)\"\",NULL}\",t)", "(,,,,,,)"],
+    ),
     ("nested[]", &["{\"(1,a,\\\"{}\\\",infinity,,,f)\",NULL}"]),
     ("checked", &["(7,x)"]),
     ("floatrange", &["[0.1,1e23)"]),
@@ -135,13 +278,20 @@ fn every_type(server: &Server) {
     client.batch_execute("SET TimeZone = 'UTC'; SET lc_monetary = 'C'").unwrap();
     client.batch_execute(TYPES).unwrap();
     let columns: Vec<String> = VALUES.iter().enumerate().map(|(i, (name, _))| format!("c{i} {name}")).collect();
-    client.batch_execute(&format!("CREATE TABLE every (id int PRIMARY KEY, {}); ALTER TABLE every REPLICA IDENTITY FULL", columns.join(", "))).unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE every (id int PRIMARY KEY, {}); ALTER TABLE every REPLICA IDENTITY FULL",
+            columns.join(", ")
+        ))
+        .unwrap();
     database.create_slot();
     let rows = VALUES.iter().map(|(_, values)| values.len()).max().unwrap();
     for row in 0..rows {
         let values: Vec<String> = VALUES
             .iter()
-            .map(|(name, values)| values.get(row).map_or("NULL".to_owned(), |v| format!("'{}'::{name}", v.replace('\'', "''"))))
+            .map(|(name, values)| {
+                values.get(row).map_or("NULL".to_owned(), |v| format!("'{}'::{name}", v.replace('\'', "''")))
+            })
             .collect();
         let statement = format!("INSERT INTO every VALUES ({row}, {})", values.join(", "));
         client.batch_execute(&statement).unwrap_or_else(|e| panic!("{e:?}: {statement}"));
@@ -152,8 +302,14 @@ fn every_type(server: &Server) {
     let reader = "CREATE ROLE reader LOGIN REPLICATION SUPERUSER";
     client.batch_execute(reader).unwrap();
     let settings = [
-        ("DateStyle", "German"), ("TimeZone", "Asia/Kolkata"), ("bytea_output", "escape"), ("extra_float_digits", "-15"),
-        ("IntervalStyle", "iso_8601"), ("xmlbinary", "hex"), ("search_path", "public"), ("quote_all_identifiers", "off"),
+        ("DateStyle", "German"),
+        ("TimeZone", "Asia/Kolkata"),
+        ("bytea_output", "escape"),
+        ("extra_float_digits", "-15"),
+        ("IntervalStyle", "iso_8601"),
+        ("xmlbinary", "hex"),
+        ("search_path", "public"),
+        ("quote_all_identifiers", "off"),
     ];
     for (name, value) in settings {
         client.batch_execute(&format!("ALTER ROLE reader SET {name} = '{value}'")).unwrap();
@@ -168,18 +324,22 @@ fn every_type(server: &Server) {
     }
     // Each image of each change, column by column.
     let compared = "
-        SELECT document->>'operation', e.id, key, e.image->key AS expected, image->key AS got
+        SELECT document->>'operation', e.id, key, e.image->key AS expected, shown->key AS got
         FROM documents,
-             LATERAL (VALUES ('before', document->'before'), ('after', document->'after')) images (kind, image),
-             LATERAL (SELECT expected.id, expected.image - 'id' AS image FROM expected WHERE id = (images.image->>'id')::int % 1000) e,
-             LATERAL jsonb_object_keys(e.image || (images.image - 'id')) key
-        WHERE document->>'table' = 'every' AND images.image <> '{}'";
+             LATERAL (VALUES ('before', document->'before'), ('after', document->'after')) images (kind, shown),
+             LATERAL (SELECT expected.id, expected.image - 'id' AS image FROM expected WHERE id = (images.shown->>'id')::int % 1000) e,
+             LATERAL jsonb_object_keys(e.image || (images.shown - 'id')) key
+        WHERE document->>'table' = 'every' AND images.shown <> '{}'";
     let wrong = client.query(&format!("SELECT format('%s of row %s, %s: expected %s, got %s', c.*) FROM ({compared}) c WHERE expected IS DISTINCT FROM got"), &[]).unwrap();
-    let wrong: Vec<String> = wrong.iter().map(|row| {
-        let text: String = row.get(0);
-        let column = text.split(", c").nth(1).and_then(|rest| rest.split(':').next()).and_then(|n| n.parse::<usize>().ok());
-        format!("{} {text}", column.map_or("", |c| VALUES[c].0))
-    }).collect();
+    let wrong: Vec<String> = wrong
+        .iter()
+        .map(|row| {
+            let text: String = row.get(0);
+            let column =
+                text.split(", c").nth(1).and_then(|rest| rest.split(':').next()).and_then(|n| n.parse::<usize>().ok());
+            format!("{} {text}", column.map_or("", |c| VALUES[c].0))
+        })
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let count: i64 = client.query_one(&format!("SELECT count(*) FROM ({compared}) c"), &[]).unwrap().get(0);
     assert_eq!(count as usize, VALUES.len() * rows * 4);
@@ -197,8 +357,22 @@ fn no_type_is_missing(server: &Server) {
             &[],
         )
         .unwrap();
-    let made_by_the_server = ["pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "gtsvector"];
-    let aliases = [("bit", "bit(3)"), ("character", "character(5)"), ("character varying", "varchar(20)"), ("time without time zone", "time"), ("timestamp without time zone", "timestamp")];
+    let made_by_the_server = [
+        "pg_node_tree",
+        "pg_ndistinct",
+        "pg_dependencies",
+        "pg_mcv_list",
+        "pg_brin_bloom_summary",
+        "pg_brin_minmax_multi_summary",
+        "gtsvector",
+    ];
+    let aliases = [
+        ("bit", "bit(3)"),
+        ("character", "character(5)"),
+        ("character varying", "varchar(20)"),
+        ("time without time zone", "time"),
+        ("timestamp without time zone", "timestamp"),
+    ];
     let missing: Vec<String> = rows
         .iter()
         .map(|row| row.get::<_, String>(0))

@@ -3,9 +3,9 @@
 use std::panic::AssertUnwindSafe;
 
 use pgrx::PgTryBuilder;
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::panic::CaughtError;
 
 /// Runs `work`; gives the message of the error that its data caused.
 ///

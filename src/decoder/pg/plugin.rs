@@ -92,8 +92,7 @@ unsafe extern "C-unwind" fn startup(
             before: Row::default(),
             after: Row::default(),
         };
-        (*ctx).output_plugin_private =
-            PgMemoryContexts::For((*ctx).context).leak_and_drop_on_delete(decoder).cast();
+        (*ctx).output_plugin_private = PgMemoryContexts::For((*ctx).context).leak_and_drop_on_delete(decoder).cast();
     }
 }
 
@@ -158,11 +157,13 @@ unsafe extern "C-unwind" fn message(
     content: *const c_char,
 ) {
     // SAFETY: the server's call: the prefix is a C string, the content has `size` bytes.
-    let (decoder, prefix, content) = unsafe {
-        (decoder(ctx), CStr::from_ptr(prefix), core::slice::from_raw_parts(content.cast::<u8>(), size))
-    };
+    let (decoder, prefix, content) =
+        unsafe { (decoder(ctx), CStr::from_ptr(prefix), core::slice::from_raw_parts(content.cast::<u8>(), size)) };
     // A message outside of transactions belongs to no change.
-    if transactional && prefix == wire::PREFIX && let Some(txn) = &mut decoder.txn {
+    if transactional
+        && prefix == wire::PREFIX
+        && let Some(txn) = &mut decoder.txn
+    {
         txn.set_context(&encoding::to_utf8_lossy(content));
     }
 }

@@ -32,11 +32,6 @@ impl Row {
         }
     }
 
-    /// Whether the log has the row.
-    pub fn is_there(&self) -> bool {
-        self.is_there
-    }
-
     fn get(&self, column: &Column) -> Option<pg_sys::Datum> {
         if self.nulls[column.index] { None } else { Some(self.values[column.index]) }
     }

@@ -143,12 +143,7 @@ impl Builder<'_> {
             }
         }
         let count = columns.len();
-        CompositeReader {
-            descriptor,
-            fields,
-            values: vec![pg_sys::Datum::from(0); count],
-            nulls: vec![true; count],
-        }
+        CompositeReader { descriptor, fields, values: vec![pg_sys::Datum::from(0); count], nulls: vec![true; count] }
     }
 }
 
@@ -336,7 +331,8 @@ unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
     let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
     // SAFETY: the caller's promise. Only a compressed value, or one that was put together from the log, is copied.
     unsafe {
-        let is_plain = varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer);
+        let is_plain =
+            varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer);
         varlena::varlena_to_byte_slice(if is_plain { pointer } else { pg_sys::pg_detoast_datum_packed(pointer) })
     }
 }

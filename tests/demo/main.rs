@@ -1,0 +1,243 @@
+//! The main job on real input: a todo application and a pgbench run change rows under contexts, `pg_recvlogical`
+//! streams meanwhile, and what comes out is checked change by change.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#[path = "../cluster/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use server::{Database, Server, end, wait_until};
+
+/// Transactions of the pgbench run; each changes three rows and inserts one.
+const CLIENTS: i64 = 4;
+const TRANSACTIONS: i64 = 1_000;
+
+/// A transaction of TPC-B, as pgbench has it built in, with a context that says what it is about to do.
+const TPC_B: &str = r#"
+\set aid random(1, 100000 * :scale)
+\set bid random(1, 1 * :scale)
+\set tid random(1, 10 * :scale)
+\set delta random(-5000, 5000)
+BEGIN;
+SELECT bemi.set_context(jsonb_build_object('endpoint', '/transfer', 'client', :client_id, 'aid', :aid, 'tid', :tid, 'bid', :bid, 'delta', :delta), true);
+UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;
+UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP);
+END;
+"#;
+
+fn main() -> ExitCode {
+    println!("-- Starting a throwaway server");
+    let server = Server::start("");
+    let outcome = std::panic::catch_unwind(|| run(&server));
+    server.stop();
+    println!("-- The server is stopped and its folder removed");
+    match outcome {
+        Ok(problems) if problems.is_empty() => {
+            println!("\nEvery change came out of the log once, with the context it was made under.");
+            println!("Next: README.md, \"Install it on your own server\".");
+            ExitCode::SUCCESS
+        }
+        Ok(problems) => {
+            for problem in problems.iter().take(20) {
+                eprintln!("WRONG: {problem}");
+            }
+            eprintln!("{} of the checks failed.", problems.len());
+            ExitCode::FAILURE
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Gives what was wrong.
+fn run(server: &Server) -> Vec<String> {
+    let mut database = server.database("demo");
+    database.connect().batch_execute(include_str!("todo.sql")).expect("the todo table");
+    println!("-- Preparing pgbench");
+    server.check(server.program("pgbench", "demo").args(["-i", "-q"]));
+    let mut client = database.connect();
+    for table in ["pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history"] {
+        client
+            .batch_execute(&format!("ALTER TABLE {table} REPLICA IDENTITY FULL; SELECT bemi.track('{table}')"))
+            .expect("tracking");
+    }
+    database.create_slot();
+
+    println!("-- Streaming with pg_recvlogical -P bemi_decoder, while a todo application works");
+    let stream = server.host().join("stream.jsonl");
+    let mut reader = server.program("pg_recvlogical", "demo");
+    reader.args(["-d", "demo", "-S", "demo", "--start", "-F", "1", "-s", "1", "-f"]).arg(&stream);
+    let child = reader.stdin(Stdio::null()).spawn().expect("pg_recvlogical runs");
+    let expected = todo_application(server, &database);
+    wait_for_lines(&stream, expected.len());
+    let todo: Vec<String> = lines(&stream).collect();
+    println!();
+    for line in &todo {
+        println!("{line}");
+    }
+    println!();
+    let mut problems = check_todo(&todo, &expected);
+
+    println!("-- pgbench, TPC-B: {CLIENTS} clients, {TRANSACTIONS} transactions each, a context for each transaction");
+    let script = server.host().join("tpc-b.sql");
+    fs::write(&script, TPC_B).expect("the script");
+    let start = Instant::now();
+    let mut pgbench = server.program("pgbench", "demo");
+    pgbench.args(["-n", "-c", &CLIENTS.to_string(), "-j", "2", "-t", &TRANSACTIONS.to_string(), "-f"]).arg(&script);
+    server.check(&mut pgbench);
+    wait_for_lines(&stream, todo.len() + (CLIENTS * TRANSACTIONS * 4) as usize);
+    let seconds = start.elapsed().as_secs_f64();
+    end(child);
+
+    let mut contexts = HashSet::new();
+    let (mut changes, mut bytes, mut without_context) = (0, 0, 0);
+    let mut pgbench = Vec::new();
+    for line in lines(&stream) {
+        changes += 1;
+        bytes += line.len() + 1;
+        let document: Value = serde_json::from_str(&line).expect("each line is a document");
+        let context = &document["context"];
+        contexts.insert(context.to_string());
+        without_context += usize::from(context == &json!({}));
+        if changes > todo.len() {
+            pgbench.push(document);
+        }
+    }
+    problems.extend(check_pgbench(&pgbench, &mut client));
+    println!();
+    println!("changes                    {changes}");
+    println!("contexts                   {}", contexts.len());
+    println!("documents without context  {without_context}");
+    println!("bytes                      {bytes}");
+    println!("seconds of pgbench         {seconds:.1}");
+    problems
+}
+
+fn lines(stream: &Path) -> impl Iterator<Item = String> + use<> {
+    BufReader::new(File::open(stream).expect("the stream")).lines().map(|line| line.expect("UTF-8"))
+}
+
+fn wait_for_lines(stream: &Path, count: usize) {
+    wait_until("pg_recvlogical to write all changes", || stream.exists() && lines(stream).count() >= count);
+}
+
+/// Works as the application does; gives operation, task and context of each change.
+fn todo_application(server: &Server, database: &Database) -> Vec<(&'static str, &'static str, Value)> {
+    let mut client = database.connect();
+    let mut expected = Vec::new();
+    let mut step =
+        |client: &mut postgres::Client, statements: &str, changes: &[(&'static str, &'static str)], context: Value| {
+            client.batch_execute(statements).expect("the application works");
+            expected.extend(changes.iter().map(|(operation, task)| (*operation, *task, context.clone())));
+        };
+    // A request sets its context for the session.
+    step(
+        &mut client,
+        r#"SELECT bemi.set_context('{"user_id":187234,"endpoint":"/todo","method":"POST"}');
+           INSERT INTO todo (task) VALUES ('Sleep'), ('Eat'), ('Repeat')"#,
+        &[("CREATE", "Sleep"), ("CREATE", "Eat"), ("CREATE", "Repeat")],
+        json!({"user_id":187234,"endpoint":"/todo","method":"POST"}),
+    );
+    // Another, for its transaction alone.
+    step(
+        &mut client,
+        r#"BEGIN; SET LOCAL bemi.context = '{"user_id":187234,"endpoint":"/todo/complete"}';
+           UPDATE todo SET is_completed = true WHERE task = 'Sleep'; COMMIT"#,
+        &[("UPDATE", "Sleep")],
+        json!({"user_id":187234,"endpoint":"/todo/complete"}),
+    );
+    // An ORM sends it in a comment, on top of the session's.
+    step(
+        &mut client,
+        r#"SELECT bemi.set_context('{"service":"web"}');
+           DELETE FROM todo WHERE task = 'Eat' /*Bemi {"user_id":42,"endpoint":"/todo/2","params":{"id":2}} Bemi*/"#,
+        &[("DELETE", "Eat")],
+        json!({"service":"web","user_id":42,"endpoint":"/todo/2","params":{"id":2}}),
+    );
+    // A service has it from its role.
+    let mut billing = server.connect_with(&database.name, "billing", "");
+    step(
+        &mut billing,
+        "INSERT INTO todo (task) VALUES ('Send invoices')",
+        &[("CREATE", "Send invoices")],
+        json!({"service":"billing"}),
+    );
+    // What is rolled back leaves no trace, and somebody forgot the context.
+    step(
+        &mut client,
+        r#"SELECT bemi.set_context('{"user_id":7}'); BEGIN; DELETE FROM todo; ROLLBACK; SELECT bemi.clear_context();
+           UPDATE todo SET task = 'Rest' WHERE task = 'Repeat'"#,
+        &[("UPDATE", "Rest")],
+        json!({}),
+    );
+    expected
+}
+
+fn check_todo(lines: &[String], expected: &[(&str, &str, Value)]) -> Vec<String> {
+    let shown: Vec<(String, String, Value)> = lines
+        .iter()
+        .map(|line| {
+            let document: Value = serde_json::from_str(line).expect("each line is a document");
+            let row = if document["operation"] == "DELETE" { &document["before"] } else { &document["after"] };
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            (text(&document["operation"]), text(&row["task"]), document["context"].clone())
+        })
+        .collect();
+    let expected: Vec<(String, String, Value)> = expected
+        .iter()
+        .map(|(operation, task, context)| ((*operation).to_owned(), (*task).to_owned(), context.clone()))
+        .collect();
+    if shown == expected { Vec::new() } else { vec![format!("the todo changes are {shown:?}, not {expected:?}")] }
+}
+
+/// Each transaction said in its context which rows it would change, and by how much; so each change can be held
+/// against its context, and all changes together against the tables.
+fn check_pgbench(documents: &[Value], client: &mut postgres::Client) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut counts = std::collections::BTreeMap::<&str, i64>::new();
+    let mut sum = 0;
+    for document in documents {
+        let (context, before, after) = (&document["context"], &document["before"], &document["after"]);
+        let number = |value: &Value| value.as_i64().unwrap_or(i64::MIN / 4);
+        let delta = number(&context["delta"]);
+        let table = document["table"].as_str().unwrap_or_default();
+        *counts.entry(table).or_default() += 1;
+        let moved = |key: &str, balance: &str| {
+            after[key] == context[key] && number(&after[balance]) - number(&before[balance]) == delta
+        };
+        let is_right = match table {
+            "pgbench_accounts" => moved("aid", "abalance"),
+            "pgbench_tellers" => moved("tid", "tbalance"),
+            "pgbench_branches" => moved("bid", "bbalance"),
+            "pgbench_history" => {
+                sum += delta;
+                ["aid", "tid", "bid", "delta"].iter().all(|key| after[key] == context[key])
+            }
+            _ => false,
+        };
+        if !is_right {
+            problems.push(format!("the context does not fit the change: {document}"));
+        }
+    }
+    for table in ["pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history"] {
+        let count = counts.get(table).copied().unwrap_or(0);
+        if count != CLIENTS * TRANSACTIONS {
+            problems.push(format!("{count} changes of {table} came out, not {}", CLIENTS * TRANSACTIONS));
+        }
+    }
+    let balance: i64 =
+        client.query_one("SELECT sum(bbalance)::bigint FROM pgbench_branches", &[]).expect("the sum").get(0);
+    if sum != balance {
+        problems.push(format!("the changes add up to {sum}, the table says {balance}"));
+    }
+    problems
+}
