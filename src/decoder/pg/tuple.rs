@@ -120,7 +120,7 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
     let is_known = row.is_there
         && !relation.key.is_empty()
         && relation.key.iter().map(|&i| &relation.columns[i]).all(|column| {
-            row.get(column).is_some() && !row.is_external(column) && !(is_before && !relation.identity.holds(column))
+            row.get(column).is_some() && !row.is_external(column) && (!is_before || relation.identity.holds(column))
         });
     let result = catch::data_errors(|| {
         if !is_known {
