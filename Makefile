@@ -51,6 +51,12 @@ check: ## Check format and lints, warnings as errors.
 test-pure: ## Run the tests that need no server, in seconds.
 	cargo test --no-default-features
 
+test-server: ## Run the tests inside a server of PG_CONFIG's version (with sudo, as the user postgres); installs a build of its own there.
+	@mkdir -p $(PGRX_HOME)
+	@grep -qs "pg$(PG_MAJOR)" $(PGRX_HOME)/config.toml || cargo pgrx init --pg$(PG_MAJOR) $(shell command -v $(PG_CONFIG)) --no-run
+	data=$$(mktemp -d /tmp/bemi-pg-test.XXXXXX) && chown postgres "$$data" && trap 'rm -rf "'"$$data"'"' EXIT && \
+	cargo pgrx test --no-default-features --features pg$(PG_MAJOR) --runas postgres --pgdata "$$data" pg$(PG_MAJOR)
+
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
 	PG_CONFIG=$(shell command -v $(PG_CONFIG)) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
 

@@ -42,3 +42,15 @@ mod extension {
         });
     }
 }
+
+/// What `cargo pgrx test` asks for before it starts the server of the tests inside the server.
+#[cfg(feature = "pg_test")]
+pub mod pg_test {
+    /// Nothing has to be set up.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings of that server.
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
+}

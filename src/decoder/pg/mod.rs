@@ -3,5 +3,7 @@ mod catch;
 pub mod plugin;
 mod relation;
 mod settings;
+#[cfg(feature = "pg_test")]
+mod tests;
 mod tuple;
 mod value;

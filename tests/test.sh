@@ -1,0 +1,39 @@
+#!/bin/bash
+# make test: everything, on a fresh Debian 12 with Rust, as root. PostgreSQL 15 comes from apt, the others from PyPI into
+# $BEMI_PG (default: target/pg).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "Run it as root: it installs packages, and puts bemi into the servers that they bring." >&2; exit 1; }
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
+step() { echo; echo "== $(date +%T) $*"; }
+
+step "Tools"
+tests/setup/install-tools.sh sudo
+pg=${BEMI_PG:-$PWD/target/pg}
+for major in 14 16 17 18; do
+  [ -x "$pg/$major/bin/pg_config" ] || { tests/setup/install-postgres.sh "$pg"; break; }
+done
+# The servers run as the user postgres, who has to reach them.
+folder=$pg
+while [ "$folder" != / ]; do chmod a+x "$folder"; folder=$(dirname "$folder"); done
+pg15=/usr/lib/postgresql/15/bin/pg_config
+
+step "Format and lints"
+make --no-print-directory check PG_CONFIG=$pg15
+
+step "Pure tests"
+make --no-print-directory test-pure
+
+for major in 15 14 16 17 18; do
+  pg_config=$pg/$major/bin/pg_config
+  [ $major != 15 ] || pg_config=$pg15
+  step "PostgreSQL $major: build and install"
+  make --no-print-directory install PG_CONFIG="$pg_config"
+  if [ $major = 15 ]; then
+    step "PostgreSQL 15: tests inside the server"
+    make --no-print-directory test-server PG_CONFIG=$pg15
+  fi
+  step "PostgreSQL $major: integration tests"
+  make --no-print-directory test-cluster PG_CONFIG="$pg_config"
+done
+step "All tests passed"
