@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster clean
 
 PG_CONFIG ?= pg_config
+PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
 PG_LIB = $(shell $(PG_CONFIG) --pkglibdir)
 PG_EXTENSION = $(shell $(PG_CONFIG) --sharedir)/extension
@@ -22,10 +23,14 @@ help: ## List these targets.
 deps: ## Install what building takes on Debian: apt packages and cargo-pgrx (as root; about 5 minutes).
 	tests/setup/install-tools.sh
 
-build: ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
-	@mkdir -p $(PGRX_HOME)
-	@grep -qs "pg$(PG_MAJOR)" $(PGRX_HOME)/config.toml || cargo pgrx init --pg$(PG_MAJOR) $(shell command -v $(PG_CONFIG)) --no-run
-	cargo pgrx package --no-default-features --features pg$(PG_MAJOR) --pg-config $(shell command -v $(PG_CONFIG)) --out-dir $(PACKAGE)
+build: $(PGRX_HOME)/config.toml ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
+	cargo pgrx package --no-default-features --features pg$(PG_MAJOR) --pg-config $(PG_CONFIG_PATH) --out-dir $(PACKAGE)
+
+# Instant, since it downloads nothing; the path may be another one than last time.
+.PHONY: $(PGRX_HOME)/config.toml
+$(PGRX_HOME)/config.toml:
+	@mkdir -p $(@D)
+	@grep -qsF '"$(PG_CONFIG_PATH)"' $@ || cargo pgrx init --pg$(PG_MAJOR) $(PG_CONFIG_PATH) --no-run
 
 install: build ## Build it and install it into the server of PG_CONFIG=/path/to/pg_config, of any version from 14 to 18.
 	install -d '$(DESTDIR)$(PG_LIB)' '$(DESTDIR)$(PG_EXTENSION)'
@@ -51,14 +56,12 @@ check: ## Check format and lints, warnings as errors.
 test-pure: ## Run the tests that need no server, in seconds.
 	cargo test --no-default-features
 
-test-server: ## Run the tests inside a server of PG_CONFIG's version (with sudo, as the user postgres); installs a build of its own there.
-	@mkdir -p $(PGRX_HOME)
-	@grep -qs "pg$(PG_MAJOR)" $(PGRX_HOME)/config.toml || cargo pgrx init --pg$(PG_MAJOR) $(shell command -v $(PG_CONFIG)) --no-run
+test-server: $(PGRX_HOME)/config.toml ## Run the tests inside a server of PG_CONFIG's version (with sudo, as the user postgres); installs a build of its own there.
 	data=$$(mktemp -d /tmp/bemi-pg-test.XXXXXX) && chown postgres "$$data" && trap 'rm -rf "'"$$data"'"' EXIT && \
 	cargo pgrx test --no-default-features --features pg$(PG_MAJOR) --runas postgres --pgdata "$$data" pg$(PG_MAJOR)
 
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
-	PG_CONFIG=$(shell command -v $(PG_CONFIG)) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
+	PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
 
 clean: ## Remove everything that was built.
 	cargo clean

@@ -27,10 +27,17 @@ static CAPTURE_QUERY: GucSetting<bool> = GucSetting::<bool>::new(false);
 thread_local! {
     /// Counts the values that `bemi.context` has had, so that the same value is recognised without a look at it.
     static REVISION: Cell<u64> = const { Cell::new(0) };
-    /// The value in compact form, once a statement has needed it; empty for no context.
-    static CONTENT: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
+    /// The value, read once a statement has needed it.
+    static SESSION: RefCell<Option<Rc<Session>>> = const { RefCell::new(None) };
     /// The client's statement that was warned of last (its start, in microseconds), to warn once.
     static WARNED: Cell<i64> = const { Cell::new(i64::MIN) };
+}
+
+/// A value of `bemi.context`.
+struct Session {
+    context: Context,
+    /// Its compact form; empty for no context.
+    content: Rc<str>,
 }
 
 /// Defines the settings. A value that was set before the library was loaded is checked here.
@@ -104,7 +111,7 @@ unsafe extern "C-unwind" fn check_context(
 #[pg_guard]
 unsafe extern "C-unwind" fn assign_context(_newval: *const c_char, _extra: *mut c_void) {
     REVISION.set(REVISION.get() + 1);
-    CONTENT.set(None);
+    SESSION.set(None);
 }
 
 /// Copies a text to where the server keeps the texts of errors.
@@ -147,13 +154,20 @@ fn setting() -> Vec<u8> {
 }
 
 /// The session's context.
-fn session() -> Context {
-    let text = setting();
-    if text.is_empty() {
-        return Context::default();
+fn session() -> Rc<Session> {
+    if let Some(session) = SESSION.with_borrow(Clone::clone) {
+        return session;
     }
-    let text = encoding::to_utf8_lossy(&text);
-    Context::parse(&text).unwrap_or_else(|_| Context::invalid(&text))
+    let text = setting();
+    let context = if text.is_empty() {
+        Context::default()
+    } else {
+        let text = encoding::to_utf8_lossy(&text);
+        Context::parse(&text).unwrap_or_else(|_| Context::invalid(&text))
+    };
+    let session = Rc::new(Session { content: compact(&context), context });
+    SESSION.set(Some(session.clone()));
+    session
 }
 
 /// Which of its contexts the session has, if that is all of the running statement's context: a number that changes
@@ -166,9 +180,9 @@ pub fn session_revision() -> Option<u64> {
 /// The context of the running statement as compact JSON; empty for none.
 pub fn of_statement() -> Rc<str> {
     if session_revision().is_some() {
-        return CONTENT.with(|content| content.borrow_mut().get_or_insert_with(|| compact(&session())).clone());
+        return session().content.clone();
     }
-    let mut context = session();
+    let mut context = session().context.clone();
     add_statement(&mut context);
     compact(&context)
 }
@@ -333,7 +347,7 @@ unsafe fn merge_context(fcinfo: pg_sys::FunctionCallInfo, context: Option<Vec<u8
     if context.len() > limit {
         raise(&ContextError::TooLong(context.len(), limit));
     }
-    let mut merged = session();
+    let mut merged = session().context.clone();
     merged.merge(Context::parse(&encoding::to_utf8_lossy(&context)).unwrap_or_else(|error| raise(&error)));
     set(merged.to_json(encoding::charset()).as_bytes(), is_local);
     pg_sys::Datum::from(0)

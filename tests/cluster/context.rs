@@ -300,6 +300,12 @@ fn privileges(server: &Server) {
     client.batch_execute("SELECT bemi.set_context('{\"a\":1}'); INSERT INTO t (v) VALUES ('1')").unwrap();
     assert_eq!(sqlstate(client.batch_execute("SET bemi.max_context_size = 100")), "42501");
     assert_eq!(contexts(&database.documents()), [json!({"a":1})]);
+    // The owner of a table may track it.
+    database.connect().batch_execute("GRANT CREATE ON SCHEMA public TO app").unwrap();
+    client.batch_execute("CREATE TABLE own (id int); SELECT bemi.track('own')").unwrap();
+    client.batch_execute("INSERT INTO own VALUES (1); SELECT bemi.untrack('own'); INSERT INTO own VALUES (2)").unwrap();
+    assert_eq!(contexts(&database.documents()), [json!({"a":1}), json!({"a":1})]);
+    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track('t')")), "42501");
     let mut client = database.connect();
     client.batch_execute("SELECT bemi.context(); SET bemi.max_context_size = 20").unwrap();
     assert_eq!(sqlstate(client.batch_execute("SET bemi.context = '{\"a\":1,\"b\":2,\"c\":3,\"d\":4}'")), "22023");
