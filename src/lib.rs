@@ -7,18 +7,17 @@
 //! 3. [`decoder`]: the log becomes one JSON document per change, context included.
 //!
 //! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which
-//! is all that calls the server. What passes from stage to stage is in [`wire`].
+//! is all that calls the server. What passes from stage to stage is in [`wire`]; what JSON is, in [`json`].
 #[cfg(feature = "pgrx")]
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 compile_error!("choose the major version of PostgreSQL by one of the features pg14 to pg18");
 
 pub mod context;
 pub mod decoder;
+pub mod json;
 pub mod trigger;
 pub mod wire;
 
-#[cfg(feature = "pgrx")]
-mod encoding;
 #[cfg(feature = "pgrx")]
 mod sys;
 
@@ -35,10 +34,10 @@ mod extension {
     /// Called by the server when it loads the library.
     #[pg_guard]
     pub extern "C-unwind" fn _PG_init() {
-        crate::context::pg::init();
+        crate::context::pg::settings::init();
         crate::trigger::pg::init(crate::trigger::pg::ContextSource {
-            session_revision: crate::context::pg::session_revision,
-            content: crate::context::pg::of_statement,
+            session_revision: crate::context::pg::statement::session_revision,
+            content: crate::context::pg::statement::content,
         });
     }
 }

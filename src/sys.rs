@@ -4,6 +4,8 @@ use core::ffi::{c_char, c_int, c_void};
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
+pub mod encoding;
+
 mod unbound {
     use super::*;
 

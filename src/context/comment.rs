@@ -22,13 +22,36 @@ const CLOSE: &[u8] = b"Bemi*/";
 
 /// One comment that carries a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Comment<'a> {
+pub struct Comment {
     /// Where it stands in the text, in bytes, its delimiters included.
     pub span: Range<usize>,
-    /// What stands between the delimiters, without white space at the ends.
-    pub content: &'a [u8],
-    /// Whether it ends with `Bemi*/`.
-    pub is_terminated: bool,
+    /// Where its content stands: between the delimiters, without white space at the ends.
+    pub content: Range<usize>,
+    /// Whether it can be trusted.
+    pub state: State,
+    /// Where the statement begins for which it counts.
+    statement: usize,
+}
+
+/// Whether a comment can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is a comment, and ends with `Bemi*/`.
+    Whole,
+    /// It does not end with `Bemi*/`.
+    Unterminated,
+    /// It is a comment only if backslashes in strings are read in one of two ways.
+    Ambiguous,
+}
+
+/// How backslashes in ordinary strings were read when the server took the text apart, which the setting
+/// `standard_conforming_strings` decided then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// As themselves.
+    Standard,
+    /// Nobody knows any more.
+    Unsure,
 }
 
 /// Whether a text may hold such a comment at all: a fast look before the text is read in earnest.
@@ -36,31 +59,89 @@ pub fn may_occur_in(sql: &[u8]) -> bool {
     memmem::find(sql, OPEN).is_some()
 }
 
-/// The comments that count for the statement at `statement` (a range of bytes) of the text `sql`.
-///
-/// `plain_backslashes` is the setting `standard_conforming_strings`: whether a backslash in an ordinary string is just
-/// a backslash.
-pub fn of_statement(sql: &[u8], statement: Range<usize>, plain_backslashes: bool) -> Vec<Comment<'_>> {
-    let mut found: Vec<Comment> = Vec::new();
-    let mut lexer = Lexer { sql, at: 0, plain_backslashes };
-    // The statement's range may begin with white space and comments, which belong to it, so it counts from its first
-    // token.
-    let mut has_begun = false;
-    while let Some((token, span)) = lexer.next_token() {
-        match token {
-            Token::BlockComment => found.extend(read_delimiters(sql, span)),
-            Token::LineComment => {}
-            Token::Semicolon if span.start < statement.start || !has_begun => found.clear(),
-            Token::Semicolon => {}
-            Token::Other if span.start >= statement.end => {
-                // Another statement follows: what stands behind our end belongs to it.
-                found.retain(|comment| comment.span.start < statement.end);
-                break;
+/// What a text holds of comments that carry a context: read once for all of its statements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Ascending by the statement for which they count.
+    comments: Vec<Comment>,
+    has_one_statement: bool,
+}
+
+impl Outline {
+    /// Reads a text. Where it is unsure how strings were read, a comment that would not be one in the other way is
+    /// ambiguous.
+    pub fn read(sql: &[u8], strings: Strings) -> Self {
+        let mut outline = Self::lex(sql, true);
+        if strings == Strings::Unsure && memchr(b'\\', sql).is_some() {
+            let other = Self::lex(sql, false);
+            let is_in = |comment: &Comment, list: &[Comment]| list.iter().any(|known| known.span == comment.span);
+            for comment in &mut outline.comments {
+                if !is_in(comment, &other.comments) {
+                    comment.state = State::Ambiguous;
+                }
             }
-            Token::Other => has_begun |= span.start >= statement.start,
+            for comment in other.comments {
+                if !is_in(&comment, &outline.comments) {
+                    outline.comments.push(Comment { state: State::Ambiguous, ..comment });
+                }
+            }
+            outline.comments.sort_by_key(|comment| (comment.statement, comment.span.start));
+            outline.has_one_statement &= other.has_one_statement;
         }
+        outline
     }
-    found
+
+    /// The comments that count for the statement at a range of the text; without one, for the only statement that the
+    /// text has, and for none if it has several.
+    pub fn comments(&self, statement: Option<Range<usize>>) -> &[Comment] {
+        let Some(statement) = statement else {
+            return if self.has_one_statement { &self.comments } else { &[] };
+        };
+        let from = self.comments.partition_point(|comment| comment.statement < statement.start);
+        let to = self.comments.partition_point(|comment| comment.statement < statement.end);
+        self.comments.get(from..to).unwrap_or_default()
+    }
+
+    fn lex(sql: &[u8], plain_backslashes: bool) -> Self {
+        let mut outline = Self { comments: Vec::new(), has_one_statement: true };
+        let mut lexer = Lexer { sql, at: 0, plain_backslashes };
+        // The first token of the statement before, and of the one that is being read.
+        let (mut previous, mut current) = (None, None);
+        // The comments before the first of these belong to a statement; those before the second stand before a
+        // semicolon.
+        let (mut settled, mut ended) = (0, 0);
+        while let Some((token, span)) = lexer.next_token() {
+            match token {
+                Token::LineComment => {}
+                Token::BlockComment => outline.comments.extend(read_delimiters(sql, span, current.unwrap_or(0))),
+                Token::Semicolon => {
+                    ended = outline.comments.len();
+                    if current.is_some() {
+                        (previous, current) = (current, None);
+                        settled = ended;
+                    }
+                }
+                Token::Other if current.is_none() => {
+                    // What stands between two semicolons alone counts for no statement.
+                    outline.comments.drain(settled..ended);
+                    ended = settled;
+                    outline.has_one_statement &= previous.is_none();
+                    current = Some(span.start);
+                    for comment in &mut outline.comments[settled..] {
+                        comment.statement = span.start;
+                    }
+                }
+                Token::Other => {}
+            }
+        }
+        // Behind the last semicolon they count for the last statement.
+        if current.is_none() {
+            for comment in &mut outline.comments[settled..] {
+                comment.statement = previous.unwrap_or(0);
+            }
+        }
+        outline
+    }
 }
 
 /// The text of the statement without the given comments, white space and semicolons at its ends.
@@ -82,12 +163,19 @@ pub fn text_without(sql: &[u8], statement: Range<usize>, comments: &[Comment]) -
 
 /// Reads the context of a comment from its content, in UTF-8, of at most `limit` bytes. Django's package sends it
 /// URL-quoted, which shows in its first character.
-pub fn read(content: &[u8], is_terminated: bool, limit: usize) -> Result<Context, ContextError> {
+pub fn read(content: &[u8], state: State, limit: usize) -> Result<Context, ContextError> {
     if content.len() > limit {
         return Err(ContextError::TooLong(content.len(), limit));
     }
-    if !is_terminated {
-        return Err(ContextError::Syntax("the comment does not end with \"Bemi*/\"".to_owned()));
+    match state {
+        State::Whole => {}
+        State::Unterminated => {
+            return Err(ContextError::Syntax("the comment does not end with \"Bemi*/\"".to_owned()));
+        }
+        State::Ambiguous => {
+            let reason = "with another standard_conforming_strings the comment would be part of a string";
+            return Err(ContextError::Syntax(reason.to_owned()));
+        }
     }
     if is_url_quoted(content) { Context::parse(&url_unquote(content)) } else { Context::parse(content) }
 }
@@ -112,27 +200,33 @@ fn url_unquote(text: &[u8]) -> Vec<u8> {
 }
 
 /// Tells whether the block comment at `span` is one of ours, and what it holds.
-fn read_delimiters(sql: &[u8], span: Range<usize>) -> Option<Comment<'_>> {
+fn read_delimiters(sql: &[u8], span: Range<usize>, statement: usize) -> Option<Comment> {
     let inner = sql[span.clone()].strip_prefix(OPEN)?;
     let begins_an_object = |content: &[u8]| content.first() == Some(&b'{') || is_url_quoted(content);
     if !inner.first().is_some_and(|b| is_space(*b)) && !begins_an_object(inner) {
         return None;
     }
-    if let Some(content) = inner.strip_suffix(CLOSE) {
-        return Some(Comment { span, content: trim(content), is_terminated: true });
+    let (inner, state) = match inner.strip_suffix(CLOSE) {
+        Some(inner) => (inner, State::Whole),
+        None => (inner.strip_suffix(b"*/").unwrap_or(inner), State::Unterminated),
+    };
+    let content = trim(inner);
+    if state == State::Unterminated && !begins_an_object(&inner[content.clone()]) {
+        return None;
     }
-    let content = trim(inner.strip_suffix(b"*/").unwrap_or(inner));
-    begins_an_object(content).then_some(Comment { span, content, is_terminated: false })
+    let from = span.start + OPEN.len();
+    Some(Comment { span, content: from + content.start..from + content.end, state, statement })
 }
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0B | 0x0C)
 }
 
-fn trim(text: &[u8]) -> &[u8] {
+/// The range of a text without white space at its ends.
+fn trim(text: &[u8]) -> Range<usize> {
     let start = text.iter().position(|b| !is_space(*b)).unwrap_or(text.len());
     let end = text.iter().rposition(|b| !is_space(*b)).map_or(start, |at| at + 1);
-    &text[start..end]
+    start..end
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,17 +391,18 @@ fn is_name_start(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Charset;
+    use crate::json::Charset;
 
     fn contents(sql: &str) -> Vec<String> {
-        let all = of_statement(sql.as_bytes(), 0..sql.len(), true);
-        all.iter().map(|c| String::from_utf8_lossy(c.content).into_owned()).collect()
+        let outline = Outline::read(sql.as_bytes(), Strings::Standard);
+        outline.comments(Some(0..sql.len())).iter().map(|c| sql[c.content.clone()].to_owned()).collect()
     }
 
     fn statement_contents(sql: &str, statement: &str) -> Vec<String> {
         let at = sql.find(statement).unwrap();
-        let all = of_statement(sql.as_bytes(), at..at + statement.len(), true);
-        all.iter().map(|c| String::from_utf8_lossy(c.content).into_owned()).collect()
+        let outline = Outline::read(sql.as_bytes(), Strings::Standard);
+        let comments = outline.comments(Some(at..at + statement.len()));
+        comments.iter().map(|c| sql[c.content.clone()].to_owned()).collect()
     }
 
     #[test]
@@ -362,10 +457,17 @@ mod tests {
     }
 
     #[test]
-    fn without_standard_conforming_strings_a_backslash_escapes() {
-        let sql = br"SELECT '\' /*Bemi {} Bemi*/'";
-        assert_eq!(of_statement(sql, 0..sql.len(), false), []);
-        assert_eq!(of_statement(sql, 0..sql.len(), true).len(), 1);
+    fn where_backslashes_may_have_escaped_a_comment_is_ambiguous() {
+        let states = |sql: &str, strings| -> Vec<State> {
+            Outline::read(sql.as_bytes(), strings).comments.iter().map(|comment| comment.state).collect()
+        };
+        for sql in [r"SELECT '\' /*Bemi {} Bemi*/'", r"SELECT '\'' /*Bemi {} Bemi*/ --'"] {
+            assert!(states(sql, Strings::Standard).iter().all(|state| *state == State::Whole), "{sql}");
+            assert_eq!(states(sql, Strings::Unsure), [State::Ambiguous], "{sql}");
+        }
+        assert_eq!(states(r"SELECT '\\' /*Bemi {} Bemi*/", Strings::Unsure), [State::Whole]);
+        assert_eq!(states("SELECT '' /*Bemi {} Bemi*/", Strings::Unsure), [State::Whole]);
+        assert!(read(b"{}", State::Ambiguous, 100).is_err());
     }
 
     #[test]
@@ -383,34 +485,43 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_says_which_statement_runs_comments_count_for_an_only_one() {
+        let count = |sql: &str| Outline::read(sql.as_bytes(), Strings::Standard).comments(None).len();
+        assert_eq!(count("/*Bemi {} Bemi*/ INSERT 1 /*Bemi {} Bemi*/; /*Bemi {} Bemi*/"), 3);
+        assert_eq!(count("INSERT 1 /*Bemi {} Bemi*/; COMMIT"), 0);
+        assert_eq!(count("/*Bemi {} Bemi*/"), 1);
+    }
+
+    #[test]
     fn unterminated_comments_are_malformed() {
-        let sql = b"UPDATE t SET a = 1 /*Bemi {\"a\":1} */";
-        let found = of_statement(sql, 0..sql.len(), true);
-        assert_eq!((found[0].content, found[0].is_terminated), (&b"{\"a\":1}"[..], false));
-        assert!(matches!(read(found[0].content, false, 100), Err(ContextError::Syntax(_))));
-        let sql = b"UPDATE t SET a = 1 /*Bemi %7B%22a";
-        assert_eq!(of_statement(sql, 0..sql.len(), true).len(), 1);
+        let sql = "UPDATE t SET a = 1 /*Bemi {\"a\":1} */";
+        let outline = Outline::read(sql.as_bytes(), Strings::Standard);
+        let [comment] = outline.comments(None) else { panic!("one comment") };
+        assert_eq!((&sql[comment.content.clone()], comment.state), ("{\"a\":1}", State::Unterminated));
+        assert!(matches!(read(b"{\"a\":1}", comment.state, 100), Err(ContextError::Syntax(_))));
+        assert_eq!(contents("UPDATE t SET a = 1 /*Bemi %7B%22a"), ["%7B%22a"]);
     }
 
     #[test]
     fn url_quoted_contexts_are_read() {
-        let context = read(b"%7B%22a%22%3A%20%22100%25%20%C3%A9%22%7d", true, 100).unwrap();
+        let context = read(b"%7B%22a%22%3A%20%22100%25%20%C3%A9%22%7d", State::Whole, 100).unwrap();
         assert_eq!(context.to_json(Charset::Utf8), r#"{"a":"100% é"}"#);
-        let context = read(br#"{"a":"100%25"}"#, true, 100).unwrap();
+        let context = read(br#"{"a":"100%25"}"#, State::Whole, 100).unwrap();
         assert_eq!(context.to_json(Charset::Utf8), r#"{"a":"100%25"}"#);
-        assert!(read(b"%7B%22a%2", true, 100).is_err());
+        assert!(read(b"%7B%22a%2", State::Whole, 100).is_err());
     }
 
     #[test]
     fn the_size_of_a_comment_is_limited() {
-        assert_eq!(read(b"{\"a\":1}", true, 6), Err(ContextError::TooLong(7, 6)));
+        assert_eq!(read(b"{\"a\":1}", State::Whole, 6), Err(ContextError::TooLong(7, 6)));
     }
 
     #[test]
     fn the_text_of_a_statement_is_given_without_its_comments() {
         let text = |sql: &str, statement: Range<usize>| {
-            let found = of_statement(sql.as_bytes(), statement.clone(), true);
-            String::from_utf8(text_without(sql.as_bytes(), statement, &found)).unwrap()
+            let outline = Outline::read(sql.as_bytes(), Strings::Standard);
+            let comments = outline.comments(Some(statement.clone()));
+            String::from_utf8(text_without(sql.as_bytes(), statement, comments)).unwrap()
         };
         let sql = "/*Bemi {} Bemi*/ UPDATE t /* why */ SET a = 1 /*Bemi {} Bemi*/ ;";
         assert_eq!(text(sql, 0..sql.len()), "UPDATE t /* why */ SET a = 1");
@@ -424,10 +535,11 @@ mod tests {
         fn any_text_is_read_without_panic(sql in "[-/*Bemi{}'\"$a;\\\\E \n%7]{0,60}", from in 0usize..70, to in 0usize..70, plain: bool) {
             let sql = sql.as_bytes();
             let statement = from.min(sql.len())..to.max(from).min(sql.len());
-            let found = of_statement(sql, statement.clone(), plain);
-            text_without(sql, statement, &found);
-            for comment in found {
-                let _ = read(comment.content, comment.is_terminated, 1000);
+            let outline = Outline::read(sql, if plain { Strings::Standard } else { Strings::Unsure });
+            let comments = outline.comments(Some(statement.clone()));
+            text_without(sql, statement, comments);
+            for comment in outline.comments(None) {
+                let _ = read(&sql[comment.content.clone()], comment.state, 1000);
             }
         }
 

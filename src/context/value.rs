@@ -1,7 +1,8 @@
 //! What the setting `bemi.context` may be set to.
 #![forbid(unsafe_code)]
 
-use crate::wire::{Charset, Context, ContextError};
+use crate::json::Charset;
+use crate::wire::{Context, ContextError};
 
 /// Checks a value for `bemi.context`: empty, which stands for no context, or a context of at most `limit` bytes.
 ///
@@ -25,6 +26,7 @@ pub fn check(value: &[u8], charset: Charset, limit: usize) -> Result<(), Context
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::NotJsonb;
 
     #[test]
     fn the_empty_value_is_no_context() {
@@ -42,6 +44,9 @@ mod tests {
         let latin1 = b"{\"name\":\"Ren\xe9\"}";
         assert_eq!(check(latin1, Charset::Ascii, 100), Ok(()));
         assert_eq!(check(latin1, Charset::Utf8, 100), Err(ContextError::Encoding(12)));
-        assert_eq!(check(b"{\"name\":\"\\u0000\xe9\"}", Charset::Ascii, 100), Err(ContextError::NulCharacter));
+        assert_eq!(
+            check(b"{\"name\":\"\\u0000\xe9\"}", Charset::Ascii, 100),
+            Err(ContextError::NotJsonb(NotJsonb::NulCharacter))
+        );
     }
 }

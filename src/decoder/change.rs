@@ -1,9 +1,10 @@
 //! The document of one change: which keys it has, and in which order.
 #![forbid(unsafe_code)]
 
-use super::json::{Json, MAX_DOCUMENT, Omission, quoted};
+use super::encode;
+use super::json::{Json, MAX_DOCUMENT, Omission};
 use super::txn::Transaction;
-use crate::wire::Charset;
+use crate::json::{Charset, quoted};
 
 /// What happened to the row, or to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,34 +44,50 @@ pub fn column_key(name: &[u8], charset: Charset) -> Vec<u8> {
 }
 
 /// A document under construction: begun with [`Document::open`], filled in the order of its methods, ended with
-/// [`Document::close`].
+/// [`Document::close`]. Its context is put in when it is sent.
 pub struct Document<'a> {
     /// The text so far.
     pub json: &'a mut Json,
-    txn: &'a Transaction,
     charset: Charset,
+    start: usize,
     /// Names of columns whose value was not in the log since it had not changed, as JSON strings.
     unchanged: Vec<u8>,
     /// Columns that were left out, and why, as members of a JSON object.
     omitted: Vec<u8>,
 }
 
+/// Where in the text a finished document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its first byte.
+    pub start: usize,
+    /// Where the value of its context goes.
+    pub context_at: usize,
+    /// Behind its last byte.
+    pub end: usize,
+}
+
 impl<'a> Document<'a> {
     /// Begins the document of a change of a relation, whose part is made by [`relation_keys`].
     pub fn open(
         json: &'a mut Json,
-        txn: &'a mut Transaction,
+        txn: &mut Transaction,
         position: u64,
         relation_keys: &[u8],
         operation: Operation,
         charset: Charset,
     ) -> Self {
-        json.clear(MAX_DOCUMENT - txn.context().len());
-        txn.open_document(json, position);
+        let start = json.len();
+        json.allow(MAX_DOCUMENT);
+        json.raw(b"{\"position\":\"");
+        json.raw(encode::lsn(position).as_bytes());
+        json.raw(&txn.before_sequence);
+        json.integer(txn.next_sequence());
+        json.raw(&txn.after_sequence);
         json.raw(relation_keys);
         json.raw(operation.name());
         json.raw(b"\",\"primary_key\":");
-        Self { json, txn, charset, unchanged: Vec::new(), omitted: Vec::new() }
+        Self { json, charset, start, unchanged: Vec::new(), omitted: Vec::new() }
     }
 
     /// Names a column that is left out of `after`, since its value is not in the log.
@@ -95,9 +112,9 @@ impl<'a> Document<'a> {
     }
 
     /// Ends the document, whose row images are written.
-    pub fn close(self) {
+    pub fn close(self) -> Finished {
         self.json.raw(b",\"context\":");
-        self.json.raw(self.txn.context());
+        let context_at = self.json.len();
         if !self.unchanged.is_empty() {
             self.json.raw(b",\"unchanged\":[");
             self.json.raw(&self.unchanged);
@@ -109,6 +126,7 @@ impl<'a> Document<'a> {
             self.json.raw(b"}");
         }
         self.json.raw(b"}");
+        Finished { start: self.start, context_at, end: self.json.len() }
     }
 }
 
@@ -119,7 +137,6 @@ mod tests {
     #[test]
     fn keys_stand_in_the_order_of_the_contract() {
         let mut txn = Transaction::new(745, 2, 0, b"\"app\"", Charset::Utf8);
-        txn.set_context(br#"{"user_id":1}"#);
         let mut json = Json::new(Charset::Utf8);
         let keys = relation_keys(b"public", b"a \"b\"", Charset::Utf8);
         let mut document = Document::open(&mut json, &mut txn, 1, &keys, Operation::Update, Charset::Utf8);
@@ -128,9 +145,11 @@ mod tests {
         document.unchanged(b"more");
         document.omitted(b"x", &Omission::TooLong);
         document.omitted(b"x", &Omission::TooLong);
-        document.close();
+        let Finished { start, context_at, end } = document.close();
+        let text =
+            [&json.as_bytes()[start..context_at], br#"{"user_id":1}"#, &json.as_bytes()[context_at..end]].concat();
         assert_eq!(
-            String::from_utf8_lossy(json.as_bytes()),
+            String::from_utf8_lossy(&text),
             concat!(
                 r#"{"position":"0/1","commit_position":"0/2","sequence":1,"transaction_id":745,"#,
                 r#""committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"public","table":"a \"b\"","#,

@@ -3,6 +3,7 @@ pub mod change;
 pub mod encode;
 pub mod json;
 pub mod options;
+pub mod outbox;
 pub mod txn;
 
 #[cfg(feature = "pgrx")]

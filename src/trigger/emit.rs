@@ -101,16 +101,25 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Statement(u8),
+        /// Under a context, which the session set just now or had already, or which is the statement's own.
+        Statement(u8, Origin),
         Savepoint,
         Release,
         RollBack,
         End,
     }
 
+    #[derive(Clone, Copy, Debug)]
+    enum Origin {
+        SetNow,
+        Session,
+        Statement,
+    }
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            6 => (0u8..4).prop_map(Step::Statement),
+            6 => (0u8..4, prop_oneof![Just(Origin::SetNow), Just(Origin::Session), Just(Origin::Statement)])
+                .prop_map(|(context, origin)| Step::Statement(context, origin)),
             3 => Just(Step::Savepoint),
             2 => Just(Step::Release),
             2 => Just(Step::RollBack),
@@ -136,19 +145,26 @@ mod tests {
             };
             let mut written = Written::new();
             let mut levels: Vec<Vec<Record>> = vec![Vec::new()];
+            let mut session = (String::new(), 0u64);
             for step in steps {
                 let level = levels.len() as u32;
                 match step {
-                    Step::Statement(context) => {
-                        let content = content(context);
-                        // The revision stands for the session's context, so it may be asked first.
-                        let revision = u64::from(context);
-                        let due = !written.is_revision(revision) && written.is_due(&content);
+                    Step::Statement(context, origin) => {
+                        let (content, revision) = match origin {
+                            Origin::SetNow => {
+                                session = (content(context), session.1 + 1);
+                                (session.0.clone(), Some(session.1))
+                            }
+                            Origin::Session => (session.0.clone(), Some(session.1)),
+                            Origin::Statement => (content(context), None),
+                        };
+                        let is_known = revision.is_some_and(|revision| written.is_revision(revision));
+                        let due = !is_known && written.is_due(&content);
                         prop_assert_eq!(due, in_force(&levels) != content);
                         if due {
-                            written.record(level, Some(revision), content.as_str().into());
+                            written.record(level, revision, content.as_str().into());
                             levels.last_mut().unwrap().push(Record::Message(content.clone()));
-                        } else {
+                        } else if let Some(revision) = revision {
                             written.set_revision(revision);
                         }
                         levels.last_mut().unwrap().push(Record::Row(content));

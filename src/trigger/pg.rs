@@ -118,15 +118,18 @@ fn refuse(message: &'static str) -> ! {
     unreachable!("a report at level ERROR does not return")
 }
 
-/// Whether changes of this relation are in the log for a decoder to find.
+/// Whether the statement may make changes that are in the log for a decoder to find.
 ///
 /// # Safety
 /// The relation is open.
 unsafe fn is_logged(relation: pg_sys::Relation) -> bool {
     // SAFETY: the caller's promise; the setting is a number.
     unsafe {
+        let form = &*(*relation).rd_rel;
+        // A relation that is not logged may have partitions or children that are.
+        let may_reach_others = form.relkind as u8 != pg_sys::RELKIND_RELATION || form.relhassubclass;
         pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
-            && (*(*relation).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT
+            && (form.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT || may_reach_others)
     }
 }
 

@@ -38,7 +38,8 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
 
 /// Whether an error may come from a value rather than from the server: all but those of the classes 40 (transaction
 /// rollback), 53 (insufficient resources), 55 (object not in prerequisite state), 57 (operator intervention: the
-/// server or the client wants the decoding to end), I/O errors, and corrupted data or indexes.
+/// server or the client wants the decoding to end), I/O errors, and corrupted indexes. Corrupted data may be a single
+/// value that was compressed.
 fn is_of_data(code: PgSqlErrorCode) -> bool {
     use PgSqlErrorCode::*;
     // A code holds five characters of six bits each; the first two are the class.
@@ -49,6 +50,5 @@ fn is_of_data(code: PgSqlErrorCode) -> bool {
         ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         ERRCODE_OPERATOR_INTERVENTION,
     ];
-    !of_the_server.map(class).contains(&class(code))
-        && !matches!(code, ERRCODE_IO_ERROR | ERRCODE_DATA_CORRUPTED | ERRCODE_INDEX_CORRUPTED)
+    !of_the_server.map(class).contains(&class(code)) && !matches!(code, ERRCODE_IO_ERROR | ERRCODE_INDEX_CORRUPTED)
 }

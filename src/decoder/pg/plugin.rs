@@ -9,11 +9,13 @@ use super::relation::Relations;
 use super::settings;
 use super::tuple::{self, Row};
 use crate::decoder::change::{Document, Operation};
-use crate::decoder::json::{Json, quoted};
+use crate::decoder::json::Json;
 use crate::decoder::options::Options;
+use crate::decoder::outbox::Outbox;
 use crate::decoder::txn::Transaction;
-use crate::wire::{self, Charset};
-use crate::{encoding, sys};
+use crate::json::{Charset, quoted};
+use crate::sys::{self, encoding};
+use crate::wire;
 
 /// What the decoder keeps from one callback to the next.
 struct Decoder {
@@ -25,7 +27,7 @@ struct Decoder {
     settings_are_pinned: bool,
     /// Reset after each change.
     memory: pg_sys::MemoryContext,
-    json: Json,
+    outbox: Outbox,
     key: Json,
     before: Row,
     after: Row,
@@ -87,7 +89,7 @@ unsafe extern "C-unwind" fn startup(
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             ),
-            json: Json::new(charset),
+            outbox: Outbox::new(charset),
             key: Json::new(Charset::Utf8),
             before: Row::default(),
             after: Row::default(),
@@ -125,6 +127,7 @@ unsafe extern "C-unwind" fn begin(ctx: *mut pg_sys::LogicalDecodingContext, txn:
     let database = decoder.database.get_or_insert_with(|| database_name(charset));
     decoder.txn = Some(Transaction::new(xid.into_inner(), commit_position, committed_at, database, charset));
     decoder.settings_are_pinned = false;
+    decoder.outbox.clear();
 }
 
 fn database_name(charset: Charset) -> Vec<u8> {
@@ -143,35 +146,36 @@ unsafe extern "C-unwind" fn commit(
     _commit_lsn: pg_sys::XLogRecPtr,
 ) {
     // SAFETY: the server's call.
-    unsafe { decoder(ctx) }.txn = None;
+    unsafe {
+        decoder(ctx).send(ctx);
+        decoder(ctx).txn = None;
+    }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn message(
     ctx: *mut pg_sys::LogicalDecodingContext,
     _txn: *mut pg_sys::ReorderBufferTXN,
-    _lsn: pg_sys::XLogRecPtr,
+    lsn: pg_sys::XLogRecPtr,
     transactional: bool,
     prefix: *const c_char,
     size: pg_sys::Size,
     content: *const c_char,
 ) {
     // SAFETY: the server's call: the prefix is a C string, the content has `size` bytes.
-    let (decoder, prefix, content) =
-        unsafe { (decoder(ctx), CStr::from_ptr(prefix), core::slice::from_raw_parts(content.cast::<u8>(), size)) };
-    // A message outside of transactions belongs to no change.
-    if transactional
-        && prefix == wire::PREFIX
-        && let Some(txn) = &mut decoder.txn
-    {
-        txn.set_context(&encoding::to_utf8_lossy(content));
+    unsafe {
+        // A message outside of transactions belongs to no change.
+        if transactional && CStr::from_ptr(prefix) == wire::PREFIX {
+            let content = core::slice::from_raw_parts(content.cast::<u8>(), size);
+            decoder(ctx).set_context(ctx, lsn, content);
+        }
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn change(
     ctx: *mut pg_sys::LogicalDecodingContext,
-    _txn: *mut pg_sys::ReorderBufferTXN,
+    txn: *mut pg_sys::ReorderBufferTXN,
     relation: pg_sys::Relation,
     change: *mut pg_sys::ReorderBufferChange,
 ) {
@@ -185,13 +189,14 @@ unsafe extern "C-unwind" fn change(
             _ => return,
         };
         decoder(ctx).write_document(ctx, relation, lsn, operation, sys::tuples(change));
+        decoder(ctx).send_if_alone(ctx, txn);
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn truncate(
     ctx: *mut pg_sys::LogicalDecodingContext,
-    _txn: *mut pg_sys::ReorderBufferTXN,
+    txn: *mut pg_sys::ReorderBufferTXN,
     count: c_int,
     relations: *mut pg_sys::Relation,
     change: *mut pg_sys::ReorderBufferChange,
@@ -202,11 +207,36 @@ unsafe extern "C-unwind" fn truncate(
         for &relation in core::slice::from_raw_parts(relations, count as usize) {
             decoder(ctx).write_document(ctx, relation, (*change).lsn, Operation::Truncate, no_rows);
         }
+        decoder(ctx).send_if_alone(ctx, txn);
     }
 }
 
 impl Decoder {
-    /// Sends the document of one change.
+    /// Takes a message with our prefix, which begins to hold at a position.
+    ///
+    /// # Safety
+    /// All is from the callback that is running.
+    unsafe fn set_context(
+        &mut self,
+        ctx: *mut pg_sys::LogicalDecodingContext,
+        lsn: pg_sys::XLogRecPtr,
+        content: &[u8],
+    ) {
+        // SAFETY: the caller's promise; the memory context is ours and holds what a conversion leaves behind.
+        unsafe {
+            if self.outbox.is_settled_at(lsn) {
+                self.send(ctx);
+            }
+            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            if let Some(txn) = &mut self.txn {
+                txn.set_context(&encoding::to_utf8_lossy(content));
+            }
+            pg_sys::MemoryContextSwitchTo(caller);
+            pg_sys::MemoryContextReset(self.memory);
+        }
+    }
+
+    /// Makes the document of one change.
     ///
     /// # Safety
     /// All is from the callback that is running; the tuples are the row before and after.
@@ -218,6 +248,10 @@ impl Decoder {
         operation: Operation,
         (before, after): (pg_sys::HeapTuple, pg_sys::HeapTuple),
     ) {
+        if self.outbox.is_settled_at(lsn) {
+            // SAFETY: the caller's promise.
+            unsafe { self.send(ctx) };
+        }
         // SAFETY: the memory context is ours. An error leaves the switch to the server, which restores its own.
         let caller = unsafe { pg_sys::MemoryContextSwitchTo(self.memory) };
         // SAFETY: the caller's promise.
@@ -233,7 +267,8 @@ impl Decoder {
                 self.after.read(after, open, relation.width);
             }
             self.after.complete_from(&self.before, relation);
-            let mut document = Document::open(&mut self.json, txn, lsn, &relation.keys, operation, self.charset);
+            let json = &mut self.outbox.json;
+            let mut document = Document::open(json, txn, lsn, &relation.keys, operation, self.charset);
             let is_gone = operation == Operation::Delete;
             let keyed = if is_gone { &self.before } else { &self.after };
             tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
@@ -241,14 +276,8 @@ impl Decoder {
             tuple::write_image(&mut document, &self.before, relation, true);
             document.json.raw(b",\"after\":");
             tuple::write_image(&mut document, &self.after, relation, false);
-            document.close();
-            // SAFETY: the caller's promise; the text is copied, and a document is shorter than an int can count.
-            unsafe {
-                pg_sys::OutputPluginPrepareWrite(ctx, true);
-                let text = self.json.as_bytes();
-                pg_sys::appendBinaryStringInfo((*ctx).out, text.as_ptr().cast(), text.len() as c_int);
-                pg_sys::OutputPluginWrite(ctx, true);
-            }
+            let document = document.close();
+            self.outbox.push(lsn, document);
         } else {
             // SAFETY: the caller's promise.
             unsafe { sys::update_progress(ctx) };
@@ -258,5 +287,37 @@ impl Decoder {
             pg_sys::MemoryContextSwitchTo(caller);
             pg_sys::MemoryContextReset(self.memory);
         }
+    }
+
+    /// Sends what was written, if no message can follow that counts for it: none of a transaction without savepoints
+    /// can.
+    ///
+    /// # Safety
+    /// All is from the callback that is running.
+    unsafe fn send_if_alone(&mut self, ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*txn).nsubtxns == 0 {
+                self.send(ctx);
+            }
+        }
+    }
+
+    /// Sends the documents that wait, with the context in force.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    unsafe fn send(&mut self, ctx: *mut pg_sys::LogicalDecodingContext) {
+        let Some(txn) = &self.txn else { return };
+        self.outbox.send(txn.context(), |pieces| {
+            // SAFETY: the caller's promise; the text is copied, and a document is shorter than an int can count.
+            unsafe {
+                pg_sys::OutputPluginPrepareWrite(ctx, true);
+                for piece in pieces {
+                    pg_sys::appendBinaryStringInfo((*ctx).out, piece.as_ptr().cast(), piece.len() as c_int);
+                }
+                pg_sys::OutputPluginWrite(ctx, true);
+            }
+        });
     }
 }

@@ -8,8 +8,8 @@ use pgrx::{PgTupleDesc, pg_sys};
 
 use super::value::{Builder, Reader, column_name};
 use crate::decoder::change;
-use crate::encoding;
-use crate::wire::Charset;
+use crate::json::Charset;
+use crate::sys::encoding;
 
 /// A relation as its documents need it.
 #[derive(Debug)]
@@ -257,9 +257,8 @@ fn watch_catalogs() {
         // SAFETY: the callbacks are guarded and take no argument.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-            for cache in [pg_sys::SysCacheIdentifier::NAMESPACEOID, pg_sys::SysCacheIdentifier::TYPEOID] {
-                pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(catalog_changed), pg_sys::Datum::from(0));
-            }
+            let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as c_int;
+            pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), pg_sys::Datum::from(0));
         }
     }
 }
@@ -277,9 +276,9 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
     });
 }
 
-/// As above: a schema was renamed, or a type changed.
+/// As above: a schema was made, renamed or dropped.
 #[pg_guard]
-unsafe extern "C-unwind" fn catalog_changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
+unsafe extern "C-unwind" fn schema_changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
     CHANGED.with_borrow_mut(|changed| {
         if let Some(changed) = changed {
             changed.everything = true;

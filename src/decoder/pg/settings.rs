@@ -5,7 +5,7 @@ use core::ffi::CStr;
 
 use pgrx::pg_sys;
 
-const PINNED: [(&CStr, &CStr); 7] = [
+const PINNED: [(&CStr, &CStr); 8] = [
     (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
     (c"TimeZone", c"UTC"),
@@ -14,6 +14,7 @@ const PINNED: [(&CStr, &CStr); 7] = [
     (c"lc_monetary", c"C"),
     // The names of relations, functions and types (regclass and the like) get their schema, but for pg_catalog's.
     (c"search_path", c"pg_catalog"),
+    (c"quote_all_identifiers", c"off"),
 ];
 
 /// Sets them all until the end of the transaction.

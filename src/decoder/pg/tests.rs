@@ -11,7 +11,7 @@ mod tests {
     use crate::decoder::json::Json;
     use crate::decoder::pg::value::Builder;
     use crate::decoder::pg::{catch, settings};
-    use crate::wire::Charset;
+    use crate::json::Charset;
 
     /// What a reader makes of the value of an expression, and what `to_jsonb` makes of it.
     fn both(expression: &str) -> (String, String) {
@@ -86,7 +86,7 @@ mod tests {
             PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             PgSqlErrorCode::ERRCODE_IO_ERROR,
-            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
         ] {
             let was_passed_on = PgTryBuilder::new(|| {
                 let _ = catch::data_errors(|| {

@@ -4,7 +4,7 @@ use pgrx::{pg_sys, varlena};
 use super::catch;
 use super::relation::{Column, Relation};
 use crate::decoder::change::Document;
-use crate::decoder::json::{Json, Omission};
+use crate::decoder::json::{Json, MAX_DOCUMENT, Omission};
 
 /// The values of a row, by their place in the tuple.
 #[derive(Debug, Default)]
@@ -122,10 +122,10 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
         && relation.key.iter().map(|&i| &relation.columns[i]).all(|column| {
             row.get(column).is_some() && !row.is_external(column) && (!is_before || relation.identity.holds(column))
         });
+    if !is_known {
+        return document.json.raw(b"null");
+    }
     let result = catch::data_errors(|| {
-        if !is_known {
-            return Err(Omission::TooLong);
-        }
         if let [only] = relation.key[..] {
             text_of(scratch, row, &mut relation.columns[only])?;
             return document.json.raw_utf8(scratch.as_bytes());
@@ -148,15 +148,16 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
     }
 }
 
-/// Sets `scratch` to the text of a value, as a JSON string.
+/// Sets `scratch` to the text of a value, as a JSON string in UTF-8.
 fn text_of(scratch: &mut Json, row: &Row, column: &mut Column) -> Result<(), Omission> {
-    scratch.clear(usize::MAX);
+    scratch.clear();
+    scratch.allow(MAX_DOCUMENT);
     let Some(value) = row.get(column) else { return Ok(()) };
     // SAFETY: the value has the column's type, and is not outside of the row.
     unsafe { column.reader.write(value, scratch)? };
     if scratch.as_bytes().first() != Some(&b'"') {
         let plain = scratch.as_bytes().to_vec();
-        scratch.truncate(0);
+        scratch.clear();
         scratch.string(&plain)?;
     }
     Ok(())

@@ -8,9 +8,8 @@ use super::catch;
 use crate::decoder::change::column_key;
 use crate::decoder::encode;
 use crate::decoder::json::{Json, Omission};
-use crate::encoding;
-use crate::sys;
-use crate::wire::Charset;
+use crate::json::Charset;
+use crate::sys::{self, encoding};
 
 /// Reads the values of one type.
 #[derive(Debug)]
@@ -338,7 +337,10 @@ unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
 }
 
 fn write_text(json: &mut Json, text: &[u8]) -> Result<(), Omission> {
-    json.string(&encoding::to_utf8(text))
+    match json.charset() {
+        Charset::Utf8 => json.string(text),
+        Charset::Ascii => json.string(&encoding::to_utf8(text)),
+    }
 }
 
 fn write_float(

@@ -2,9 +2,10 @@
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_sys};
 
-use crate::wire::Charset;
+use crate::json::Charset;
 
 /// How text beyond ASCII is written so that it is valid in this database.
 pub fn charset() -> Charset {
@@ -40,16 +41,39 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// As [`to_utf8`], but never fails: where the server cannot convert a text, what is beyond ASCII is shown as U+FFFD.
+/// As [`to_utf8`], but where the server cannot convert a text, what is beyond ASCII is shown as U+FFFD.
 pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
     }
-    let text = AssertUnwindSafe(text);
-    PgTryBuilder::new(|| to_utf8(text.0))
-        .catch_others(|_| {
-            let shown = text.0.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
+    // What a conversion raises because of the text, or because there is none; anything else is passed on.
+    let of_text = [
+        PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+        PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+        PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+    ];
+    let mut attempt = PgTryBuilder::new(AssertUnwindSafe(|| to_utf8(text)));
+    for code in of_text {
+        attempt = attempt.catch_when(code, |_| {
+            let shown = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
             Cow::Owned(shown.collect::<String>().into_bytes())
-        })
-        .execute()
+        });
+    }
+    attempt.execute()
+}
+
+/// Converts text in UTF-8 to the encoding of this database. Raises the server's error if a character has no such form.
+pub fn from_utf8(text: &str) -> Vec<u8> {
+    if text.is_ascii() || charset() == Charset::Utf8 {
+        return text.as_bytes().to_vec();
+    }
+    // SAFETY: the function reads as many bytes as it is told; the result is a C string in the current memory context,
+    // or the text itself, which then has the given length.
+    unsafe {
+        let ours = pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        if core::ptr::eq(ours.cast(), text.as_ptr()) {
+            return text.as_bytes().to_vec();
+        }
+        core::ffi::CStr::from_ptr(ours).to_bytes().to_vec()
+    }
 }

@@ -1,0 +1,201 @@
+//! The settings, foremost `bemi.context`, which is the session's context.
+use core::ffi::{CStr, c_char, c_void};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+
+use crate::context::value as context_value;
+use crate::sys::encoding;
+use crate::wire::{Context, ContextError};
+
+const SETTING: &CStr = c"bemi.context";
+
+/// The value of `bemi.context`, kept by the server.
+static mut CONTEXT: *mut c_char = core::ptr::null_mut();
+
+/// A megabyte holds what any request has to say, and is far from what a message in the log may have.
+static MAX_CONTEXT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
+/// On, since the ORM packages send contexts as comments.
+pub static READ_COMMENTS: GucSetting<bool> = GucSetting::<bool>::new(true);
+/// Off, since a statement's text may hold what the log should not.
+pub static CAPTURE_QUERY: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+thread_local! {
+    /// Counts the values that `bemi.context` has had, so that the same value is recognised without a look at it.
+    static REVISION: Cell<u64> = const { Cell::new(0) };
+    /// The value, read once a statement has needed it.
+    static SESSION: RefCell<Option<Rc<Session>>> = const { RefCell::new(None) };
+}
+
+/// A value of `bemi.context`.
+pub struct Session {
+    /// As it was read.
+    pub context: Context,
+    /// Its compact form; empty for no context.
+    pub content: Rc<str>,
+}
+
+/// Defines the settings. A value that was set before the library was loaded is checked here.
+pub fn init() {
+    GucRegistry::define_int_guc(
+        c"bemi.max_context_size",
+        c"Sets the maximum size of a context, in bytes.",
+        c"A longer context is refused in bemi.context and shown as unreadable in a comment.",
+        &MAX_CONTEXT_SIZE,
+        2,
+        64 << 20,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_bool_guc(
+        c"bemi.read_comments",
+        c"Reads contexts from comments of the form /*Bemi {...} Bemi*/.",
+        c"",
+        &READ_COMMENTS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"bemi.capture_query",
+        c"Adds the text of the statement to its context, under the key \"SQL\".",
+        c"",
+        &CAPTURE_QUERY,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    // SAFETY: the server keeps the address of a static; both hooks are guarded.
+    unsafe {
+        pg_sys::DefineCustomStringVariable(
+            SETTING.as_ptr(),
+            c"Sets the context of the changes that follow: a JSON object.".as_ptr(),
+            c"Empty for no context.".as_ptr(),
+            &raw mut CONTEXT,
+            c"".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            0,
+            Some(check_context),
+            Some(assign_context),
+            None,
+        );
+    }
+}
+
+/// Accepts only JSON objects. The server may call it outside of a transaction.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_context(
+    newval: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the server passes a C string, or null for a setting without a value.
+    let text = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval) } };
+    // A parallel worker takes over values that its leader has checked, in an order of its own.
+    // SAFETY: reads a flag of the process.
+    let limit = if unsafe { pg_sys::InitializingParallelWorker } { usize::MAX } else { max_context_size() };
+    match context_value::check(text.to_bytes(), encoding::charset(), limit) {
+        Ok(()) => true,
+        Err(error) => {
+            // SAFETY: these are read right after this hook, from memory that lives as long as the error.
+            unsafe {
+                pg_sys::GUC_check_errmsg_string = error_text(error_message(&error));
+                pg_sys::GUC_check_errdetail_string = error_text(&error.to_string());
+                pg_sys::GUC_check_errhint_string = error_text(error_hint(&error));
+            }
+            false
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn assign_context(_newval: *const c_char, _extra: *mut c_void) {
+    REVISION.set(REVISION.get() + 1);
+    SESSION.set(None);
+}
+
+/// Copies a text to where the server keeps the texts of errors.
+fn error_text(text: &str) -> *mut c_char {
+    // SAFETY: the memory context exists as long as the process; the function copies as many bytes as it is told.
+    unsafe {
+        let copy: *mut c_char = pg_sys::MemoryContextAlloc(pg_sys::ErrorContext, text.len() + 1).cast();
+        core::ptr::copy_nonoverlapping(text.as_ptr().cast(), copy, text.len());
+        *copy.add(text.len()) = 0;
+        copy
+    }
+}
+
+/// What is wrong with a value, in short.
+pub fn error_message(error: &ContextError) -> &'static str {
+    match error {
+        ContextError::TooLong(..) => "the value of \"bemi.context\" is too long",
+        ContextError::Syntax(_) | ContextError::NotAnObject(_) => "the value of \"bemi.context\" is not a JSON object",
+        _ => "the value of \"bemi.context\" is not a JSON object that jsonb accepts",
+    }
+}
+
+/// What to do about it.
+pub fn error_hint(error: &ContextError) -> &'static str {
+    match error {
+        ContextError::TooLong(..) => "Keep less in the context, or have a superuser raise \"bemi.max_context_size\".",
+        _ => "Write it like {\"user_id\": 187234, \"endpoint\": \"/todo\"}.",
+    }
+}
+
+/// Longest context, in bytes.
+pub fn max_context_size() -> usize {
+    MAX_CONTEXT_SIZE.get() as usize
+}
+
+/// A number that changes with each new value of `bemi.context`.
+pub fn revision() -> u64 {
+    REVISION.get()
+}
+
+/// The value of `bemi.context`: empty, or JSON in the database's encoding.
+fn value() -> Vec<u8> {
+    // SAFETY: the server keeps a C string there from the definition of the setting on.
+    unsafe { if CONTEXT.is_null() { Vec::new() } else { CStr::from_ptr(CONTEXT).to_bytes().to_vec() } }
+}
+
+/// The session's context.
+pub fn session() -> Rc<Session> {
+    if let Some(session) = SESSION.with_borrow(Clone::clone) {
+        return session;
+    }
+    let text = value();
+    let context = if text.is_empty() {
+        Context::default()
+    } else {
+        let text = encoding::to_utf8_lossy(&text);
+        Context::parse(&text).unwrap_or_else(|_| Context::invalid(&text))
+    };
+    let session = Rc::new(Session { content: compact(&context), context });
+    SESSION.set(Some(session.clone()));
+    session
+}
+
+/// The compact form of a context; empty for none.
+pub fn compact(context: &Context) -> Rc<str> {
+    if context.is_empty() { "".into() } else { context.to_json(encoding::charset()).into() }
+}
+
+/// Sets `bemi.context`, for the session or for the transaction.
+pub fn set(text: &[u8], is_local: bool) {
+    let mut text = text.to_vec();
+    text.push(0);
+    let action = if is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
+    // SAFETY: both are C strings, which the function copies.
+    unsafe {
+        pg_sys::set_config_option(
+            SETTING.as_ptr(),
+            text.as_ptr().cast(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+}

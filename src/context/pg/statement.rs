@@ -1,0 +1,152 @@
+//! The context of the running statement.
+use core::ffi::{CStr, c_char};
+use core::ops::Range;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::settings::{self, CAPTURE_QUERY, READ_COMMENTS};
+use crate::context::comment::{self, Comment, Outline, Strings};
+use crate::json;
+use crate::sys::{self, encoding};
+use crate::wire::{self, Context, ContextError};
+
+/// What the client sent: one statement or several.
+struct ClientText {
+    /// Where it is, and when it came, in microseconds: the same place may hold another text later.
+    at: *const c_char,
+    came: i64,
+    len: usize,
+    /// Its comments, if it has any.
+    outline: Option<Outline>,
+}
+
+thread_local! {
+    /// The text that was read last, since a text may hold thousands of statements, and one may call thousands more.
+    static TEXT: RefCell<Option<Rc<ClientText>>> = const { RefCell::new(None) };
+    /// The statement that was warned of last: when its text came, and where in the text it begins.
+    static WARNED: Cell<(i64, usize)> = const { Cell::new((i64::MIN, 0)) };
+}
+
+impl ClientText {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `current` has found that the text is still there; its length was measured.
+        unsafe { core::slice::from_raw_parts(self.at.cast(), self.len) }
+    }
+}
+
+/// The text whose statement runs; None in a process that serves no client.
+fn client_text() -> Option<Rc<ClientText>> {
+    // SAFETY: null or a C string that lives as long as the client's statement runs; the time is a number.
+    let (at, came) = unsafe { (pg_sys::debug_query_string, pg_sys::GetCurrentStatementStartTimestamp()) };
+    if at.is_null() {
+        return None;
+    }
+    if let Some(known) = TEXT.with_borrow(Clone::clone)
+        && core::ptr::eq(known.at, at)
+        && known.came == came
+    {
+        return Some(known);
+    }
+    // SAFETY: as above.
+    let text = unsafe { CStr::from_ptr(at) }.to_bytes();
+    let outline = comment::may_occur_in(text).then(|| Outline::read(text, strings()));
+    let text = Rc::new(ClientText { at, came, len: text.len(), outline });
+    TEXT.set(Some(text.clone()));
+    Some(text)
+}
+
+/// Which of its contexts the session has, if that is all of the running statement's context: a number that changes
+/// with each new value of the setting. None if the statement adds something of its own.
+pub fn session_revision() -> Option<u64> {
+    let adds = CAPTURE_QUERY.get() || READ_COMMENTS.get() && client_text().is_some_and(|text| text.outline.is_some());
+    (!adds).then(settings::revision)
+}
+
+/// The context of the running statement as compact JSON; empty for none.
+pub fn content() -> Rc<str> {
+    let session = settings::session();
+    if session_revision().is_some() {
+        return session.content.clone();
+    }
+    let mut context = session.context.clone();
+    add_statement(&mut context, session.content.len());
+    settings::compact(&context)
+}
+
+/// Adds what the running statement brings itself.
+fn add_statement(context: &mut Context, session_size: usize) {
+    let Some(text) = client_text() else { return };
+    let sql = text.bytes();
+    let statement = statement_span(sql.len());
+    let limit = settings::max_context_size();
+    let mut size = session_size;
+    let mut comments: &[Comment] = &[];
+    if READ_COMMENTS.get()
+        && let Some(outline) = &text.outline
+    {
+        comments = outline.comments(statement.clone());
+    }
+    let whole = statement.unwrap_or(0..sql.len());
+    for comment in comments {
+        let content = encoding::to_utf8_lossy(&sql[comment.content.clone()]);
+        // Together they may not be longer than one may be.
+        size = size.saturating_add(content.len());
+        let room = if size > limit { Err(ContextError::TooLong(size, limit)) } else { Ok(()) };
+        let read = room.and_then(|()| comment::read(&content, comment.state, limit));
+        context.merge(read.unwrap_or_else(|error| {
+            warn_once(&error, text.came, whole.start);
+            Context::invalid(&content)
+        }));
+    }
+    if CAPTURE_QUERY.get() {
+        let text = comment::text_without(sql, whole, comments);
+        let text = encoding::to_utf8_lossy(&text);
+        context.set_text(wire::QUERY_KEY, &text[..json::floor_char_boundary(&text, limit)]);
+    }
+}
+
+/// How the client's text was read: by `standard_conforming_strings` as it was then. A function may have set it
+/// otherwise since, so only where it is on, as it was at the start of the session, is that sure enough.
+fn strings() -> Strings {
+    // SAFETY: reads a setting of the process; the name is that of a setting, whose value is a C string.
+    unsafe {
+        let at_start = pg_sys::GetConfigOptionResetString(c"standard_conforming_strings".as_ptr());
+        let was_on = !at_start.is_null() && CStr::from_ptr(at_start) == c"on";
+        if was_on && pg_sys::standard_conforming_strings { Strings::Standard } else { Strings::Unsure }
+    }
+}
+
+/// Where in the client's text the running statement stands. Inside of a function it is the client's statement that
+/// called it. None where the server does not say: in deferred triggers, which run at the end of the transaction.
+fn statement_span(len: usize) -> Option<Range<usize>> {
+    // What EXECUTE, FETCH and loops in functions run has a portal of its own; the client's statement, if it came in a
+    // text of several, is in the unnamed one.
+    // SAFETY: a portal, where there is one, has a list of planned statements.
+    let planned = unsafe {
+        let portals = [pg_sys::ActivePortal, pg_sys::GetPortalByName(c"".as_ptr())];
+        portals
+            .iter()
+            .filter_map(|portal| portal.as_ref())
+            .find(|portal| core::ptr::eq(portal.sourceText, pg_sys::debug_query_string))
+            .and_then(|portal| sys::first_of_list::<pg_sys::PlannedStmt>(portal.stmts))
+            .map(|planned| ((*planned).stmt_location, (*planned).stmt_len))
+    };
+    let (location, length) = planned?;
+    let start = usize::try_from(location).ok().filter(|start| *start <= len)?;
+    let end = if length > 0 { (start + length as usize).min(len) } else { len };
+    Some(start..end)
+}
+
+fn warn_once(error: &ContextError, came: i64, start: usize) {
+    if WARNED.replace((came, start)) != (came, start) {
+        ereport!(
+            WARNING,
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the context in the comment of this statement cannot be read",
+            format!("{error} It is kept under the key \"{}\".", wire::INVALID_CONTEXT_KEY)
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! Finished documents, until it is sure which context they have.
+//!
+//! The server hands over the changes of a transaction in the order of their log positions, and merges those of its
+//! savepoints by nothing but these. A message is queued at the end of its record, which is where the record of the
+//! change after it begins; so of a message and a change at one position, the message came first, whichever of them is
+//! handed over first. Documents of one position therefore wait until the next one is reached. Within one
+//! (sub)transaction the order is kept, so a transaction without savepoints does not wait.
+#![forbid(unsafe_code)]
+
+use super::change::Finished;
+use super::json::Json;
+use crate::json::Charset;
+
+/// The documents that wait. They are those of one log record: at most the rows that fit on a page.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Takes the next document.
+    pub json: Json,
+    documents: Vec<Finished>,
+    position: u64,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new(charset: Charset) -> Self {
+        Self { json: Json::new(charset), documents: Vec::new(), position: 0 }
+    }
+
+    /// Takes a document that is written to `json`.
+    pub fn push(&mut self, position: u64, document: Finished) {
+        self.position = position;
+        self.documents.push(document);
+    }
+
+    /// Whether documents wait whose context is settled, now that `position` is reached.
+    pub fn is_settled_at(&self, position: u64) -> bool {
+        !self.documents.is_empty() && self.position != position
+    }
+
+    /// Passes each document to `send`, as three pieces: up to its context, the context, and the rest.
+    pub fn send(&mut self, context: &[u8], mut send: impl FnMut([&[u8]; 3])) {
+        let text = self.json.as_bytes();
+        for document in &self.documents {
+            send([&text[document.start..document.context_at], context, &text[document.context_at..document.end]]);
+        }
+        self.clear();
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.documents.clear();
+        self.json.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoder::change::{Document, Operation, relation_keys};
+    use crate::decoder::txn::Transaction;
+
+    /// What is handed over at a position.
+    enum Step {
+        Message(u64, &'static str),
+        Row(u64),
+    }
+
+    /// The contexts of the rows, as the plugin has them sent.
+    fn contexts(steps: &[Step]) -> Vec<String> {
+        let mut outbox = Outbox::new(Charset::Utf8);
+        let mut txn = Transaction::new(1, 100, 0, b"\"app\"", Charset::Utf8);
+        let mut sent = Vec::new();
+        let mut settle = |outbox: &mut Outbox, txn: &Transaction, position| {
+            if outbox.is_settled_at(position) {
+                outbox.send(txn.context(), |pieces| sent.push(serde_json::from_slice(&pieces.concat()).unwrap()));
+            }
+        };
+        let keys = relation_keys(b"public", b"t", Charset::Utf8);
+        for step in steps {
+            match *step {
+                Step::Message(position, context) => {
+                    settle(&mut outbox, &txn, position);
+                    txn.set_context(context.as_bytes());
+                }
+                Step::Row(position) => {
+                    settle(&mut outbox, &txn, position);
+                    let create = Operation::Create;
+                    let document = Document::open(&mut outbox.json, &mut txn, position, &keys, create, Charset::Utf8);
+                    document.json.raw(b"null,\"before\":{},\"after\":{}");
+                    let document = document.close();
+                    outbox.push(position, document);
+                }
+            }
+        }
+        settle(&mut outbox, &txn, u64::MAX);
+        let numbers = sent.iter().map(|document: &serde_json::Value| document["sequence"].as_u64().unwrap());
+        assert!(numbers.eq(1..=sent.len() as u64));
+        sent.iter().map(|document| document["context"]["c"].as_str().unwrap_or("-").to_owned()).collect()
+    }
+
+    #[test]
+    fn of_a_message_and_rows_at_one_position_the_message_came_first() {
+        let (a, b) = ("{\"c\":\"A\"}", "{\"c\":\"B\"}");
+        use Step::*;
+        assert_eq!(contexts(&[Row(1), Message(2, a), Row(2), Row(2)]), ["-", "A", "A"]);
+        assert_eq!(contexts(&[Row(1), Row(2), Row(2), Message(2, a), Row(2)]), ["-", "A", "A", "A"]);
+        assert_eq!(contexts(&[Message(1, a), Row(1), Row(2), Message(2, b), Row(3)]), ["A", "B", "B"]);
+        assert_eq!(contexts(&[Message(1, a), Row(1), Message(3, b), Row(4)]), ["A", "B"]);
+    }
+}

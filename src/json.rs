@@ -1,0 +1,327 @@
+//! JSON text: what `jsonb` accepts of it, and how strings are written.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+/// Digits that `numeric`, and so `jsonb`, holds before the decimal point.
+const NUMERIC_INTEGER_DIGITS: i64 = 131_072;
+/// Digits that `numeric` holds after the decimal point.
+const NUMERIC_FRACTION_DIGITS: i64 = 16_383;
+/// `numeric` refuses exponents from here on, whatever the digits.
+const NUMERIC_EXPONENT: i64 = i32::MAX as i64 / 2;
+
+/// How text beyond ASCII is written to JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// As it is: the database's encoding is UTF-8.
+    Utf8,
+    /// As `\uXXXX` escapes: the result is valid in every encoding that a database can have, and as UTF-8.
+    Ascii,
+}
+
+/// Why `jsonb` does not accept a JSON text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotJsonb {
+    /// A string or key holds the character `\u0000`.
+    NulCharacter,
+    /// An escape is half of a surrogate pair.
+    Surrogate,
+    /// A number is beyond what `numeric` can hold.
+    NumberOverflow,
+    /// A string does not end.
+    Unterminated,
+}
+
+impl fmt::Display for NotJsonb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NulCharacter => "a string holds the character \\u0000",
+            Self::Surrogate => "a \\u escape is half of a surrogate pair",
+            Self::NumberOverflow => "a number is out of the range of numeric",
+            Self::Unterminated => "a string does not end",
+        })
+    }
+}
+
+/// Appends a JSON text on one line, without the white space between its tokens; gives how deep arrays and objects
+/// nest in it. The text is in UTF-8 and has been found to be JSON before; what `jsonb` does not accept is refused.
+pub fn compact(out: &mut Vec<u8>, json: &[u8]) -> Result<usize, NotJsonb> {
+    let (mut at, mut depth, mut deepest) = (0, 0usize, 0);
+    while let Some(&byte) = json.get(at) {
+        let end = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                at += 1;
+                continue;
+            }
+            b'"' => string_end(json, at)?,
+            b'-' | b'0'..=b'9' => {
+                let end = json[at..].iter().position(|b| !is_number_byte(*b)).map_or(json.len(), |n| at + n);
+                if !fits_numeric(&json[at..end]) {
+                    return Err(NotJsonb::NumberOverflow);
+                }
+                end
+            }
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                at + 1
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                at + 1
+            }
+            _ => at + 1,
+        };
+        out.extend_from_slice(&json[at..end]);
+        at = end;
+    }
+    Ok(deepest)
+}
+
+/// Finds the end of the string that begins at `start`, and checks its escapes as `jsonb` does.
+fn string_end(json: &[u8], start: usize) -> Result<usize, NotJsonb> {
+    let mut at = start + 1;
+    let mut high_surrogate = false;
+    loop {
+        let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) else {
+            return Err(NotJsonb::Unterminated);
+        };
+        let is_escape = json[at + found] == b'\\';
+        let unit = if is_escape && json.get(at + found + 1) == Some(&b'u') {
+            let digits = json.get(at + found + 2..at + found + 6);
+            digits.and_then(|d| u32::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok())
+        } else {
+            None
+        };
+        let is_low = unit.is_some_and(|unit| (0xDC00..0xE000).contains(&unit));
+        if is_low != high_surrogate || (high_surrogate && found > 0) {
+            return Err(NotJsonb::Surrogate);
+        }
+        if unit == Some(0) {
+            return Err(NotJsonb::NulCharacter);
+        }
+        high_surrogate = unit.is_some_and(|unit| (0xD800..0xDC00).contains(&unit));
+        if !is_escape {
+            return Ok(at + found + 1);
+        }
+        at += found + 2;
+        if unit.is_some() {
+            at += 4;
+        }
+    }
+}
+
+fn is_number_byte(byte: u8) -> bool {
+    matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+}
+
+/// Whether `numeric` can hold this JSON number. It is judged by its digits, as the server judges it.
+fn fits_numeric(number: &[u8]) -> bool {
+    let (mut digits, mut integer_digits, mut first_nonzero) = (0i64, None, None);
+    let mut exponent = 0i64;
+    for (i, &byte) in number.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                if byte != b'0' && first_nonzero.is_none() {
+                    first_nonzero = Some(digits);
+                }
+                digits += 1;
+            }
+            b'.' => integer_digits = Some(digits),
+            b'e' | b'E' => {
+                // Too many digits for an i64 are beyond any limit, in either direction.
+                let text = std::str::from_utf8(&number[i + 1..]).unwrap_or_default();
+                exponent = text.parse().unwrap_or(if text.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 });
+                break;
+            }
+            _ => {}
+        }
+    }
+    let integer_digits = integer_digits.unwrap_or(digits);
+    let fraction_digits = (digits - integer_digits - exponent).max(0);
+    // Without a nonzero digit the number is 0, which needs no digit before the point.
+    let integer_digits = first_nonzero.map_or(0, |at| integer_digits - at + exponent);
+    exponent.abs() < NUMERIC_EXPONENT
+        && fraction_digits <= NUMERIC_FRACTION_DIGITS
+        && integer_digits <= NUMERIC_INTEGER_DIGITS
+}
+
+/// What stands for a byte inside of a string: nothing special (0), `\uXXXX` (`u`), or a backslash and this letter.
+const ESCAPE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        table[control] = b'u';
+        control += 1;
+    }
+    table[0x08] = b'b';
+    table[0x09] = b't';
+    table[0x0A] = b'n';
+    table[0x0C] = b'f';
+    table[0x0D] = b'r';
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table
+};
+
+/// Length in bytes of a text as the inside of a JSON string.
+pub fn escaped_len(text: &[u8], charset: Charset) -> usize {
+    let len_of = |byte: u8| match (ESCAPE[usize::from(byte)], charset) {
+        (0, Charset::Ascii) if byte >= 0xF0 => 12,
+        (0, Charset::Ascii) if byte >= 0xC0 => 6,
+        (0, Charset::Ascii) if byte >= 0x80 => 0,
+        (0, _) => 1,
+        (b'u', _) => 6,
+        _ => 2,
+    };
+    text.iter().map(|&byte| len_of(byte)).sum()
+}
+
+/// Appends a text, in UTF-8, as the inside of a JSON string. Runs without special characters are copied whole.
+pub fn escape(out: &mut Vec<u8>, text: &[u8]) {
+    let mut copied = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        let escape = ESCAPE[usize::from(byte)];
+        if escape == 0 {
+            continue;
+        }
+        out.extend_from_slice(&text[copied..at]);
+        copied = at + 1;
+        if escape == b'u' {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+        } else {
+            out.extend_from_slice(&[b'\\', escape]);
+        }
+    }
+    out.extend_from_slice(&text[copied..]);
+}
+
+/// Copies JSON text, with each character beyond ASCII as `\uXXXX`: valid wherever such a character can stand in JSON,
+/// which is inside of strings only.
+pub fn escape_non_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    let mut units = [0u16; 2];
+    for c in json.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
+}
+
+/// The largest length up to `limit` at which a text can be cut without halving a character of UTF-8.
+pub fn floor_char_boundary(text: &[u8], limit: usize) -> usize {
+    let mut end = text.len().min(limit);
+    while end > 0 && end < text.len() && text[end] & 0xC0 == 0x80 {
+        end -= 1;
+    }
+    end
+}
+
+/// A text, in UTF-8, as a JSON string.
+pub fn quoted(text: &[u8], charset: Charset) -> Vec<u8> {
+    let mut json = vec![b'"'];
+    escape(&mut json, text);
+    json.push(b'"');
+    match charset {
+        Charset::Ascii if !json.is_ascii() => escape_non_ascii(&String::from_utf8_lossy(&json)).into_bytes(),
+        _ => json,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn compacted(json: &str) -> Result<String, NotJsonb> {
+        let mut out = Vec::new();
+        compact(&mut out, json.as_bytes())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn white_space_goes_between_tokens_only() {
+        assert_eq!(
+            compacted(" { \"a b\" : [ 1 , \"x \\\" y\" ,\n true ] }\r\n").unwrap(),
+            r#"{"a b":[1,"x \" y",true]}"#
+        );
+    }
+
+    #[test]
+    fn json_that_jsonb_refuses_is_refused() {
+        for (json, error) in [
+            (r#""\u0000""#, NotJsonb::NulCharacter),
+            (r#"{"a\u0000":1}"#, NotJsonb::NulCharacter),
+            (r#""\ud800""#, NotJsonb::Surrogate),
+            (r#""\udc00""#, NotJsonb::Surrogate),
+            (r#""\ud800x\udc00""#, NotJsonb::Surrogate),
+            (r#""\ud800\n""#, NotJsonb::Surrogate),
+            (r#""\ud800\ud800""#, NotJsonb::Surrogate),
+            ("1e999999", NotJsonb::NumberOverflow),
+            (r#"[1,2e131072]"#, NotJsonb::NumberOverflow),
+        ] {
+            assert_eq!(compacted(json), Err(error), "{json}");
+        }
+        for json in [r#""\\u0000""#, r#""\ud83d\ude00""#, r#""\u00e9\u0001""#, "1e1000", r#"{"a":-1.5E-3}"#] {
+            assert_eq!(compacted(json).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn depth_counts_arrays_and_objects() {
+        for (json, depth) in [("1", 0), ("[]", 1), (r#"{"a":[1,{"b":"[[["}],"c":{}}"#, 3)] {
+            assert_eq!(compact(&mut Vec::new(), json.as_bytes()), Ok(depth), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_judged_as_numeric_judges_them() {
+        for number in
+            ["0", "-0", "1e131071", "10e131070", "0.1e131072", "1e-16383", "0e100000", "123.456", "0.0001e131075"]
+        {
+            assert!(fits_numeric(number.as_bytes()), "{number}");
+        }
+        for number in [
+            "1e131072",
+            "10e131071",
+            "1e-16384",
+            "0e-16384",
+            "1e99999999999999999999",
+            "0e1073741823",
+            "1e-99999999999999999999",
+        ] {
+            assert!(!fits_numeric(number.as_bytes()), "{number}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_parse_and_round_trip(text: String) {
+            for charset in [Charset::Utf8, Charset::Ascii] {
+                let json = quoted(text.as_bytes(), charset);
+                prop_assert!(charset == Charset::Utf8 || json.is_ascii());
+                prop_assert!(!json.contains(&b'\n'));
+                prop_assert_eq!(json.len(), escaped_len(text.as_bytes(), charset) + 2);
+                prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text.clone());
+            }
+        }
+
+        #[test]
+        fn compact_json_says_the_same(text in "[\\[\\]{}:,\"a\\\\u0d8c -1.e\n]{0,30}", strings: Vec<String>) {
+            let _ = compacted(&text);
+            let value = serde_json::json!({"a": strings, "b": [1, null, {"c": strings}]});
+            let pretty = serde_json::to_string_pretty(&value).unwrap().replace("\\u0000", "");
+            let value: serde_json::Value = serde_json::from_str(&pretty).unwrap();
+            let compact = compacted(&pretty).unwrap();
+            prop_assert_eq!(&compact, &value.to_string());
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&escape_non_ascii(&compact)).unwrap(), value);
+        }
+    }
+}
