@@ -137,7 +137,7 @@ mod tests {
     fn every_day_is_the_one_that_a_naive_calendar_counts() {
         // From 1 January 2001 BC on, which is the year -2000.
         let (mut year, mut month, mut day) = (-2000i64, 1, 1);
-        let first = (-730_119 - 366 - 2000 * 365 - 485) as i32;
+        let first = -730_119 - 366 - 2000 * 365 - 485;
         for days in first..400_000 {
             let era = if year <= 0 { " BC" } else { "" };
             let shown = if year <= 0 { 1 - year } else { year };

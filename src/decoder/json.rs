@@ -12,11 +12,16 @@ pub const MAX_DOCUMENT: usize = 1_000_000_000;
 /// Capacity that the buffer keeps from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
 
+/// Texts below this length, in bytes, are written without asking for memory first, which Rust does by aborting.
+const UNCOUNTED: usize = 1 << 16;
+
 /// Why a value is left out of its document, which names it under `omitted`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Omission {
     /// The document would be longer than [`MAX_DOCUMENT`].
     TooLong,
+    /// There is no memory for it: no fault of the value, so the server has to hear of it.
+    OutOfMemory,
     /// A value of type `json` that `jsonb` could not hold, and so no consumer could store.
     NotJsonb(NotJsonb),
     /// The type's output function failed; its message.
@@ -27,6 +32,7 @@ impl fmt::Display for Omission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "the document would be longer than {MAX_DOCUMENT} bytes"),
+            Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotJsonb(reason) => write!(f, "json that jsonb cannot hold: {reason}"),
             Self::Output(message) => f.write_str(message),
         }
@@ -68,11 +74,6 @@ impl Json {
         self.out.len()
     }
 
-    /// How text beyond ASCII is written.
-    pub fn charset(&self) -> Charset {
-        self.charset
-    }
-
     /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
@@ -109,12 +110,14 @@ impl Json {
     }
 
     /// Fails if a text would become too long as the inside of a string, with `more` bytes around it.
-    fn check_escaped(&self, text: &[u8], more: usize) -> Result<(), Omission> {
+    fn check_escaped(&mut self, text: &[u8], more: usize) -> Result<(), Omission> {
         // At worst each byte becomes a six-byte escape; only where that might matter is it counted.
-        if self.check_room(text.len().saturating_mul(6).saturating_add(more)).is_ok() {
+        if text.len() < UNCOUNTED && self.check_room(text.len() * 6 + more).is_ok() {
             return Ok(());
         }
-        self.check_room(json::escaped_len(text, self.charset) + more)
+        let len = json::escaped_len(text, self.charset) + more;
+        self.check_room(len)?;
+        self.out.try_reserve(len).map_err(|_| Omission::OutOfMemory)
     }
 
     /// Appends a string, given in UTF-8.

@@ -1,28 +1,38 @@
 //! The encoding of the database: what the pure half reads and writes is UTF-8.
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_sys};
 
 use crate::json::Charset;
 
+/// The encoding of the database. Once the process has one, it stays, and need not be asked for at every value.
+fn database_encoding() -> i32 {
+    static KNOWN: AtomicI32 = AtomicI32::new(-1);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known >= 0 {
+        return known;
+    }
+    // SAFETY: both read a number that the process keeps.
+    let (encoding, database) = unsafe { (pg_sys::GetDatabaseEncoding(), pg_sys::MyDatabaseId) };
+    if database != pg_sys::InvalidOid {
+        KNOWN.store(encoding, Ordering::Relaxed);
+    }
+    encoding
+}
+
 /// How text beyond ASCII is written so that it is valid in this database.
 pub fn charset() -> Charset {
-    // SAFETY: reads a setting of the process.
-    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
-        Charset::Utf8
-    } else {
-        Charset::Ascii
-    }
+    if database_encoding() == pg_sys::pg_enc::PG_UTF8 as i32 { Charset::Utf8 } else { Charset::Ascii }
 }
 
 /// Converts text of this database to UTF-8. Raises the server's error if a character has no such form.
 ///
 /// It needs a transaction, in which the server finds the conversion.
 pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
-    // SAFETY: reads a setting of the process.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    let encoding = database_encoding();
     if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || text.is_ascii() {
         return Cow::Borrowed(text);
     }

@@ -13,7 +13,11 @@ pub const TESTS: &[Test] = &[
     ("discard_all_and_reset_go_back_to_the_default", discard_all),
     ("a_value_set_before_the_library_is_loaded_is_checked_when_it_is", placeholders),
     ("the_comment_of_a_statement_adds_to_its_context", comments),
+    ("each_statement_of_a_text_has_its_own_comments_however_it_runs", statements_of_a_text),
+    ("deferred_triggers_carry_the_session_context", deferred_triggers),
     ("a_malformed_comment_warns_once_and_is_kept", malformed_comments),
+    ("thousands_of_commented_statements_in_one_text_are_read_once", long_texts),
+    ("parallel_queries_run_under_a_long_context", parallel_queries),
     ("text_in_a_row_cannot_forge_a_context", forged_comments),
     ("comments_are_read_with_every_protocol", extended_protocol),
     ("capture_query_adds_the_text_of_the_statement", capture_query),
@@ -210,6 +214,74 @@ fn comments(server: &Server) {
     assert_eq!(contexts(&changes), [json!({"n":1}), json!({}), json!({"n":3}), json!({"n":4})]);
 }
 
+/// EXECUTE, FETCH and loops in functions run in portals of their own.
+fn statements_of_a_text(server: &Server) {
+    let mut database = table(server, "statements_of_a_text");
+    let setup = "CREATE FUNCTION add(x text) RETURNS int LANGUAGE sql AS 'INSERT INTO t (v) VALUES (x) RETURNING 1';
+        CREATE FUNCTION loop(x text) RETURNS void LANGUAGE plpgsql AS
+        $$ DECLARE r record; BEGIN FOR r IN SELECT add(x) LOOP END LOOP; END $$;";
+    database.connect().batch_execute(setup).unwrap();
+    for (before, statement) in [
+        ("PREPARE ins AS INSERT INTO t (v) VALUES ('x');", "EXECUTE ins"),
+        ("", "SELECT loop('x')"),
+        ("DECLARE c CURSOR FOR SELECT add('x') FROM generate_series(1, 2);", "FETCH 1 FROM c"),
+        ("", "DO $$ BEGIN INSERT INTO t (v) VALUES ('x'); END $$"),
+        ("", "EXPLAIN (ANALYZE) INSERT INTO t (v) VALUES ('x')"),
+        ("", "WITH a AS (INSERT INTO t (v) VALUES ('x') RETURNING id) SELECT * FROM a"),
+    ] {
+        let text = format!(
+            "BEGIN; {before} {statement} /*Bemi {{\"n\":1}} Bemi*/; /*Bemi {{\"n\":2}} Bemi*/ {statement}; COMMIT"
+        );
+        assert_eq!(contexts(&database.changes_of(&text)), [json!({"n":1}), json!({"n":2})], "{text}");
+    }
+}
+
+/// They run when the client's statements are over.
+fn deferred_triggers(server: &Server) {
+    let mut database = table(server, "deferred_triggers");
+    let setup = "CREATE TABLE d (id int); SELECT bemi.track('d');
+        CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t (v) VALUES ('later'); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER later AFTER INSERT ON d DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later()";
+    database.connect().batch_execute(setup).unwrap();
+    let changes = database.changes_of(
+        "BEGIN; SELECT bemi.set_context('{\"user\":1}'); INSERT INTO d VALUES (1) /*Bemi {\"a\":1} Bemi*/;
+         INSERT INTO d VALUES (2) /*Bemi {\"b\":1} Bemi*/; COMMIT",
+    );
+    let session = json!({"user":1});
+    assert_eq!(contexts(&changes), [json!({"user":1,"a":1}), json!({"user":1,"b":1}), session.clone(), session]);
+}
+
+fn long_texts(server: &Server) {
+    let mut database = table(server, "long_texts");
+    let text: String =
+        (0..20_000).map(|n| format!("INSERT INTO t (v) VALUES ('{n}') /*Bemi {{\"n\":{n}}} Bemi*/;")).collect();
+    let changes = database.changes_of(&text);
+    assert_eq!(changes.len(), 20_000);
+    for document in changes {
+        assert_eq!(document["context"]["n"].to_string(), document["after"]["v"].as_str().unwrap());
+    }
+}
+
+/// A worker takes over the settings in an order of its own, the context before its limit.
+fn parallel_queries(server: &Server) {
+    let database = table(server, "parallel_queries");
+    let mut client = database.connect();
+    client.batch_execute("CREATE TABLE big AS SELECT g FROM generate_series(1, 100000) g; ANALYZE big").unwrap();
+    let context = format!("{{\"a\":\"{}\"}}", "x".repeat(1_500_000));
+    client.batch_execute("SELECT bemi.context()").unwrap();
+    client
+        .batch_execute(&format!(
+            "SET bemi.context = '{{}}'; SET bemi.max_context_size = 2000000; SET bemi.context = '{context}'"
+        ))
+        .unwrap();
+    client
+        .batch_execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
+        .unwrap();
+    let plan = client.query("EXPLAIN SELECT count(*) FROM big", &[]).unwrap();
+    assert!(plan.iter().any(|row| row.get::<_, String>(0).contains("Workers Planned")));
+    assert_eq!(client.query_one("SELECT count(*) FROM big", &[]).unwrap().get::<_, i64>(0), 100_000);
+}
+
 fn malformed_comments(server: &Server) {
     let mut database = table(server, "malformed_comments");
     database.connect().batch_execute("CREATE TABLE u (id int); SELECT bemi.track('u')").unwrap();
@@ -233,6 +305,21 @@ fn malformed_comments(server: &Server) {
             assert_eq!(document["context"], json!({"user":1,"bemi_invalid_context":kept}));
         }
     }
+    // Two in one text are two warnings.
+    client
+        .batch_execute(
+            "INSERT INTO t (v) VALUES ('1') /*Bemi {a Bemi*/; INSERT INTO t (v) VALUES ('2') /*Bemi {b Bemi*/",
+        )
+        .unwrap();
+    assert_eq!(std::mem::take(&mut *warnings.lock().unwrap()), ["22023", "22023"]);
+    assert_eq!(database.documents().len(), 2);
+    // Together, comments may not be longer than one may be.
+    let long = |key: &str| format!("/*Bemi {{\"{key}\":\"{}\"}} Bemi*/", "x".repeat(600_000));
+    client.batch_execute(&format!("INSERT INTO t (v) VALUES ('1') {} {}", long("a"), long("b"))).unwrap();
+    assert_eq!(std::mem::take(&mut *warnings.lock().unwrap()), ["22023"]);
+    let context = &contexts(&database.documents())[0];
+    assert_eq!((context["a"].as_str().unwrap().len(), context.get("b")), (600_000, None));
+    assert!(context["bemi_invalid_context"].as_str().unwrap().starts_with("{\"b\":"));
     client.batch_execute("INSERT INTO t (v) VALUES ('2') /*Bemi {\"a\":1} */").unwrap();
     assert_eq!(contexts(&database.documents()), [json!({"user":1,"bemi_invalid_context":"{\"a\":1}"})]);
 }
@@ -254,8 +341,26 @@ fn forged_comments(server: &Server) {
         ))
         .unwrap();
     client.batch_execute(&format!("INSERT INTO t (v) VALUES ('\\'{forged}')")).unwrap();
-    let changes = database.documents();
-    assert_eq!(contexts(&changes), vec![json!({}); 6]);
+    // Where the setting is not on, a comment counts only if it is one in either way of reading.
+    let expected = json!({"bemi_invalid_context":"{\"user\":\"root\"}"});
+    let mut contexts_of = || contexts(&database.documents());
+    assert_eq!(contexts_of(), [vec![json!({}); 5], vec![expected.clone()]].concat());
+    // A text that was read before the setting changed: what it says is neither trusted nor lost.
+    client.batch_execute("RESET standard_conforming_strings").unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION legacy(a text, b text) RETURNS void LANGUAGE plpgsql SET standard_conforming_strings = off AS
+             $$ BEGIN INSERT INTO t (v) VALUES (a || b); END $$",
+        )
+        .unwrap();
+    client.batch_execute(&format!("SELECT legacy('C:\\', ' {forged} --')")).unwrap();
+    assert_eq!(contexts_of(), vec![expected.clone(); 1]);
+    client
+        .batch_execute(&format!(
+            "SET standard_conforming_strings = off; INSERT INTO t (v) VALUES ('C:\\'), (' {forged} --')"
+        ))
+        .unwrap();
+    assert_eq!(contexts_of(), vec![expected; 2]);
 }
 
 fn extended_protocol(server: &Server) {
@@ -301,17 +406,17 @@ fn privileges(server: &Server) {
     assert_eq!(sqlstate(client.batch_execute("SET bemi.max_context_size = 100")), "42501");
     assert_eq!(contexts(&database.documents()), [json!({"a":1})]);
     // The owner of a table may track it.
-    database.connect().batch_execute("GRANT CREATE ON SCHEMA public TO app; REVOKE TRIGGER ON t FROM app").unwrap();
+    database.connect().batch_execute("GRANT CREATE ON SCHEMA public TO app; CREATE TABLE other (id int)").unwrap();
     client.batch_execute("CREATE TABLE own (id int); SELECT bemi.track('own')").unwrap();
     client.batch_execute("INSERT INTO own VALUES (1); SELECT bemi.untrack('own'); INSERT INTO own VALUES (2)").unwrap();
     assert_eq!(contexts(&database.documents()), [json!({"a":1}), json!({"a":1})]);
-    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track('t')")), "42501");
+    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track('other')")), "42501");
     let mut client = database.connect();
     client.batch_execute("SELECT bemi.context(); SET bemi.max_context_size = 20").unwrap();
     assert_eq!(sqlstate(client.batch_execute("SET bemi.context = '{\"a\":1,\"b\":2,\"c\":3,\"d\":4}'")), "22023");
 }
 
-/// Random JSON: what `jsonb` accepts as an object, `bemi.context` accepts, within the documented depth.
+/// JSON on both sides of every rule: what `jsonb` accepts as an object, `bemi.context` accepts, within the documented depth.
 fn same_as_jsonb(server: &Server) {
     let database = table(server, "same_as_jsonb");
     let mut client = database.connect();
@@ -369,6 +474,10 @@ fn same_as_jsonb(server: &Server) {
     ]
     .map(str::to_owned)
     .to_vec();
+    for key in ["$serde_json::private::Number", "$serde_json::private::RawValue"] {
+        cases.push(format!(r#"{{"{key}":"x"}}"#));
+        cases.push(format!(r#"{{"a":{{"{key}":"12"}}}}"#));
+    }
     cases.push(format!(r#"{{"a":0.{}1}}"#, "0".repeat(16382)));
     cases.push(format!(r#"{{"a":0.{}1}}"#, "0".repeat(16383)));
     cases.push(format!(r#"{{"a":{}}}"#, "9".repeat(131_072)));
@@ -379,5 +488,9 @@ fn same_as_jsonb(server: &Server) {
             client.query_one("SELECT jsonb_typeof($1::text::jsonb) = 'object'", &[&json]).is_ok_and(|row| row.get(0));
         let set = client.execute("SELECT bemi.set_context($1::text)", &[&json]);
         assert_eq!(set.is_ok(), accepted, "{json:.60} {:?}", set.err());
+        if accepted {
+            let same = client.query_one("SELECT bemi.context() = $1::text::jsonb", &[&json]).unwrap();
+            assert!(same.get::<_, bool>(0), "{json:.60}");
+        }
     }
 }

@@ -19,6 +19,8 @@ pub const TESTS: &[Test] = &[
     ("values_that_cannot_be_written_are_omitted_and_named", omitted),
     ("json_that_jsonb_cannot_hold_is_omitted", json_values),
     ("composite_types_may_change_between_changes", composites),
+    ("types_that_nest_deep_or_wide_do_not_stop_decoding", deep_types),
+    ("stored_generated_columns_are_shown_and_virtual_ones_are_not", generated_columns),
     ("what_is_no_table_is_not_shown", no_tables),
     ("unknown_options_are_refused_by_name", options),
     ("both_readers_give_the_same_documents", sql_interface),
@@ -342,7 +344,7 @@ fn garbage_messages(server: &Server) {
     assert_eq!(contexts(&changes), [json!({})]);
 }
 
-/// A type whose output function raises an error for some values, and one whose function is gone.
+/// A type whose output function raises an error, and one whose function is gone.
 fn omitted(server: &Server) {
     let mut database = table(server, "omitted");
     let mut client = database.connect();
@@ -368,6 +370,19 @@ fn omitted(server: &Server) {
     assert_eq!(changes[1]["omitted"], json!({"a":format!("{reason}7")}));
     assert_eq!(changes[2]["omitted"], changes[0]["omitted"]);
     assert_eq!(changes[3]["primary_key"], json!("2"));
+    client
+        .batch_execute(
+            "CREATE FUNCTION gone_out(odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';
+             UPDATE pg_type SET typoutput = 'gone_out'::regproc WHERE typname = 'odd';
+             UPDATE pg_proc SET prolang = (SELECT oid FROM pg_language WHERE lanname = 'c'), probin = '$libdir/gone', prosrc = 'gone_out' WHERE proname = 'gone_out';
+             ALTER TABLE o ADD x int; INSERT INTO o VALUES (3, '5', 'kept', ROW(1, '6'), '{7}')",
+        )
+        .unwrap();
+    let changes = database.documents();
+    assert_eq!(changes[0]["after"], json!({"id":3,"v":null,"w":"kept","p":null,"a":null,"x":null}));
+    for column in ["v", "p", "a"] {
+        assert!(text(&changes[0]["omitted"], column).contains("gone"), "{}", changes[0]);
+    }
     // Far below the limit, far above what fits: 400 MB of text that doubles when it is escaped, three times.
     client
         .batch_execute(
@@ -381,6 +396,14 @@ fn omitted(server: &Server) {
     assert_eq!(document["omitted"], json!({"b":"the document would be longer than 1000000000 bytes"}));
     assert_eq!(document["after"]["a"].as_str().unwrap().len(), 400_000_000);
     assert_eq!(document["after"]["c"], json!("end"));
+    // Where text is escaped, it is as long as its escapes: 180 million characters of six bytes.
+    let mut latin1 =
+        server.database_with("omitted_latin1", "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+    latin1.create_slot();
+    let changes = latin1.changes_of(
+        "CREATE TABLE big (id int PRIMARY KEY, a text); INSERT INTO big VALUES (1, repeat(chr(233), 180000000))",
+    );
+    assert_eq!(changes[0]["omitted"], json!({"a":"the document would be longer than 1000000000 bytes"}));
     // The slot still works.
     assert_eq!(database.changes_of("INSERT INTO t (v) VALUES ('x')").len(), 1);
 }
@@ -419,6 +442,41 @@ fn composites(server: &Server) {
         json!({"i":{"w":1,"z":5},"list":[]}),
     ];
     assert_eq!(shown, expected.iter().collect::<Vec<_>>());
+}
+
+/// Types that nest deeper than the stack holds, and types that use one another a million times over.
+fn deep_types(server: &Server) {
+    let mut database = server.database("deep_types");
+    database.create_slot();
+    database
+        .connect()
+        .batch_execute(
+            "DO $$ BEGIN CREATE TYPE deep_0 AS (a int);
+               FOR i IN 1..5000 LOOP EXECUTE format('CREATE TYPE deep_%s AS (a deep_%s)', i, i - 1); IF i % 500 = 0 THEN COMMIT; END IF; END LOOP;
+             END $$",
+        )
+        .unwrap();
+    let changes = database.changes_of(
+        "DO $$ BEGIN CREATE TYPE fan_0 AS (a int);
+           FOR i IN 1..19 LOOP EXECUTE format('CREATE TYPE fan_%s AS (a fan_%2$s, b fan_%2$s)', i, i - 1); END LOOP;
+         END $$;
+         CREATE TABLE d (id int PRIMARY KEY, c deep_5000, f fan_19, g fan_2);
+         INSERT INTO d VALUES (1, NULL, NULL, ROW(ROW(ROW(1), NULL), NULL));",
+    );
+    assert_eq!(changes[0]["after"], json!({"id":1,"c":null,"f":null,"g":{"a":{"a":{"a":1},"b":null},"b":null}}));
+}
+
+fn generated_columns(server: &Server) {
+    let mut database = server.database("generated_columns");
+    database.create_slot();
+    let changes = database
+        .changes_of("CREATE TABLE g (a int, s int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO g VALUES (2)");
+    assert_eq!(changes[0]["after"], json!({"a":2,"s":4}));
+    if server.major >= 18 {
+        let changes = database
+            .changes_of("ALTER TABLE g ADD v int GENERATED ALWAYS AS (a * 3) VIRTUAL; INSERT INTO g VALUES (3)");
+        assert_eq!(changes[0]["after"], json!({"a":3,"s":6}));
+    }
 }
 
 fn no_tables(server: &Server) {
@@ -484,5 +542,12 @@ fn encodings(server: &Server) {
         assert_eq!(documents[0]["after"], json!({format!("id {text}"):text,"j":{"a":text},"jb":{"a":text}}));
         assert_eq!(documents[0]["context"], json!({text:text}));
         assert_eq!(documents[1]["context"], json!({text:text,"comment":text}));
+        client.batch_execute("SELECT bemi.merge_context('{\"a\":1}')").unwrap();
+        let same = format!("SELECT bemi.context() = '{{\"{text}\":\"{text}\",\"a\":1}}'::jsonb");
+        assert!(client.query_one(&same, &[]).unwrap().get::<_, bool>(0), "{name}");
+        if name != "euc_jp" {
+            let state = sqlstate(client.batch_execute("SELECT bemi.set_context('{\"a\":\"\\u65e5\"}')"));
+            assert!(["22P05", "0A000"].contains(&state.as_str()), "{state}");
+        }
     }
 }

@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use crate::Test;
 use crate::context::table;
-use crate::server::{Server, end, resident_kb, wait_until};
+use crate::server::{Running, Server, resident_kb, wait_until};
 
 pub const TESTS: &[Test] = &[("a_million_changes_leave_the_walsender_as_small_as_it_was", walsender)];
 
@@ -21,7 +21,7 @@ fn walsender(server: &Server) {
         .unwrap();
     let mut command = server.program("pg_recvlogical", &database.name);
     command.args(["-d", &database.name, "-S", &database.name, "--start", "-F", "1", "-s", "1", "-f", "/dev/null"]);
-    let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let reader = Running::start(command.stderr(Stdio::null()));
     let slot = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walsender' AND active";
     wait_until("the walsender", || client.query_opt(slot, &[]).unwrap().is_some());
     let pid: i32 = client.query_one(slot, &[]).unwrap().get(0);
@@ -37,7 +37,7 @@ fn walsender(server: &Server) {
     for _ in 0..100 {
         at_most = at_most.max(insert_and_wait(10_000));
     }
-    end(child);
+    drop(reader);
     println!("walsender: {at_first} kB after 10,000 changes, at most {at_most} kB during 1,000,000 more");
     assert!(at_most - at_first <= GROWTH_KB, "{at_first} kB became {at_most} kB");
 }

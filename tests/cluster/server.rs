@@ -102,11 +102,12 @@ impl Server {
     /// A program of this version, by the user who may run a server.
     fn as_owner(&self, program: &str) -> Command {
         let program = self.bin.join(program);
-        if !is_root() {
-            return Command::new(program);
+        let mut command = if is_root() { Command::new("runuser") } else { Command::new(&program) };
+        if is_root() {
+            command.args(["-u", "postgres", "--"]).arg(program).current_dir(&self.folder);
         }
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(program).current_dir(&self.folder);
+        // With it, errors that pass through Rust show a stack trace as their detail.
+        command.env_remove("RUST_BACKTRACE");
         command
     }
 
@@ -248,17 +249,36 @@ pub fn resident_kb(pid: i32) -> i64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
-/// Waits until a condition holds.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits until a condition holds; fails if it takes too long.
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(is_soon(condition), "waited too long for {what}");
+}
+
+/// Waits until a condition holds, for two minutes at most.
+pub fn is_soon(mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited too long for {what}");
+        if start.elapsed() > Duration::from_secs(120) {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// A program that runs until this is dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().expect("the program runs"))
     }
 }
 
-/// Ends a child process that was started here.
-pub fn end(mut child: Child) {
-    let _ = child.kill();
-    let _ = child.wait();
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

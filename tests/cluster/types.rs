@@ -309,7 +309,7 @@ fn every_type(server: &Server) {
         ("IntervalStyle", "iso_8601"),
         ("xmlbinary", "hex"),
         ("search_path", "public"),
-        ("quote_all_identifiers", "off"),
+        ("quote_all_identifiers", "on"),
     ];
     for (name, value) in settings {
         client.batch_execute(&format!("ALTER ROLE reader SET {name} = '{value}'")).unwrap();

@@ -9,11 +9,10 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
-use std::time::Instant;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use server::{Database, Server, end, wait_until};
+use server::{Database, Running, Server, is_soon};
 
 /// Transactions of the pgbench run; each changes three rows and inserts one.
 const CLIENTS: i64 = 4;
@@ -76,7 +75,7 @@ fn run(server: &Server) -> Vec<String> {
     let stream = server.host().join("stream.jsonl");
     let mut reader = server.program("pg_recvlogical", "demo");
     reader.args(["-d", "demo", "-S", "demo", "--start", "-F", "1", "-s", "1", "-f"]).arg(&stream);
-    let child = reader.stdin(Stdio::null()).spawn().expect("pg_recvlogical runs");
+    let reader = Running::start(&mut reader);
     let expected = todo_application(server, &database);
     wait_for_lines(&stream, expected.len());
     let todo: Vec<String> = lines(&stream).collect();
@@ -90,35 +89,37 @@ fn run(server: &Server) -> Vec<String> {
     println!("-- pgbench, TPC-B: {CLIENTS} clients, {TRANSACTIONS} transactions each, a context for each transaction");
     let script = server.host().join("tpc-b.sql");
     fs::write(&script, TPC_B).expect("the script");
-    let start = Instant::now();
     let mut pgbench = server.program("pgbench", "demo");
     pgbench.args(["-n", "-c", &CLIENTS.to_string(), "-j", "2", "-t", &TRANSACTIONS.to_string(), "-f"]).arg(&script);
     server.check(&mut pgbench);
     wait_for_lines(&stream, todo.len() + (CLIENTS * TRANSACTIONS * 4) as usize);
-    let seconds = start.elapsed().as_secs_f64();
-    end(child);
+    drop(reader);
 
     let mut contexts = HashSet::new();
     let (mut changes, mut bytes, mut without_context) = (0, 0, 0);
-    let mut pgbench = Vec::new();
+    let (mut pgbench, mut commits) = (Vec::new(), Vec::new());
     for line in lines(&stream) {
         changes += 1;
         bytes += line.len() + 1;
         let document: Value = serde_json::from_str(&line).expect("each line is a document");
         let context = &document["context"];
         contexts.insert(context.to_string());
+        commits.extend(document["committed_at"].as_str().map(str::to_owned));
         without_context += usize::from(context == &json!({}));
         if changes > todo.len() {
             pgbench.push(document);
         }
     }
     problems.extend(check_pgbench(&pgbench, &mut client));
+    let times =
+        "SELECT extract(epoch FROM max(t::timestamptz) - min(t::timestamptz))::float8 FROM unnest($1::text[]) t";
+    let seconds: f64 = client.query_one(times, &[&commits]).expect("a time").get(0);
     println!();
     println!("changes                    {changes}");
     println!("contexts                   {}", contexts.len());
     println!("documents without context  {without_context}");
     println!("bytes                      {bytes}");
-    println!("seconds of pgbench         {seconds:.1}");
+    println!("seconds                    {seconds:.1}  from the first commit to the last");
     problems
 }
 
@@ -126,8 +127,9 @@ fn lines(stream: &Path) -> impl Iterator<Item = String> + use<> {
     BufReader::new(File::open(stream).expect("the stream")).lines().map(|line| line.expect("UTF-8"))
 }
 
+/// Waits for as many documents as there should be; if fewer come, the checks say which are missing.
 fn wait_for_lines(stream: &Path, count: usize) {
-    wait_until("pg_recvlogical to write all changes", || stream.exists() && lines(stream).count() >= count);
+    is_soon(|| stream.exists() && lines(stream).count() >= count);
 }
 
 /// Works as the application does; gives operation, task and context of each change.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use pgrx::prelude::*;
 use pgrx::{PgTupleDesc, pg_sys};
 
-use super::value::{Builder, Reader, column_name};
+use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
 use crate::json::Charset;
 use crate::sys::encoding;
@@ -70,8 +70,7 @@ impl Identity {
 #[derive(Debug)]
 pub struct Relations {
     known: HashMap<u32, Option<Box<Relation>>>,
-    /// Relations of composite types that some reader relies on.
-    composites: HashSet<pg_sys::Oid>,
+    composites: Composites,
     memory: pg_sys::MemoryContext,
     charset: Charset,
 }
@@ -80,7 +79,7 @@ impl Relations {
     /// An empty cache, whose memory contexts are children of `memory`.
     pub fn new(memory: pg_sys::MemoryContext, charset: Charset) -> Self {
         watch_catalogs();
-        Self { known: HashMap::new(), composites: HashSet::new(), memory, charset }
+        Self { known: HashMap::new(), composites: Composites::new(memory), memory, charset }
     }
 
     /// The relation as it is at the change that is being decoded. None for what is no table.
@@ -104,7 +103,7 @@ impl Relations {
             changed.as_mut().filter(|changed| changed.everything || !changed.relations.is_empty()).map(std::mem::take)
         });
         let Some(changed) = changed else { return };
-        if changed.everything || changed.relations.iter().any(|oid| self.composites.contains(oid)) {
+        if changed.everything || changed.relations.iter().any(|oid| self.composites.rely_on(*oid)) {
             for relation in self.known.drain().filter_map(|(_, relation)| relation) {
                 relation.free();
             }
@@ -124,7 +123,7 @@ impl Relation {
         relation: pg_sys::Relation,
         parent: pg_sys::MemoryContext,
         charset: Charset,
-        composites: &mut HashSet<pg_sys::Oid>,
+        composites: &mut Composites,
     ) -> Option<Self> {
         // SAFETY: the relation is open, and so its form, descriptor and index list can be read; a new memory context
         // belongs to us.
@@ -206,27 +205,27 @@ impl Indexes {
     /// The relation is open.
     unsafe fn read(relation: pg_sys::Relation) -> Self {
         let mut found = Self { primary: None, identity: None };
-        // SAFETY: the relation is open; its index list is a copy; each index is open while it is read, and has as
-        // many key columns as it says.
+        // SAFETY: the relation is open; its index list is a copy; the catalog's row is held while it is read, and has
+        // as many key columns as it says. The index itself stays closed: its access method may be gone.
         unsafe {
             let list = pg_sys::RelationGetIndexList(relation);
             let identity = pg_sys::RelationGetReplicaIndex(relation);
             for i in 0..list.as_ref().map_or(0, |list| list.length) {
                 let oid = pg_sys::list_nth_oid(list, i);
-                let index = pg_sys::RelationIdGetRelation(oid);
-                if index.is_null() {
+                let cache = pg_sys::SysCacheIdentifier::INDEXRELID as c_int;
+                let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(oid));
+                if row.is_null() {
                     continue;
                 }
-                let form = (*index).rd_index;
+                let form: pg_sys::Form_pg_index = pg_sys::GETSTRUCT(row).cast();
                 let columns = (*form).indkey.values.as_slice((*form).indnkeyatts as usize).to_vec();
-                let (is_primary, is_valid) = ((*form).indisprimary, (*form).indisvalid);
-                pg_sys::RelationClose(index);
+                if (*form).indisprimary && (*form).indisvalid {
+                    found.primary = Some(columns.clone());
+                }
                 if oid == identity {
-                    found.identity = Some(columns.clone());
+                    found.identity = Some(columns);
                 }
-                if is_primary && is_valid {
-                    found.primary = Some(columns);
-                }
+                pg_sys::ReleaseSysCache(row);
             }
             pg_sys::list_free(list);
         }

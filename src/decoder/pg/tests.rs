@@ -3,13 +3,11 @@ use pgrx::prelude::*;
 
 #[pg_schema]
 mod tests {
-    use std::collections::HashSet;
-
     use pgrx::pg_sys::errcodes::PgSqlErrorCode;
     use pgrx::{PgTryBuilder, pg_sys, prelude::*};
 
     use crate::decoder::json::Json;
-    use crate::decoder::pg::value::Builder;
+    use crate::decoder::pg::value::{Builder, Composites};
     use crate::decoder::pg::{catch, settings};
     use crate::json::Charset;
 
@@ -23,10 +21,10 @@ mod tests {
             let type_oid = table.column_type_oid(1).expect("a type").value();
             let expected = table.get::<String>(2).expect("text").expect("not null");
             let mut json = Json::new(Charset::Utf8);
-            let mut composites = HashSet::new();
             // SAFETY: the memory context outlives the reader; the row has one column, of the reader's type.
             unsafe {
                 let memory = pg_sys::CurrentMemoryContext;
+                let mut composites = Composites::new(memory);
                 let mut reader =
                     Builder { charset: Charset::Utf8, memory, composites: &mut composites }.reader(type_oid);
                 let rows = pg_sys::SPI_tuptable;

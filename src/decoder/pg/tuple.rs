@@ -1,4 +1,6 @@
 //! Rows from the log: their images, and the key that names them.
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 use pgrx::{pg_sys, varlena};
 
 use super::catch;
@@ -101,6 +103,7 @@ pub fn write_image(document: &mut Document, row: &Row, relation: &mut Relation, 
             });
             let omission = match result {
                 Ok(Ok(())) => break,
+                Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
                 Ok(Err(omission)) => omission,
                 Err(message) => Omission::Output(message),
             };
@@ -141,11 +144,21 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
         array.push(b']');
         document.json.string(&array)
     });
+    if matches!(result, Ok(Err(Omission::OutOfMemory))) {
+        out_of_memory();
+    }
     if !matches!(result, Ok(Ok(()))) {
         // A value that cannot be written is named where the image is.
         document.json.truncate(start);
         document.json.raw(b"null");
     }
+}
+
+/// As the server itself does: the reader may try again when there is more.
+fn out_of_memory() -> ! {
+    let code = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY;
+    ErrorReport::new(code, "out of memory", "write_image").report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
 }
 
 /// Sets `scratch` to the text of a value, as a JSON string in UTF-8.

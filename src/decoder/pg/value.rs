@@ -1,6 +1,8 @@
 //! How values of a type become JSON: decided once for each column, by the rules of `to_jsonb`.
 use core::ffi::CStr;
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use pgrx::{PgTupleDesc, pg_sys, varlena};
 
@@ -30,7 +32,8 @@ pub enum Reader {
     Json,
     Jsonb,
     Array(Box<ArrayReader>),
-    Composite(Box<CompositeReader>),
+    /// Shared by all that use the type, since types may use one another many times over.
+    Composite(Rc<RefCell<CompositeReader>>),
     /// Everything else is shown as its text form.
     Output(OutputFunction),
     /// A type that cannot be read, and why.
@@ -59,6 +62,46 @@ pub struct CompositeReader {
     fields: Vec<(usize, Vec<u8>, Reader)>,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
+    depends_on_settings: bool,
+}
+
+/// The composite types that were met so far.
+#[derive(Debug)]
+pub struct Composites {
+    readers: HashMap<u32, Rc<RefCell<CompositeReader>>>,
+    /// The relations that hold their fields; the types are forgotten when one of these changes.
+    relations: HashSet<pg_sys::Oid>,
+    memory: pg_sys::MemoryContext,
+}
+
+impl Composites {
+    /// None yet. What their readers need is kept in a child of `parent`.
+    pub fn new(parent: pg_sys::MemoryContext) -> Self {
+        // SAFETY: a new memory context belongs to us, as long as its parent lives.
+        let memory = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                parent,
+                c"bemi composite types".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            )
+        };
+        Self { readers: HashMap::new(), relations: HashSet::new(), memory }
+    }
+
+    /// Whether a relation holds the fields of one of them.
+    pub fn rely_on(&self, relation: pg_sys::Oid) -> bool {
+        self.relations.contains(&relation)
+    }
+
+    /// Forgets them; no other reader may be left that uses one.
+    pub fn clear(&mut self) {
+        self.readers.clear();
+        self.relations.clear();
+        // SAFETY: the memory context is ours, and the readers that used it are gone.
+        unsafe { pg_sys::MemoryContextReset(self.memory) };
+    }
 }
 
 /// What a reader is built with.
@@ -66,8 +109,7 @@ pub struct Builder<'a> {
     pub charset: Charset,
     /// Lives as long as the reader.
     pub memory: pg_sys::MemoryContext,
-    /// Gets the relations of the composite types that the reader relies on.
-    pub composites: &'a mut HashSet<pg_sys::Oid>,
+    pub composites: &'a mut Composites,
 }
 
 impl Builder<'_> {
@@ -77,8 +119,12 @@ impl Builder<'_> {
     }
 
     fn try_reader(&mut self, type_oid: pg_sys::Oid) -> Reader {
-        // SAFETY: looks a type up in the catalogs.
-        let base = unsafe { pg_sys::getBaseType(type_oid) };
+        // SAFETY: looks a type up in the catalogs. Types may nest thousands deep, and the server raises an error in
+        // time, which ends here as a type that cannot be read.
+        let base = unsafe {
+            pg_sys::check_stack_depth();
+            pg_sys::getBaseType(type_oid)
+        };
         match base {
             pg_sys::BOOLOID => return Reader::Bool,
             pg_sys::INT2OID => return Reader::Int2,
@@ -102,7 +148,7 @@ impl Builder<'_> {
         if element_type != pg_sys::InvalidOid {
             Reader::Array(Box::new(self.array_reader(element_type)))
         } else if is_composite {
-            Reader::Composite(Box::new(self.composite_reader(base)))
+            Reader::Composite(self.composite_reader(base))
         } else {
             Reader::Output(self.output_function(base))
         }
@@ -126,23 +172,37 @@ impl Builder<'_> {
         ArrayReader { element: self.try_reader(element_type), element_type, length, by_value, align }
     }
 
-    fn composite_reader(&mut self, type_oid: pg_sys::Oid) -> CompositeReader {
+    fn composite_reader(&mut self, type_oid: pg_sys::Oid) -> Rc<RefCell<CompositeReader>> {
+        if let Some(known) = self.composites.readers.get(&type_oid.to_u32()) {
+            return known.clone();
+        }
+        pgrx::check_for_interrupts!();
+        let memory = self.composites.memory;
         // SAFETY: the type is composite; the copy is made in a memory context that lives as long as the reader.
         let (descriptor, columns) = unsafe {
-            self.composites.insert(pg_sys::get_typ_typrelid(type_oid));
-            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            self.composites.relations.insert(pg_sys::get_typ_typrelid(type_oid));
+            let caller = pg_sys::MemoryContextSwitchTo(memory);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
             pg_sys::MemoryContextSwitchTo(caller);
             (descriptor, PgTupleDesc::from_pg_copy(descriptor))
         };
+        let mut builder = Builder { charset: self.charset, memory, composites: self.composites };
         let mut fields = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             if !column.attisdropped {
-                fields.push((index, column_key(&column_name(column), self.charset), self.reader(column.atttypid)));
+                let key = column_key(&column_name(column), self.charset);
+                fields.push((index, key, builder.reader(column.atttypid)));
             }
         }
-        let count = columns.len();
-        CompositeReader { descriptor, fields, values: vec![pg_sys::Datum::from(0); count], nulls: vec![true; count] }
+        let reader = Rc::new(RefCell::new(CompositeReader {
+            descriptor,
+            depends_on_settings: fields.iter().any(|(_, _, reader)| reader.depends_on_settings()),
+            fields,
+            values: vec![pg_sys::Datum::from(0); columns.len()],
+            nulls: vec![true; columns.len()],
+        }));
+        self.composites.readers.insert(type_oid.to_u32(), reader.clone());
+        reader
     }
 }
 
@@ -159,7 +219,7 @@ impl Reader {
         match self {
             Self::Output(_) => true,
             Self::Array(array) => array.element.depends_on_settings(),
-            Self::Composite(composite) => composite.fields.iter().any(|(_, _, reader)| reader.depends_on_settings()),
+            Self::Composite(composite) => composite.borrow().depends_on_settings,
             _ => false,
         }
     }
@@ -204,7 +264,12 @@ impl Reader {
                     return json.compact(&encoding::to_utf8(CStr::from_ptr(text).to_bytes()));
                 }
                 Self::Array(array) => return array.write(value, json),
-                Self::Composite(composite) => return composite.write(value, json),
+                Self::Composite(composite) => {
+                    pg_sys::check_stack_depth();
+                    // A type cannot be a part of itself.
+                    let mut composite = composite.try_borrow_mut().map_err(|e| Omission::Output(e.to_string()))?;
+                    return composite.write(value, json);
+                }
                 Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
                 Self::Unreadable(reason) => return Err(Omission::Output(reason.clone())),
             }
@@ -337,10 +402,7 @@ unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
 }
 
 fn write_text(json: &mut Json, text: &[u8]) -> Result<(), Omission> {
-    match json.charset() {
-        Charset::Utf8 => json.string(text),
-        Charset::Ascii => json.string(&encoding::to_utf8(text)),
-    }
+    json.string(&encoding::to_utf8(text))
 }
 
 fn write_float(
