@@ -1,9 +1,11 @@
 //! Whole paths on a real server: sessions, transactions, the log and `pg_recvlogical`. Each test has a database of its
 //! own on one server; run with `make test-cluster PG_CONFIG=…`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+mod comment;
 mod context;
 mod decoder;
 mod emission;
+mod hostile;
 mod memory;
 mod server;
 mod types;
@@ -18,7 +20,8 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let server: &'static Server = Box::leak(Box::new(Server::start("")));
-    let tests = [context::TESTS, emission::TESTS, decoder::TESTS, types::TESTS, memory::TESTS];
+    let tests =
+        [context::TESTS, comment::TESTS, emission::TESTS, decoder::TESTS, hostile::TESTS, types::TESTS, memory::TESTS];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test(server);
