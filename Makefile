@@ -47,7 +47,7 @@ demo: ## See it work: on a fresh Debian as root, install all it takes, build, an
 test: ## Run all tests: pure, in the server, and on real servers of the versions 14 to 18 (Debian, as root).
 	tests/test.sh
 
-check: ## Check format and lints, warnings as errors.
+check: $(PGRX_HOME)/config.toml ## Check format and lints, warnings as errors.
 	cargo fmt --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --no-default-features --features cluster --all-targets -- -D warnings
