@@ -24,12 +24,13 @@ make --no-print-directory test-pure
 for major in 15 14 16 17 18; do
   pg_config=$pg/$major/bin/pg_config
   [ $major != 15 ] || pg_config=$pg15
-  step "PostgreSQL $major: build and install"
-  make --no-print-directory install PG_CONFIG="$pg_config"
   if [ $major = 15 ]; then
+    # They leave a build of their own in the server, so they come before ours.
     step "PostgreSQL 15: tests inside the server"
     make --no-print-directory test-server PG_CONFIG=$pg15
   fi
+  step "PostgreSQL $major: build and install"
+  make --no-print-directory install PG_CONFIG="$pg_config"
   step "PostgreSQL $major: integration tests"
   make --no-print-directory test-cluster PG_CONFIG="$pg_config"
 done
