@@ -1,5 +1,6 @@
 //! What pgrx does not bind, and what differs between the supported major versions: here and nowhere else.
-use core::ffi::{c_char, c_int, c_void};
+use core::cell::Cell;
+use core::ffi::{CStr, c_char, c_int, c_void};
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -48,7 +49,7 @@ pub(crate) use sql_callable;
 
 /// Writes a transactional logical decoding message. Assigns a transaction id if there is none yet; an error that the
 /// server raises is passed on.
-pub fn log_logical_message(prefix: &core::ffi::CStr, content: &[u8]) {
+pub fn log_logical_message(prefix: &CStr, content: &[u8]) {
     let (prefix, message, size) = (prefix.as_ptr(), content.as_ptr().cast::<c_char>(), content.len());
     // SAFETY: the function reads `size` bytes and a NUL-terminated prefix; nothing with a destructor is in the closure.
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
@@ -137,13 +138,52 @@ pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext) {
     }
 }
 
-/// The first member of a list.
+/// The members of a list of pointers.
 ///
 /// # Safety
-/// `list` is null, which is the empty list, or a list of pointers to `T`.
-pub unsafe fn first_of_list<T>(list: *const pg_sys::List) -> Option<*mut T> {
-    // SAFETY: the caller's promise; a list that exists has at least one member.
-    unsafe { list.as_ref().map(|list| (*list.elements).ptr_value.cast::<T>()) }
+/// `list` is null, which is the empty list, or a list of pointers to `T`, and stays as it is meanwhile.
+pub unsafe fn members<T>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: the caller's promise; a list has as many members as it says.
+    unsafe {
+        let cells = list
+            .as_ref()
+            .map_or(&[][..], |list| core::slice::from_raw_parts(list.elements.cast_const(), list.length as usize));
+        cells.iter().map(|cell| cell.ptr_value.cast::<T>())
+    }
+}
+
+/// Whether `standard_conforming_strings` has the value that it had when the session began, and has had it all the time since the running
+/// statement's text came: nothing set it, in the session, in the transaction or for a function.
+pub fn standard_conforming_strings_is_untouched() -> bool {
+    thread_local! {
+        static FOUND: Cell<*const pg_sys::config_generic> = const { Cell::new(core::ptr::null()) };
+    }
+    // SAFETY: the server keeps its own settings at one place as long as it lives.
+    unsafe {
+        if FOUND.get().is_null() {
+            FOUND.set(find_setting(c"standard_conforming_strings"));
+        }
+        FOUND
+            .get()
+            .as_ref()
+            .is_some_and(|found| found.source < pg_sys::GucSource::PGC_S_SESSION && found.stack.is_null())
+    }
+}
+
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+fn find_setting(name: &CStr) -> *const pg_sys::config_generic {
+    // SAFETY: the server has as many settings as it says, each with a name.
+    unsafe {
+        let all = core::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions() as usize);
+        let found = all.iter().find(|setting| CStr::from_ptr((***setting).name) == name);
+        found.map_or(core::ptr::null(), |found| found.cast_const())
+    }
+}
+
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+fn find_setting(name: &CStr) -> *const pg_sys::config_generic {
+    // SAFETY: the name is a C string; a setting that is not there gives null.
+    unsafe { pg_sys::find_option(name.as_ptr(), false, true, pg_sys::WARNING as i32) }
 }
 
 /// An opaque pointer for callbacks that need no argument.

@@ -11,6 +11,7 @@
 //!   object seems to begin in it; else it is somebody's prose.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use memchr::{memchr, memmem};
@@ -75,17 +76,17 @@ impl Outline {
         let mut outline = Self::lex(sql, true);
         if strings == Strings::Unsure && memchr(b'\\', sql).is_some() {
             let other = Self::lex(sql, false);
-            let is_in = |comment: &Comment, list: &[Comment]| list.iter().any(|known| known.span == comment.span);
+            let spans = |outline: &Self| -> HashSet<Range<usize>> {
+                outline.comments.iter().map(|comment| comment.span.clone()).collect()
+            };
+            let (ours, theirs) = (spans(&outline), spans(&other));
             for comment in &mut outline.comments {
-                if !is_in(comment, &other.comments) {
+                if !theirs.contains(&comment.span) {
                     comment.state = State::Ambiguous;
                 }
             }
-            for comment in other.comments {
-                if !is_in(&comment, &outline.comments) {
-                    outline.comments.push(Comment { state: State::Ambiguous, ..comment });
-                }
-            }
+            let more = other.comments.into_iter().filter(|comment| !ours.contains(&comment.span));
+            outline.comments.extend(more.map(|comment| Comment { state: State::Ambiguous, ..comment }));
             outline.comments.sort_by_key(|comment| (comment.statement, comment.span.start));
             outline.has_one_statement &= other.has_one_statement;
         }

@@ -32,9 +32,19 @@ impl Outbox {
         self.documents.push(document);
     }
 
+    /// Whether no documents wait.
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    /// The position of those that wait.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Whether documents wait whose context is settled, now that `position` is reached.
     pub fn is_settled_at(&self, position: u64) -> bool {
-        !self.documents.is_empty() && self.position != position
+        !self.is_empty() && self.position != position
     }
 
     /// Passes each document to `send`, as three pieces: up to its context, the context, and the rest.

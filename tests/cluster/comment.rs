@@ -65,7 +65,8 @@ fn statements_of_a_text(server: &Server) {
     let mut database = table(server, "statements_of_a_text");
     let setup = "CREATE FUNCTION add(x text) RETURNS int LANGUAGE sql AS 'INSERT INTO t (v) VALUES (x) RETURNING 1';
         CREATE FUNCTION loop(x text) RETURNS void LANGUAGE plpgsql AS
-        $$ DECLARE r record; BEGIN FOR r IN SELECT add(x) LOOP END LOOP; END $$;";
+        $$ DECLARE r record; BEGIN FOR r IN SELECT add(x) LOOP END LOOP; END $$;
+        CREATE TABLE ruled (v text); CREATE RULE also AS ON UPDATE TO ruled DO ALSO INSERT INTO t (v) VALUES ('by a rule')";
     database.connect().batch_execute(setup).unwrap();
     for (before, statement) in [
         ("PREPARE ins AS INSERT INTO t (v) VALUES ('x');", "EXECUTE ins"),
@@ -73,6 +74,7 @@ fn statements_of_a_text(server: &Server) {
         ("DECLARE c CURSOR FOR SELECT add('x') FROM generate_series(1, 2);", "FETCH 1 FROM c"),
         ("", "DO $$ BEGIN INSERT INTO t (v) VALUES ('x'); END $$"),
         ("", "EXPLAIN (ANALYZE) INSERT INTO t (v) VALUES ('x')"),
+        ("", "UPDATE ruled SET v = 'x'"),
         ("", "WITH a AS (INSERT INTO t (v) VALUES ('x') RETURNING id) SELECT * FROM a"),
     ] {
         let text = format!(
@@ -186,7 +188,14 @@ fn forged_comments(server: &Server) {
             "SET standard_conforming_strings = off; INSERT INTO t (v) VALUES ('C:\\'), (' {forged} --')"
         ))
         .unwrap();
-    assert_eq!(contexts_of(), vec![expected; 2]);
+    assert_eq!(contexts_of(), vec![expected.clone(); 2]);
+    // Now it is off; the next text is read so, and sets it on before it gets to its row.
+    client
+        .batch_execute(&format!("SET standard_conforming_strings = on; INSERT INTO t (v) VALUES ('\\' {forged} ')"))
+        .unwrap();
+    assert_eq!(contexts_of(), vec![expected.clone(); 1]);
+    client.batch_execute(&format!("INSERT INTO t (v) VALUES ('\\\\') {forged}")).unwrap();
+    assert_eq!(contexts_of(), vec![json!({"user":"root"}); 1]);
 }
 
 fn extended_protocol(server: &Server) {

@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("rollback_to_savepoint_restores_the_context_in_the_log", rollback_to_savepoint),
     ("a_released_savepoint_leaves_its_context", release_savepoint),
     ("a_context_written_by_a_statement_without_rows_counts_for_the_next_row", no_rows_between_savepoints),
+    ("documents_are_sent_at_their_own_positions", positions),
     ("two_hundred_statements_under_one_context_write_one_message", one_message),
     ("no_context_writes_nothing_and_assigns_no_transaction_id", no_context),
     ("a_cleared_context_is_empty_for_the_rest_of_the_transaction", cleared),
@@ -71,6 +72,28 @@ fn no_rows_between_savepoints(server: &Server) {
     assert_eq!(changes.len(), 40);
     for document in changes {
         assert_eq!(document["context"]["i"].to_string(), document["after"]["v"].as_str().unwrap());
+    }
+}
+
+/// A client that confirms what it has may not confirm what it has not: no document is sent as if it stood at the end
+/// of its transaction, even where documents wait for what follows them.
+fn positions(server: &Server) {
+    let database = table(server, "positions");
+    let mut client = database.connect();
+    client
+        .batch_execute(&format!(
+            "BEGIN; {A} {ROW} SAVEPOINT a; INSERT INTO t (v) SELECT i FROM generate_series(1, 10) i; {B} {ROW} RELEASE a; {ROW} COMMIT"
+        ))
+        .unwrap();
+    let rows = client
+        .query(
+            "SELECT lsn::text, data::json->>'position' FROM pg_logical_slot_get_changes('positions', NULL, NULL)",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(rows.len(), 13);
+    for row in rows {
+        assert_eq!(row.get::<_, String>(0), row.get::<_, String>(1));
     }
 }
 

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("values_that_cannot_be_written_are_omitted_and_named", omitted),
     ("json_that_jsonb_cannot_hold_is_omitted", json_values),
     ("types_that_nest_deep_or_wide_do_not_stop_decoding", deep_types),
+    ("an_aborted_transaction_that_was_spilled_does_not_stop_decoding", aborted),
     ("unknown_options_are_refused_by_name", options),
     ("databases_in_other_encodings_give_ascii_documents", encodings),
 ];
@@ -198,4 +199,20 @@ fn encodings(server: &Server) {
             assert!(["22P05", "0A000"].contains(&state.as_str()), "{state}");
         }
     }
+}
+
+/// PostgreSQL 18 calls the plugin for the savepoints of such a transaction.
+fn aborted(server: &Server) {
+    let database = table(server, "aborted");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "BEGIN; INSERT INTO t (v) VALUES ('top'); SAVEPOINT a; INSERT INTO t (v) VALUES ('sub'); RELEASE a;
+             INSERT INTO t (v) SELECT repeat('x', 100) FROM generate_series(1, 3000); ROLLBACK;
+             INSERT INTO t (v) VALUES ('kept'); SET logical_decoding_work_mem = '64kB'",
+        )
+        .unwrap();
+    let rows = client.query("SELECT data FROM pg_logical_slot_get_changes('aborted', NULL, NULL)", &[]).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].get::<_, String>(0).contains("kept"));
 }

@@ -108,15 +108,12 @@ fn add_statement(context: &mut Context, session_size: usize) {
     }
 }
 
-/// How the client's text was read: by `standard_conforming_strings` as it was then. A function may have set it
-/// otherwise since, so only where it is on, as it was at the start of the session, is that sure enough.
+/// How the client's text was read: by `standard_conforming_strings` as it was then. It may have been set otherwise
+/// since, by a statement of the text or for a function; so only where it is on and nobody touched it, that is sure.
 fn strings() -> Strings {
-    // SAFETY: reads a setting of the process; the name is that of a setting, whose value is a C string.
-    unsafe {
-        let at_start = pg_sys::GetConfigOptionResetString(c"standard_conforming_strings".as_ptr());
-        let was_on = !at_start.is_null() && CStr::from_ptr(at_start) == c"on";
-        if was_on && pg_sys::standard_conforming_strings { Strings::Standard } else { Strings::Unsure }
-    }
+    // SAFETY: reads a setting of the process.
+    let is_on = unsafe { pg_sys::standard_conforming_strings };
+    if is_on && sys::standard_conforming_strings_is_untouched() { Strings::Standard } else { Strings::Unsure }
 }
 
 /// Where in the client's text the running statement stands. Inside of a function it is the client's statement that
@@ -131,8 +128,11 @@ fn statement_span(len: usize) -> Option<Range<usize>> {
             .iter()
             .filter_map(|portal| portal.as_ref())
             .find(|portal| core::ptr::eq(portal.sourceText, pg_sys::debug_query_string))
-            .and_then(|portal| sys::first_of_list::<pg_sys::PlannedStmt>(portal.stmts))
+            .into_iter()
+            .flat_map(|portal| sys::members::<pg_sys::PlannedStmt>(portal.stmts))
             .map(|planned| ((*planned).stmt_location, (*planned).stmt_len))
+            // What a rule adds has no place in the text.
+            .find(|(location, _)| *location >= 0)
     };
     let (location, length) = planned?;
     let start = usize::try_from(location).ok().filter(|start| *start <= len)?;

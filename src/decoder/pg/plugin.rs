@@ -48,6 +48,17 @@ pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::O
     callbacks.truncate_cb = Some(truncate);
     callbacks.message_cb = Some(message);
     callbacks.commit_cb = Some(commit);
+    callbacks.stream_abort_cb = Some(stream_abort);
+}
+
+/// PostgreSQL 18 takes savepoints of an aborted transaction for streamed ones, and calls this though nothing is
+/// streamed; without it, it raises an error at that place for ever.
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_abort(
+    _ctx: *mut pg_sys::LogicalDecodingContext,
+    _txn: *mut pg_sys::ReorderBufferTXN,
+    _abort_lsn: pg_sys::XLogRecPtr,
+) {
 }
 
 /// The decoder of a context, whose `startup` has run.
@@ -74,6 +85,7 @@ unsafe extern "C-unwind" fn startup(
             let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
             ErrorReport::new(code, error.to_string(), "startup").set_hint(error.hint()).report(PgLogLevel::ERROR);
         }
+        (*ctx).streaming = false;
         (*options).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
         let charset = encoding::charset();
         let decoder = Decoder {
@@ -308,7 +320,11 @@ impl Decoder {
     /// # Safety
     /// The context is that of the callback that is running.
     unsafe fn send(&mut self, ctx: *mut pg_sys::LogicalDecodingContext) {
-        let Some(txn) = &self.txn else { return };
+        let (Some(txn), false) = (&self.txn, self.outbox.is_empty()) else { return };
+        // A client may confirm what it was sent up to there. The running callback is further on, at the end of the
+        // transaction perhaps, of which documents are still to come.
+        // SAFETY: the caller's promise.
+        let reached = unsafe { core::mem::replace(&mut (*ctx).write_location, self.outbox.position()) };
         self.outbox.send(txn.context(), |pieces| {
             // SAFETY: the caller's promise; the text is copied, and a document is shorter than an int can count.
             unsafe {
@@ -319,5 +335,7 @@ impl Decoder {
                 pg_sys::OutputPluginWrite(ctx, true);
             }
         });
+        // SAFETY: the caller's promise.
+        unsafe { (*ctx).write_location = reached };
     }
 }
