@@ -164,6 +164,13 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// For a test that fails; stopping twice does no harm.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
