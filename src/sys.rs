@@ -26,6 +26,7 @@ mod unbound {
             transactional: bool,
             flush: bool,
         ) -> u64;
+        pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
         pub fn double_to_shortest_decimal_buf(value: f64, result: *mut c_char) -> c_int;
         pub fn float_to_shortest_decimal_buf(value: f32, result: *mut c_char) -> c_int;
     }
@@ -121,20 +122,80 @@ pub unsafe fn commit_time(txn: *const pg_sys::ReorderBufferTXN) -> i64 {
     }
 }
 
-/// Tells a waiting client that the server is alive, while nothing is sent because everything is filtered away.
+/// Tells the server how far the plugin is, so that a waiting client hears of it: now and then while nothing is sent
+/// because everything is filtered away, and at the end of a transaction, with whether nothing of it was sent.
 ///
 /// # Safety
 /// `ctx` is the context of the callback that is running.
-pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext) {
+pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext, is_skipped: bool) {
     // SAFETY: the caller's promise.
     #[cfg(feature = "pg14")]
     unsafe {
+        let _ = is_skipped;
         pg_sys::OutputPluginUpdateProgress(ctx);
     }
     // SAFETY: the caller's promise.
     #[cfg(not(feature = "pg14"))]
     unsafe {
-        pg_sys::OutputPluginUpdateProgress(ctx, false);
+        pg_sys::OutputPluginUpdateProgress(ctx, is_skipped);
+    }
+}
+
+/// Has transactions decoded when they are prepared. False if that has to be said when the slot is made, and was not.
+///
+/// # Safety
+/// `ctx` is the context of the startup callback that is running, and not for a new slot.
+pub unsafe fn decode_at_prepare(ctx: *mut pg_sys::LogicalDecodingContext) -> bool {
+    #[cfg(feature = "pg14")]
+    // SAFETY: the caller's promise; the context holds its slot.
+    unsafe {
+        (*(*ctx).slot).data.two_phase
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*ctx).twophase_opt_given = true;
+        true
+    }
+}
+
+/// The (sub)transaction to which the change or message that is being decoded belongs, while transactions are decoded
+/// in progress. None if it is committed already, and so cannot be rolled back.
+pub fn transaction_in_progress() -> Option<u32> {
+    // SAFETY: reads a number of the process.
+    let xid = unsafe { pg_sys::CheckXidAlive };
+    (xid != pg_sys::InvalidTransactionId).then(|| xid.into_inner())
+}
+
+/// Runs `work` in a transaction: that which is there, or a short one of its own. The catalogs can be read there.
+pub fn in_transaction<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: asks for the state of the process.
+    if unsafe { pg_sys::IsTransactionState() } {
+        return work();
+    }
+    // SAFETY: there is none, so one can be started. An error in `work` is one of the caller, and ends it. The memory
+    // context and the resource owner are put back, since the end of a transaction sets others.
+    unsafe {
+        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::StartTransactionCommand();
+        pg_sys::MemoryContextSwitchTo(memory);
+        let result = work();
+        pg_sys::AbortCurrentTransaction();
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+        result
+    }
+}
+
+/// The tables that a partition is a part of, from its parent up to the root. Reads the catalogs.
+pub fn partition_ancestors(partition: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: the function takes any number and gives a new list, empty for what is no partition.
+    unsafe {
+        let list = pg_guard_ffi_boundary(|| unbound::get_partition_ancestors(partition));
+        let length = list.as_ref().map_or(0, |list| list.length);
+        let ancestors = (0..length).map(|i| pg_sys::list_nth_oid(list, i)).collect();
+        pg_sys::list_free(list);
+        ancestors
     }
 }
 

@@ -1,7 +1,6 @@
 //! The document of one change: which keys it has, and in which order.
 #![forbid(unsafe_code)]
 
-use super::encode;
 use super::json::{Json, MAX_DOCUMENT, Omission};
 use super::txn::Transaction;
 use crate::json::{Charset, quoted};
@@ -17,6 +16,8 @@ pub enum Operation {
     Delete,
     /// TRUNCATE; one document for each table.
     Truncate,
+    /// A logical message that the reader asked for.
+    Message,
 }
 
 impl Operation {
@@ -26,9 +27,13 @@ impl Operation {
             Self::Update => b"UPDATE",
             Self::Delete => b"DELETE",
             Self::Truncate => b"TRUNCATE",
+            Self::Message => b"MESSAGE",
         }
     }
 }
+
+/// What [`relation_keys`] makes for what belongs to no table.
+pub const NO_TABLE: &[u8] = b",\"schema\":null,\"table\":null,\"operation\":\"";
 
 /// The part of its documents that a relation fixes: `,"schema":"public","table":"todo","operation":"`.
 pub fn relation_keys(schema: &[u8], table: &[u8], charset: Charset) -> Vec<u8> {
@@ -43,13 +48,14 @@ pub fn column_key(name: &[u8], charset: Charset) -> Vec<u8> {
     key
 }
 
-/// A document under construction: begun with [`Document::open`], filled in the order of its methods, ended with
-/// [`Document::close`]. Its context is put in when it is sent.
+/// A document under construction: begun with [`Document::open`], filled in the order of its keys, with
+/// [`Document::context`] where the context goes, ended with [`Document::close`]. Its context is put in when it is sent.
 pub struct Document<'a> {
     /// The text so far.
     pub json: &'a mut Json,
     charset: Charset,
     start: usize,
+    context_at: usize,
     /// Names of columns whose value was not in the log since it had not changed, as JSON strings.
     unchanged: Vec<u8>,
     /// Columns that were left out, and why, as members of a JSON object.
@@ -73,21 +79,24 @@ impl<'a> Document<'a> {
         json: &'a mut Json,
         txn: &mut Transaction,
         position: u64,
+        subtransaction: Option<u32>,
         relation_keys: &[u8],
         operation: Operation,
         charset: Charset,
     ) -> Self {
         let start = json.len();
         json.allow(MAX_DOCUMENT);
-        json.raw(b"{\"position\":\"");
-        json.raw(encode::lsn(position).as_bytes());
-        json.raw(&txn.before_sequence);
-        json.integer(txn.next_sequence());
-        json.raw(&txn.after_sequence);
+        txn.write_keys(json, position, subtransaction);
         json.raw(relation_keys);
         json.raw(operation.name());
         json.raw(b"\",\"primary_key\":");
-        Self { json, charset, start, unchanged: Vec::new(), omitted: Vec::new() }
+        Self { json, charset, start, context_at: start, unchanged: Vec::new(), omitted: Vec::new() }
+    }
+
+    /// Leaves room for the context, behind the row images.
+    pub fn context(&mut self) {
+        self.json.raw(b",\"context\":");
+        self.context_at = self.json.len();
     }
 
     /// Names a column that is left out of `after`, since its value is not in the log.
@@ -111,10 +120,13 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Ends the document, whose row images are written.
+    /// The columns that are left out, and why, as members of a JSON object; empty if there are none.
+    pub fn omissions(&self) -> &[u8] {
+        &self.omitted
+    }
+
+    /// Ends the document.
     pub fn close(self) -> Finished {
-        self.json.raw(b",\"context\":");
-        let context_at = self.json.len();
         if !self.unchanged.is_empty() {
             self.json.raw(b",\"unchanged\":[");
             self.json.raw(&self.unchanged);
@@ -126,21 +138,24 @@ impl<'a> Document<'a> {
             self.json.raw(b"}");
         }
         self.json.raw(b"}");
-        Finished { start: self.start, context_at, end: self.json.len() }
+        Finished { start: self.start, context_at: self.context_at, end: self.json.len() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::txn::Moment;
 
     #[test]
     fn keys_stand_in_the_order_of_the_contract() {
-        let mut txn = Transaction::new(745, 2, 0, b"\"app\"", Charset::Utf8);
+        let commit = Moment { position: 2, time: 0 };
+        let mut txn = Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8);
         let mut json = Json::new(Charset::Utf8);
         let keys = relation_keys(b"public", b"a \"b\"", Charset::Utf8);
-        let mut document = Document::open(&mut json, &mut txn, 1, &keys, Operation::Update, Charset::Utf8);
+        let mut document = Document::open(&mut json, &mut txn, 1, None, &keys, Operation::Update, Charset::Utf8);
         document.json.raw(b"null,\"before\":{},\"after\":{}");
+        document.context();
         document.unchanged(b"body");
         document.unchanged(b"more");
         document.omitted(b"x", &Omission::TooLong);

@@ -97,6 +97,27 @@ fn push_era(out: &mut Vec<u8>, is_bc: bool) {
     }
 }
 
+/// A position in the log as a JSON string, or null.
+pub fn position_or_null(out: &mut Vec<u8>, position: Option<u64>) {
+    quoted_or_null(out, position, |out, position| out.extend_from_slice(lsn(position).as_bytes()));
+}
+
+/// A time as a JSON string, or null; in microseconds since 2000-01-01 UTC.
+pub fn time_or_null(out: &mut Vec<u8>, microseconds: Option<i64>) {
+    quoted_or_null(out, microseconds, timestamptz);
+}
+
+fn quoted_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        None => out.extend_from_slice(b"null"),
+        Some(value) => {
+            out.push(b'"');
+            write(out, value);
+            out.push(b'"');
+        }
+    }
+}
+
 fn push_padded(out: &mut Vec<u8>, value: i64, width: usize) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();

@@ -69,6 +69,11 @@ impl Json {
         &self.out
     }
 
+    /// How it writes strings beyond ASCII.
+    pub fn charset(&self) -> Charset {
+        self.charset
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.out.len()
@@ -129,6 +134,28 @@ impl Json {
         self.escape_from(start);
         self.out.push(b'"');
         Ok(())
+    }
+
+    /// Appends bytes as a string, in the hexadecimal form that `bytea` has: `"\\x00ff"`.
+    pub fn hex(&mut self, bytes: &[u8]) -> Result<(), Omission> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let len = bytes.len().saturating_mul(2).saturating_add(5);
+        self.check_room(len)?;
+        self.out.try_reserve(len).map_err(|_| Omission::OutOfMemory)?;
+        self.out.extend_from_slice(b"\"\\\\x");
+        for byte in bytes {
+            self.out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        self.out.push(b'"');
+        Ok(())
+    }
+
+    /// Puts what was written from `start` on into quotes, unless it is a string already.
+    pub fn quote_from(&mut self, start: usize) {
+        if self.out.get(start) != Some(&b'"') {
+            self.out.insert(start.min(self.out.len()), b'"');
+            self.out.push(b'"');
+        }
     }
 
     /// Appends the text form of a number as a JSON number; what JSON has no number for (`NaN`, `Infinity`) as a

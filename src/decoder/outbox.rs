@@ -78,7 +78,7 @@ mod tests {
     /// The contexts of the rows, as the plugin has them sent.
     fn contexts(steps: &[Step]) -> Vec<String> {
         let mut outbox = Outbox::new(Charset::Utf8);
-        let mut txn = Transaction::new(1, 100, 0, b"\"app\"", Charset::Utf8);
+        let mut txn = Transaction::new(1, None, b"\"app\"", Charset::Utf8);
         let mut sent = Vec::new();
         let mut settle = |outbox: &mut Outbox, txn: &Transaction, position| {
             if outbox.is_settled_at(position) {
@@ -90,13 +90,15 @@ mod tests {
             match *step {
                 Step::Message(position, context) => {
                     settle(&mut outbox, &txn, position);
-                    txn.set_context(context.as_bytes());
+                    txn.set_context(context.as_bytes(), None);
                 }
                 Step::Row(position) => {
                     settle(&mut outbox, &txn, position);
                     let create = Operation::Create;
-                    let document = Document::open(&mut outbox.json, &mut txn, position, &keys, create, Charset::Utf8);
+                    let json = &mut outbox.json;
+                    let mut document = Document::open(json, &mut txn, position, None, &keys, create, Charset::Utf8);
                     document.json.raw(b"null,\"before\":{},\"after\":{}");
+                    document.context();
                     let document = document.close();
                     outbox.push(position, document);
                 }

@@ -1,7 +1,11 @@
 //! What holds for all changes of one transaction.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 use super::encode;
+use super::json::Json;
+use super::scope::Scope;
 use crate::json::Charset;
 use crate::wire::Context;
 
@@ -9,49 +13,111 @@ use crate::wire::Context;
 /// is shown as unreadable. The server's own messages cannot be longer than 1 GiB; ours end far below.
 const MAX_CONTEXT: usize = 64 << 20;
 
+/// Where and when a transaction was committed or prepared: the position of the record, and the time in microseconds
+/// since 2000-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// In the log.
+    pub position: u64,
+    /// By the clock.
+    pub time: i64,
+}
+
 /// The transaction that is being decoded.
 #[derive(Debug)]
 pub struct Transaction {
+    /// Its number; 0 stands for none.
+    pub xid: u32,
+    /// None while it is in progress, or only prepared.
+    pub commit: Option<Moment>,
+    /// Whether a document of it was sent.
+    pub is_sent: bool,
     /// The part of its documents between position and sequence number.
-    pub before_sequence: Vec<u8>,
-    /// The part of its documents between sequence number and schema.
-    pub after_sequence: Vec<u8>,
+    before_sequence: Vec<u8>,
+    /// The part between sequence number and the number of the subtransaction.
+    transaction_id: Vec<u8>,
+    /// The part between that and the schema.
+    rest: Vec<u8>,
     sequence: u64,
-    context: Vec<u8>,
+    scope: Scope,
+    /// Subtransactions of which a document was written.
+    subtransactions: HashSet<u32>,
     charset: Charset,
 }
 
 impl Transaction {
-    /// A transaction without changes and context so far. `committed_at` is in microseconds since 2000-01-01 UTC,
-    /// `database` is a JSON string.
-    pub fn new(xid: u32, commit_position: u64, committed_at: i64, database: &[u8], charset: Charset) -> Self {
-        let mut before_sequence = b"\",\"commit_position\":\"".to_vec();
-        before_sequence.extend_from_slice(encode::lsn(commit_position).as_bytes());
-        before_sequence.extend_from_slice(b"\",\"sequence\":");
-        let mut after_sequence = format!(",\"transaction_id\":{xid},\"committed_at\":\"").into_bytes();
-        encode::timestamptz(&mut after_sequence, committed_at);
-        after_sequence.extend_from_slice(b"\",\"database\":");
-        after_sequence.extend_from_slice(database);
-        Self { before_sequence, after_sequence, sequence: 0, context: b"{}".to_vec(), charset }
+    /// A transaction without changes and context so far. `database` is a JSON string.
+    pub fn new(xid: u32, commit: Option<Moment>, database: &[u8], charset: Charset) -> Self {
+        let mut before_sequence = b"\",\"commit_position\":".to_vec();
+        encode::position_or_null(&mut before_sequence, commit.map(|commit| commit.position));
+        before_sequence.extend_from_slice(b",\"sequence\":");
+        let mut rest = b",\"committed_at\":".to_vec();
+        encode::time_or_null(&mut rest, commit.map(|commit| commit.time));
+        rest.extend_from_slice(b",\"database\":");
+        rest.extend_from_slice(database);
+        Self {
+            xid,
+            commit,
+            is_sent: false,
+            before_sequence,
+            transaction_id: format!(",\"transaction_id\":{xid}").into_bytes(),
+            rest,
+            sequence: 0,
+            scope: Scope::default(),
+            subtransactions: HashSet::new(),
+            charset,
+        }
     }
 
-    /// Takes the content of a message, in UTF-8, as the context of the changes after it. What is no context is shown
-    /// as such.
-    pub fn set_context(&mut self, content: &[u8]) {
+    /// What stands for a transaction in the document of a message that belongs to none.
+    pub fn none(database: &[u8], charset: Charset) -> Self {
+        let transaction_id = b",\"transaction_id\":null".to_vec();
+        Self { transaction_id, ..Self::new(0, None, database, charset) }
+    }
+
+    /// Takes the content of a message, in UTF-8, as the context of the changes after it, until a subtransaction is
+    /// rolled back if one is given. What is no context is shown as such; tells whether it is one.
+    pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> bool {
         let context = Context::parse(content).map(|context| context.to_json(self.charset));
         let context = context.ok().filter(|context| context.len() <= MAX_CONTEXT);
-        self.context = context.unwrap_or_else(|| Context::invalid(content).to_json(self.charset)).into_bytes();
+        let is_valid = context.is_some();
+        let context = context.unwrap_or_else(|| Context::invalid(content).to_json(self.charset));
+        match subtransaction {
+            Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes()),
+            None => self.scope.set(context.as_bytes()),
+        }
+        is_valid
     }
 
     /// The context in force, a JSON object.
     pub fn context(&self) -> &[u8] {
-        &self.context
+        self.scope.current()
     }
 
-    /// Counts the next change; gives its number.
-    pub fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
+    /// Takes back the contexts of a subtransaction; tells whether a document of it was written.
+    pub fn roll_back(&mut self, subtransaction: u32) -> bool {
+        self.scope.roll_back(subtransaction);
+        self.subtransactions.remove(&subtransaction)
+    }
+
+    /// Counts the next change, and writes the keys of its document from `position` to `database`.
+    pub fn write_keys(&mut self, json: &mut Json, position: u64, subtransaction: Option<u32>) {
+        json.raw(b"{\"position\":\"");
+        json.raw(encode::lsn(position).as_bytes());
+        json.raw(&self.before_sequence);
+        if self.xid == 0 {
+            json.raw(b"null");
+        } else {
+            self.sequence += 1;
+            json.integer(self.sequence);
+        }
+        json.raw(&self.transaction_id);
+        if let Some(subtransaction) = subtransaction {
+            self.subtransactions.insert(subtransaction);
+            json.raw(b",\"subtransaction_id\":");
+            json.integer(subtransaction);
+        }
+        json.raw(&self.rest);
     }
 }
 
@@ -59,19 +125,41 @@ impl Transaction {
 mod tests {
     use super::*;
 
+    fn keys(txn: &mut Transaction, subtransaction: Option<u32>) -> String {
+        let mut json = Json::new(Charset::Utf8);
+        txn.write_keys(&mut json, 1, subtransaction);
+        String::from_utf8(json.as_bytes().to_vec()).unwrap()
+    }
+
     fn transaction() -> Transaction {
-        Transaction::new(745, 0x16B_3A90, 848_489_935_720_782, b"\"app\"", Charset::Utf8)
+        let commit = Moment { position: 0x16B_3A90, time: 848_489_935_720_782 };
+        Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8)
     }
 
     #[test]
     fn the_last_message_is_the_context() {
         let mut txn = transaction();
         assert_eq!(txn.context(), b"{}");
-        txn.set_context(b"{\n \"user_id\" : 1 }");
+        assert!(txn.set_context(b"{\n \"user_id\" : 1 }", None));
         assert_eq!(txn.context(), br#"{"user_id":1}"#);
-        txn.set_context(b"garbage");
+        assert!(!txn.set_context(b"garbage", None));
         assert_eq!(txn.context(), br#"{"bemi_invalid_context":"garbage"}"#);
-        txn.set_context(b"{}");
+        txn.set_context(b"{}", None);
         assert_eq!(txn.context(), b"{}");
+    }
+
+    #[test]
+    fn keys_say_what_is_known_of_the_transaction() {
+        let mut txn = transaction();
+        let first = r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#;
+        assert_eq!(keys(&mut txn, None), first);
+        assert_eq!(keys(&mut txn, None), first.replace("\"sequence\":1", "\"sequence\":2"));
+        let mut open = Transaction::new(745, None, b"\"app\"", Charset::Utf8);
+        let sub = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"committed_at":null,"database":"app""#;
+        assert_eq!(keys(&mut open, Some(747)), sub);
+        assert_eq!((open.roll_back(746), open.roll_back(747), open.roll_back(747)), (false, true, false));
+        let mut none = Transaction::none(b"\"app\"", Charset::Utf8);
+        let nothing = r#"{"position":"0/1","commit_position":null,"sequence":null,"transaction_id":null,"committed_at":null,"database":"app""#;
+        assert_eq!(keys(&mut none, None), nothing);
     }
 }

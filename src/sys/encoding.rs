@@ -51,10 +51,13 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// As [`to_utf8`], but where the server cannot convert a text, what is beyond ASCII is shown as U+FFFD.
-pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
-    if text.is_ascii() {
-        return Cow::Borrowed(text);
+/// Converts bytes that may be no text of this database to UTF-8; None if they are none.
+pub fn to_utf8_if_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if bytes.is_ascii() {
+        return Some(Cow::Borrowed(bytes));
+    }
+    if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
+        return std::str::from_utf8(bytes).ok().map(|_| Cow::Borrowed(bytes));
     }
     // What a conversion raises because of the text, or because there is none; anything else is passed on.
     let of_text = [
@@ -62,14 +65,24 @@ pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
         PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
         PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
     ];
-    let mut attempt = PgTryBuilder::new(AssertUnwindSafe(|| to_utf8(text)));
-    for code in of_text {
-        attempt = attempt.catch_when(code, |_| {
-            let shown = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
-            Cow::Owned(shown.collect::<String>().into_bytes())
-        });
+    super::in_transaction(|| {
+        let mut attempt = PgTryBuilder::new(AssertUnwindSafe(|| Some(to_utf8(bytes))));
+        for code in of_text {
+            attempt = attempt.catch_when(code, |_| None);
+        }
+        attempt.execute()
+    })
+}
+
+/// As [`to_utf8`], but where the server cannot convert a text, what is beyond ASCII is shown as U+FFFD.
+pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
+    if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
+        return to_utf8(text);
     }
-    attempt.execute()
+    to_utf8_if_text(text).unwrap_or_else(|| {
+        let shown = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
+        Cow::Owned(shown.collect::<String>().into_bytes())
+    })
 }
 
 /// Converts text in UTF-8 to the encoding of this database. Raises the server's error if a character has no such form.

@@ -1,8 +1,12 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
 mod catch;
+mod decoder;
+mod origin;
 pub mod plugin;
 mod relation;
 mod settings;
+mod sink;
+mod startup;
 #[cfg(feature = "pg_test")]
 mod tests;
 mod tuple;

@@ -1,37 +1,16 @@
-//! The callbacks of the output plugin `bemi_decoder`.
+//! The callbacks of the output plugin `bemi_decoder`: what the server tells, passed on to the decoder.
 use core::ffi::{CStr, c_char, c_int};
 
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::relation::Relations;
-use super::settings;
-use super::tuple::{self, Row};
-use crate::decoder::change::{Document, Operation};
-use crate::decoder::json::Json;
-use crate::decoder::options::Options;
-use crate::decoder::outbox::Outbox;
-use crate::decoder::txn::Transaction;
-use crate::json::{Charset, quoted};
+use super::decoder::{Change, Decoder};
+use super::startup;
+use crate::decoder::change::Operation;
+use crate::decoder::marker::Event;
+use crate::decoder::txn::Moment;
 use crate::sys::{self, encoding};
 use crate::wire;
-
-/// What the decoder keeps from one callback to the next.
-struct Decoder {
-    charset: Charset,
-    relations: Relations,
-    /// A JSON string, once known: it takes a transaction to look it up.
-    database: Option<Vec<u8>>,
-    txn: Option<Transaction>,
-    settings_are_pinned: bool,
-    /// Reset after each change.
-    memory: pg_sys::MemoryContext,
-    outbox: Outbox,
-    key: Json,
-    before: Row,
-    after: Row,
-}
 
 /// Tells the server which callbacks there are (`pg_recvlogical -P bemi_decoder`).
 ///
@@ -42,146 +21,85 @@ struct Decoder {
 pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::OutputPluginCallbacks) {
     // SAFETY: the server passes a struct to fill.
     let callbacks = unsafe { &mut *callbacks };
-    callbacks.startup_cb = Some(startup);
+    callbacks.startup_cb = Some(on_startup);
+    callbacks.filter_by_origin_cb = Some(filter_by_origin);
+
     callbacks.begin_cb = Some(begin);
     callbacks.change_cb = Some(change);
     callbacks.truncate_cb = Some(truncate);
     callbacks.message_cb = Some(message);
     callbacks.commit_cb = Some(commit);
+
+    callbacks.filter_prepare_cb = Some(filter_prepare);
+    callbacks.begin_prepare_cb = Some(begin_prepare);
+    callbacks.prepare_cb = Some(prepare);
+    callbacks.commit_prepared_cb = Some(commit_prepared);
+    callbacks.rollback_prepared_cb = Some(rollback_prepared);
+
+    callbacks.stream_start_cb = Some(stream_start);
+    callbacks.stream_change_cb = Some(change);
+    callbacks.stream_truncate_cb = Some(truncate);
+    callbacks.stream_message_cb = Some(message);
+    callbacks.stream_stop_cb = Some(stream_stop);
     callbacks.stream_abort_cb = Some(stream_abort);
+    callbacks.stream_prepare_cb = Some(stream_prepare);
+    callbacks.stream_commit_cb = Some(stream_commit);
 }
 
-/// PostgreSQL 18 takes savepoints of an aborted transaction for streamed ones, and calls this though nothing is
-/// streamed; without it, it raises an error at that place for ever.
-#[pg_guard]
-unsafe extern "C-unwind" fn stream_abort(
-    _ctx: *mut pg_sys::LogicalDecodingContext,
-    _txn: *mut pg_sys::ReorderBufferTXN,
-    _abort_lsn: pg_sys::XLogRecPtr,
-) {
-}
-
-/// The decoder of a context, whose `startup` has run.
+/// The decoder of a context, whose startup has run.
 ///
 /// # Safety
 /// Called from a callback with its context, and not twice in one.
 unsafe fn decoder<'a>(ctx: *mut pg_sys::LogicalDecodingContext) -> &'a mut Decoder {
-    // SAFETY: `startup` put it there; the server runs one callback at a time.
+    // SAFETY: the startup callback put it there; the server runs one callback at a time.
     unsafe { &mut *(*ctx).output_plugin_private.cast() }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn startup(
-    ctx: *mut pg_sys::LogicalDecodingContext,
-    options: *mut pg_sys::OutputPluginOptions,
-    _is_init: bool,
-) {
-    // SAFETY: the server passes its context and options to fill. The decoder is dropped with the memory context,
-    // which also takes its children with it, on an error as at the regular end.
+/// When the transaction was committed or prepared, whichever happened to it last.
+///
+/// # Safety
+/// `txn` is a transaction that was, and that the server passed to a callback.
+unsafe fn moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
+    // SAFETY: the caller's promise.
+    unsafe { Moment { position: (*txn).final_lsn, time: sys::commit_time(txn) } }
+}
+
+/// The name of a prepared transaction, in UTF-8.
+///
+/// # Safety
+/// `txn` is a prepared transaction that the server passed to a callback.
+unsafe fn gid(txn: *const pg_sys::ReorderBufferTXN) -> Vec<u8> {
+    // SAFETY: the caller's promise; a name is a C string.
     unsafe {
-        let pairs = option_pairs((*ctx).output_plugin_options);
-        let parsed = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
-        if let Err(error) = parsed {
-            let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
-            ErrorReport::new(code, error.to_string(), "startup").set_hint(error.hint()).report(PgLogLevel::ERROR);
-        }
-        (*ctx).streaming = false;
-        (*options).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
-        let charset = encoding::charset();
-        let decoder = Decoder {
-            charset,
-            relations: Relations::new((*ctx).context, charset),
-            database: None,
-            txn: None,
-            settings_are_pinned: false,
-            memory: pg_sys::AllocSetContextCreateInternal(
-                (*ctx).context,
-                c"bemi change".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            ),
-            outbox: Outbox::new(charset),
-            key: Json::new(Charset::Utf8),
-            before: Row::default(),
-            after: Row::default(),
-        };
-        (*ctx).output_plugin_private = PgMemoryContexts::For((*ctx).context).leak_and_drop_on_delete(decoder).cast();
+        let name = (*txn).gid;
+        if name.is_null() { Vec::new() } else { encoding::to_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned() }
     }
 }
 
-/// The options as the reader gave them.
-///
-/// # Safety
-/// `list` is the server's list of `DefElem`.
-unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)> {
-    // SAFETY: the caller's promise; names and values are C strings.
-    unsafe {
-        let length = list.as_ref().map_or(0, |list| list.length);
-        (0..length)
-            .map(|i| {
-                let element: *mut pg_sys::DefElem = pg_sys::list_nth(list, i).cast();
-                let name = CStr::from_ptr((*element).defname).to_string_lossy().into_owned();
-                let value = (!(*element).arg.is_null())
-                    .then(|| CStr::from_ptr(pg_sys::defGetString(element)).to_string_lossy().into_owned());
-                (name, value)
-            })
-            .collect()
-    }
+#[pg_guard]
+unsafe extern "C-unwind" fn on_startup(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    settings: *mut pg_sys::OutputPluginOptions,
+    is_new_slot: bool,
+) {
+    // SAFETY: the server's call.
+    unsafe { startup::run(ctx, settings, is_new_slot) };
+}
+
+/// Only called if a reader wants some origins dropped.
+#[pg_guard]
+unsafe extern "C-unwind" fn filter_by_origin(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    origin: pg_sys::RepOriginId,
+) -> bool {
+    // SAFETY: the server's call.
+    unsafe { decoder(ctx).origins.drops(origin) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
-    // SAFETY: the server's call.
-    let (decoder, xid, commit_position, committed_at) =
-        unsafe { (decoder(ctx), (*txn).xid, (*txn).final_lsn, sys::commit_time(txn)) };
-    let charset = decoder.charset;
-    let database = decoder.database.get_or_insert_with(|| database_name(charset));
-    decoder.txn = Some(Transaction::new(xid.into_inner(), commit_position, committed_at, database, charset));
-    decoder.settings_are_pinned = false;
-    decoder.outbox.clear();
-}
-
-fn database_name(charset: Charset) -> Vec<u8> {
-    // SAFETY: the server decodes in a transaction, in which the catalogs can be read; a name is a C string.
-    let name = unsafe {
-        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-        if name.is_null() { Vec::new() } else { CStr::from_ptr(name).to_bytes().to_vec() }
-    };
-    quoted(&encoding::to_utf8_lossy(&name), charset)
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn commit(
-    ctx: *mut pg_sys::LogicalDecodingContext,
-    _txn: *mut pg_sys::ReorderBufferTXN,
-    _commit_lsn: pg_sys::XLogRecPtr,
-) {
-    // SAFETY: the server's call.
-    unsafe {
-        decoder(ctx).send(ctx);
-        decoder(ctx).txn = None;
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn message(
-    ctx: *mut pg_sys::LogicalDecodingContext,
-    _txn: *mut pg_sys::ReorderBufferTXN,
-    lsn: pg_sys::XLogRecPtr,
-    transactional: bool,
-    prefix: *const c_char,
-    size: pg_sys::Size,
-    content: *const c_char,
-) {
-    // SAFETY: the server's call: the prefix is a C string, the content has `size` bytes.
-    unsafe {
-        // A message outside of transactions belongs to no change.
-        if transactional && CStr::from_ptr(prefix) == wire::PREFIX {
-            let content = core::slice::from_raw_parts(content.cast::<u8>(), size);
-            decoder(ctx).set_context(ctx, lsn, content);
-        }
-    }
+    // SAFETY: the server's call, for a committed transaction.
+    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), Some(moment(txn))) };
 }
 
 #[pg_guard]
@@ -194,14 +112,21 @@ unsafe extern "C-unwind" fn change(
     use pg_sys::ReorderBufferChangeType::*;
     // SAFETY: the server's call, for all of the function.
     unsafe {
-        let (lsn, operation) = match (*change).action {
-            REORDER_BUFFER_CHANGE_INSERT => ((*change).lsn, Operation::Create),
-            REORDER_BUFFER_CHANGE_UPDATE => ((*change).lsn, Operation::Update),
-            REORDER_BUFFER_CHANGE_DELETE => ((*change).lsn, Operation::Delete),
+        let operation = match (*change).action {
+            REORDER_BUFFER_CHANGE_INSERT => Operation::Create,
+            REORDER_BUFFER_CHANGE_UPDATE => Operation::Update,
+            REORDER_BUFFER_CHANGE_DELETE => Operation::Delete,
             _ => return,
         };
-        decoder(ctx).write_document(ctx, relation, lsn, operation, sys::tuples(change));
-        decoder(ctx).send_if_alone(ctx, txn);
+        let change = Change {
+            position: (*change).lsn,
+            operation,
+            rows: sys::tuples(change),
+            xid: (*(*change).txn).xid.into_inner(),
+            origin: (*change).origin_id,
+        };
+        decoder(ctx).write_change(ctx, relation, change);
+        decoder(ctx).settle_if_alone(ctx, txn);
     }
 }
 
@@ -215,127 +140,174 @@ unsafe extern "C-unwind" fn truncate(
 ) {
     // SAFETY: the server's call; the array has `count` members.
     unsafe {
-        let no_rows = (core::ptr::null_mut(), core::ptr::null_mut());
-        for &relation in core::slice::from_raw_parts(relations, count as usize) {
-            decoder(ctx).write_document(ctx, relation, (*change).lsn, Operation::Truncate, no_rows);
+        let change = Change {
+            position: (*change).lsn,
+            operation: Operation::Truncate,
+            rows: (core::ptr::null_mut(), core::ptr::null_mut()),
+            xid: (*(*change).txn).xid.into_inner(),
+            origin: (*change).origin_id,
+        };
+        let opened = core::slice::from_raw_parts(relations, count as usize);
+        for relation in decoder(ctx).shown_of_truncate(opened) {
+            decoder(ctx).write_change(ctx, relation, change);
         }
-        decoder(ctx).send_if_alone(ctx, txn);
+        decoder(ctx).settle_if_alone(ctx, txn);
     }
 }
 
-impl Decoder {
-    /// Takes a message with our prefix, which begins to hold at a position.
-    ///
-    /// # Safety
-    /// All is from the callback that is running.
-    unsafe fn set_context(
-        &mut self,
-        ctx: *mut pg_sys::LogicalDecodingContext,
-        lsn: pg_sys::XLogRecPtr,
-        content: &[u8],
-    ) {
-        // SAFETY: the caller's promise; the memory context is ours and holds what a conversion leaves behind.
-        unsafe {
-            if self.outbox.is_settled_at(lsn) {
-                self.send(ctx);
-            }
-            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
-            if let Some(txn) = &mut self.txn {
-                txn.set_context(&encoding::to_utf8_lossy(content));
-            }
-            pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::MemoryContextReset(self.memory);
+#[pg_guard]
+unsafe extern "C-unwind" fn message(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    lsn: pg_sys::XLogRecPtr,
+    is_transactional: bool,
+    prefix: *const c_char,
+    size: pg_sys::Size,
+    content: *const c_char,
+) {
+    // SAFETY: the server's call: the prefix is a C string, the content has `size` bytes.
+    unsafe {
+        let prefix = CStr::from_ptr(prefix);
+        let content = core::slice::from_raw_parts(content.cast::<u8>(), size);
+        // A message outside of transactions belongs to no change.
+        if is_transactional && prefix == wire::PREFIX {
+            decoder(ctx).set_context(ctx, lsn, content);
+        }
+        decoder(ctx).write_message(ctx, lsn, prefix.to_bytes(), content, is_transactional);
+        if is_transactional {
+            decoder(ctx).settle_if_alone(ctx, txn);
         }
     }
+}
 
-    /// Makes the document of one change.
-    ///
-    /// # Safety
-    /// All is from the callback that is running; the tuples are the row before and after.
-    unsafe fn write_document(
-        &mut self,
-        ctx: *mut pg_sys::LogicalDecodingContext,
-        open: pg_sys::Relation,
-        lsn: pg_sys::XLogRecPtr,
-        operation: Operation,
-        (before, after): (pg_sys::HeapTuple, pg_sys::HeapTuple),
-    ) {
-        if self.outbox.is_settled_at(lsn) {
-            // SAFETY: the caller's promise.
-            unsafe { self.send(ctx) };
-        }
-        // SAFETY: the memory context is ours. An error leaves the switch to the server, which restores its own.
-        let caller = unsafe { pg_sys::MemoryContextSwitchTo(self.memory) };
-        // SAFETY: the caller's promise.
-        let relation = unsafe { self.relations.get(open) };
-        if let (Some(relation), Some(txn)) = (relation, &mut self.txn) {
-            if relation.depends_on_settings && !self.settings_are_pinned {
-                settings::pin();
-                self.settings_are_pinned = true;
-            }
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.before.read(before, open, relation.width);
-                self.after.read(after, open, relation.width);
-            }
-            self.after.complete_from(&self.before, relation);
-            let json = &mut self.outbox.json;
-            let mut document = Document::open(json, txn, lsn, &relation.keys, operation, self.charset);
-            let is_gone = operation == Operation::Delete;
-            let keyed = if is_gone { &self.before } else { &self.after };
-            tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
-            document.json.raw(b",\"before\":");
-            tuple::write_image(&mut document, &self.before, relation, true);
-            document.json.raw(b",\"after\":");
-            tuple::write_image(&mut document, &self.after, relation, false);
-            let document = document.close();
-            self.outbox.push(lsn, document);
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { sys::update_progress(ctx) };
-        }
-        // SAFETY: nothing of the change is needed any more.
-        unsafe {
-            pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::MemoryContextReset(self.memory);
+#[pg_guard]
+unsafe extern "C-unwind" fn commit(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _commit_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call.
+    unsafe {
+        let event = decoder(ctx).tells_commits().then(|| Event::Commit(moment(txn)));
+        let is_sent = decoder(ctx).end(ctx, event);
+        sys::update_progress(ctx, !is_sent);
+    }
+}
+
+/// As with test_decoding, a transaction whose name says so is decoded when it is committed.
+#[pg_guard]
+unsafe extern "C-unwind" fn filter_prepare(
+    _ctx: *mut pg_sys::LogicalDecodingContext,
+    _xid: pg_sys::TransactionId,
+    gid: *const c_char,
+) -> bool {
+    // SAFETY: the server's call; the name is a C string.
+    unsafe { memchr::memmem::find(CStr::from_ptr(gid).to_bytes(), b"_nodecode").is_some() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin_prepare(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+) {
+    // SAFETY: the server's call.
+    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), None) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn prepare(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _prepare_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call, for a prepared transaction.
+    unsafe {
+        decoder(ctx).end(ctx, Some(Event::Prepare(&gid(txn), moment(txn))));
+        sys::update_progress(ctx, false);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn commit_prepared(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _commit_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call, for a prepared transaction that is committed.
+    unsafe {
+        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::CommitPrepared(&gid(txn), moment(txn)));
+        sys::update_progress(ctx, false);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rollback_prepared(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    prepare_end_lsn: pg_sys::XLogRecPtr,
+    prepare_time: pg_sys::TimestampTz,
+) {
+    // SAFETY: the server's call, for a prepared transaction.
+    unsafe {
+        let prepared = Moment { position: prepare_end_lsn, time: prepare_time };
+        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::RollbackPrepared(&gid(txn), prepared));
+        sys::update_progress(ctx, false);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_start(ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
+    // SAFETY: the server's call.
+    unsafe { decoder(ctx).begin_part((*txn).xid.into_inner()) };
+}
+
+/// May run outside of a transaction, after an error has ended that of the decoding.
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_stop(ctx: *mut pg_sys::LogicalDecodingContext, _txn: *mut pg_sys::ReorderBufferTXN) {
+    // SAFETY: the server's call.
+    unsafe { decoder(ctx).end(ctx, None) };
+}
+
+/// PostgreSQL 18 calls it also for savepoints of transactions of which nothing was streamed, and without it raises an
+/// error at that place for ever; the decoder knows what it sent.
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_abort(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _abort_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call; a subtransaction points to its transaction.
+    unsafe {
+        let xid = (*txn).xid.into_inner();
+        match (*txn).toptxn.as_ref() {
+            None => decoder(ctx).end_stream(ctx, xid, Event::StreamAbort(None)),
+            Some(top) => decoder(ctx).roll_back(ctx, top.xid.into_inner(), xid),
         }
     }
+}
 
-    /// Sends what was written, if no message can follow that counts for it: none of a transaction without savepoints
-    /// can.
-    ///
-    /// # Safety
-    /// All is from the callback that is running.
-    unsafe fn send_if_alone(&mut self, ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if (*txn).nsubtxns == 0 {
-                self.send(ctx);
-            }
-        }
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_prepare(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _prepare_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call, for a prepared transaction.
+    unsafe {
+        decoder(ctx).prepare_stream(ctx, (*txn).xid.into_inner(), Event::StreamPrepare(&gid(txn), moment(txn)));
+        sys::update_progress(ctx, false);
     }
+}
 
-    /// Sends the documents that wait, with the context in force.
-    ///
-    /// # Safety
-    /// The context is that of the callback that is running.
-    unsafe fn send(&mut self, ctx: *mut pg_sys::LogicalDecodingContext) {
-        let (Some(txn), false) = (&self.txn, self.outbox.is_empty()) else { return };
-        // A client may confirm what it was sent up to there. The running callback is further on, at the end of the
-        // transaction perhaps, of which documents are still to come.
-        // SAFETY: the caller's promise.
-        let reached = unsafe { core::mem::replace(&mut (*ctx).write_location, self.outbox.position()) };
-        self.outbox.send(txn.context(), |pieces| {
-            // SAFETY: the caller's promise; the text is copied, and a document is shorter than an int can count.
-            unsafe {
-                pg_sys::OutputPluginPrepareWrite(ctx, true);
-                for piece in pieces {
-                    pg_sys::appendBinaryStringInfo((*ctx).out, piece.as_ptr().cast(), piece.len() as c_int);
-                }
-                pg_sys::OutputPluginWrite(ctx, true);
-            }
-        });
-        // SAFETY: the caller's promise.
-        unsafe { (*ctx).write_location = reached };
+#[pg_guard]
+unsafe extern "C-unwind" fn stream_commit(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+    _commit_lsn: pg_sys::XLogRecPtr,
+) {
+    // SAFETY: the server's call, for a committed transaction.
+    unsafe {
+        decoder(ctx).end_stream(ctx, (*txn).xid.into_inner(), Event::StreamCommit(moment(txn)));
+        sys::update_progress(ctx, false);
     }
 }

@@ -2,21 +2,28 @@
 use core::ffi::{CStr, c_int};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::{PgTupleDesc, pg_sys};
 
 use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
+use crate::decoder::options::Options;
 use crate::json::Charset;
-use crate::sys::encoding;
+use crate::sys::{self, encoding};
 
 /// A relation as its documents need it.
 #[derive(Debug)]
 pub struct Relation {
+    /// Its own, with its schema.
+    pub name: String,
     /// The fixed part of its documents.
     pub keys: Vec<u8>,
-    /// In the order of the table; without dropped columns, and without virtual ones, which the log has not.
+    /// The table under whose name its changes are shown, if it is another one.
+    pub root: Option<Root>,
+    /// In the order of the table, or of its root; without dropped columns, and without virtual ones, which the log
+    /// has not.
     pub columns: Vec<Column>,
     /// The columns of `primary_key`, in the order of their index, as indexes into `columns`.
     pub key: Vec<usize>,
@@ -28,6 +35,14 @@ pub struct Relation {
     pub width: usize,
     /// Holds what the readers need.
     memory: pg_sys::MemoryContext,
+}
+
+/// The root of a partition.
+#[derive(Debug)]
+pub struct Root {
+    pub oid: pg_sys::Oid,
+    /// The fixed part of documents under the partition's own name.
+    pub keys_of_partition: Vec<u8>,
 }
 
 /// One column.
@@ -71,31 +86,35 @@ impl Identity {
 pub struct Relations {
     known: HashMap<u32, Option<Box<Relation>>>,
     composites: Composites,
+    /// Tables above partitions that were looked at.
+    ancestors: HashSet<pg_sys::Oid>,
     memory: pg_sys::MemoryContext,
     charset: Charset,
+    options: Rc<Options>,
 }
 
 impl Relations {
     /// An empty cache, whose memory contexts are children of `memory`.
-    pub fn new(memory: pg_sys::MemoryContext, charset: Charset) -> Self {
+    pub fn new(memory: pg_sys::MemoryContext, charset: Charset, options: Rc<Options>) -> Self {
         watch_catalogs();
-        Self { known: HashMap::new(), composites: Composites::new(memory), memory, charset }
+        let composites = Composites::new(memory);
+        Self { known: HashMap::new(), composites, ancestors: HashSet::new(), memory, charset, options }
     }
 
-    /// The relation as it is at the change that is being decoded. None for what is no table.
+    /// The relation as it is at the change that is being decoded. None for one whose changes are not shown.
     ///
     /// # Safety
     /// The server passed `relation` to the running callback.
     pub unsafe fn get(&mut self, relation: pg_sys::Relation) -> Option<&mut Relation> {
         self.forget_changed();
         // SAFETY: the caller's promise.
-        let oid = unsafe { (*relation).rd_id };
-        let (memory, charset, composites) = (self.memory, self.charset, &mut self.composites);
-        self.known
-            .entry(oid.to_u32())
+        let oid = unsafe { (*relation).rd_id }.to_u32();
+        if !self.known.contains_key(&oid) {
             // SAFETY: the caller's promise.
-            .or_insert_with(|| unsafe { Relation::read(relation, memory, charset, composites) }.map(Box::new))
-            .as_deref_mut()
+            let found = unsafe { self.read(relation) };
+            self.known.insert(oid, found.map(Box::new));
+        }
+        self.known.get_mut(&oid)?.as_deref_mut()
     }
 
     fn forget_changed(&mut self) {
@@ -103,7 +122,9 @@ impl Relations {
             changed.as_mut().filter(|changed| changed.everything || !changed.relations.is_empty()).map(std::mem::take)
         });
         let Some(changed) = changed else { return };
-        if changed.everything || changed.relations.iter().any(|oid| self.composites.rely_on(*oid)) {
+        let is_shared = |oid: &pg_sys::Oid| self.composites.rely_on(*oid) || self.ancestors.contains(oid);
+        if changed.everything || changed.relations.iter().any(is_shared) {
+            self.ancestors.clear();
             for relation in self.known.drain().filter_map(|(_, relation)| relation) {
                 relation.free();
             }
@@ -116,35 +137,167 @@ impl Relations {
     }
 }
 
-impl Relation {
+impl Relations {
     /// # Safety
     /// The relation is open.
-    unsafe fn read(
-        relation: pg_sys::Relation,
-        parent: pg_sys::MemoryContext,
-        charset: Charset,
-        composites: &mut Composites,
-    ) -> Option<Self> {
-        // SAFETY: the relation is open, and so its form, descriptor and index list can be read; a new memory context
-        // belongs to us.
-        let (form, descriptor, schema, memory) = unsafe {
-            let form = &*(*relation).rd_rel;
-            if !matches!(form.relkind as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
+    unsafe fn read(&mut self, relation: pg_sys::Relation) -> Option<Relation> {
+        // SAFETY: the relation is open, and so its form can be read.
+        let (form, oid) = unsafe { (&*(*relation).rd_rel, (*relation).rd_id) };
+        if !matches!(form.relkind as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
+            return None;
+        }
+        let asks_ancestors = self.options.via_partition_root || self.options.tracked_only;
+        let ancestors = if form.relispartition && asks_ancestors { sys::partition_ancestors(oid) } else { Vec::new() };
+        self.ancestors.extend(&ancestors);
+        if self.options.tracked_only {
+            // SAFETY: the relation is open.
+            let is_tracked = unsafe { carries_the_trigger(relation) };
+            // The statement may have named a table above the partition.
+            if !is_tracked && !ancestors.iter().any(|oid| Opened::new(*oid).is_some_and(|opened| opened.is_tracked())) {
                 return None;
             }
-            let schema = pg_sys::get_namespace_name(form.relnamespace);
-            let schema = if schema.is_null() { Vec::new() } else { CStr::from_ptr(schema).to_bytes().to_vec() };
-            let memory = pg_sys::AllocSetContextCreateInternal(
-                parent,
+        }
+        let root = ancestors.last().filter(|_| self.options.via_partition_root).and_then(|oid| Opened::new(*oid));
+        // SAFETY: both are open.
+        let own_name = unsafe { name(relation) };
+        let shown_name = root.as_ref().map(|root| root.name());
+        let (schema, table) = shown_name.as_ref().unwrap_or(&own_name);
+        if !self.options.shows_table(schema, table) {
+            return None;
+        }
+        let keys = change::relation_keys(schema, table, self.charset);
+        let root = root.map(|opened| {
+            let keys_of_partition = change::relation_keys(&own_name.0, &own_name.1, self.charset);
+            (Root { oid: opened.oid(), keys_of_partition }, opened.column_names())
+        });
+        // SAFETY: the relation is open; a new memory context belongs to us.
+        unsafe {
+            let memory = Unfinished(pg_sys::AllocSetContextCreateInternal(
+                self.memory,
                 c"bemi relation".as_ptr(),
                 pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
-            );
-            (form, PgTupleDesc::from_pg_copy((*relation).rd_att), schema, memory)
-        };
-        // SAFETY: the relation is open; a name is a C string in an array.
-        let (indexes, table) = unsafe { (Indexes::read(relation), CStr::from_ptr(form.relname.data.as_ptr())) };
+            ));
+            let builder = Builder {
+                charset: self.charset,
+                memory: memory.0,
+                composites: &mut self.composites,
+                numbers_as_strings: self.options.numbers_as_strings,
+            };
+            let name = [&own_name.0[..], b".", &own_name.1].concat();
+            let name = String::from_utf8_lossy(&name).into_owned();
+            let found = Relation::read(relation, name, keys, root, builder);
+            core::mem::forget(memory);
+            Some(found)
+        }
+    }
+}
+
+/// A memory context that goes if an error ends what it was made for.
+struct Unfinished(pg_sys::MemoryContext);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // SAFETY: nothing refers to it yet.
+        unsafe { pg_sys::MemoryContextDelete(self.0) };
+    }
+}
+
+/// The schema and name of a relation, in UTF-8.
+///
+/// # Safety
+/// The relation is open.
+unsafe fn name(relation: pg_sys::Relation) -> (Vec<u8>, Vec<u8>) {
+    // SAFETY: the caller's promise; a name is a C string in an array.
+    unsafe {
+        let form = &*(*relation).rd_rel;
+        let schema = pg_sys::get_namespace_name(form.relnamespace);
+        let schema = if schema.is_null() { &[][..] } else { CStr::from_ptr(schema).to_bytes() };
+        let table = CStr::from_ptr(form.relname.data.as_ptr()).to_bytes();
+        (encoding::to_utf8_lossy(schema).into_owned(), encoding::to_utf8_lossy(table).into_owned())
+    }
+}
+
+/// Whether a table has a trigger, disabled or not, that calls `bemi.emit_context()`.
+///
+/// # Safety
+/// The relation is open.
+unsafe fn carries_the_trigger(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise; the description has as many triggers as it says.
+    unsafe {
+        let Some(description) = (*relation).trigdesc.as_ref() else { return false };
+        let triggers = core::slice::from_raw_parts(description.triggers, description.numtriggers as usize);
+        triggers.iter().any(|trigger| {
+            let function = pg_sys::get_func_name(trigger.tgfoid);
+            if function.is_null() || CStr::from_ptr(function) != c"emit_context" {
+                return false;
+            }
+            let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(trigger.tgfoid));
+            !schema.is_null() && CStr::from_ptr(schema) == c"bemi"
+        })
+    }
+}
+
+/// A relation that is open as long as this lives. After an error the server closes it.
+struct Opened(pg_sys::Relation);
+
+impl Opened {
+    /// None if there is no such relation.
+    fn new(oid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: takes any number; null if there is none.
+        let relation = unsafe { pg_sys::RelationIdGetRelation(oid) };
+        (!relation.is_null()).then_some(Self(relation))
+    }
+
+    fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_id }
+    }
+
+    fn is_tracked(&self) -> bool {
+        // SAFETY: the relation is open.
+        unsafe { carries_the_trigger(self.0) }
+    }
+
+    fn name(&self) -> (Vec<u8>, Vec<u8>) {
+        // SAFETY: the relation is open.
+        unsafe { name(self.0) }
+    }
+
+    /// Without those that were dropped.
+    fn column_names(&self) -> Vec<Vec<u8>> {
+        // SAFETY: the relation is open, and its descriptor is copied.
+        let descriptor = unsafe { PgTupleDesc::from_pg_copy((*self.0).rd_att) };
+        descriptor.iter().filter(|column| !column.attisdropped).map(column_name).collect()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the relation is open.
+            unsafe { pg_sys::RelationClose(self.0) };
+        }
+    }
+}
+
+impl Relation {
+    /// A table whose changes are shown with these keys, and in the order of the columns of its root.
+    ///
+    /// # Safety
+    /// The relation is open.
+    unsafe fn read(
+        relation: pg_sys::Relation,
+        name: String,
+        keys: Vec<u8>,
+        root: Option<(Root, Vec<Vec<u8>>)>,
+        mut builder: Builder,
+    ) -> Self {
+        let charset = builder.charset;
+        // SAFETY: the relation is open, and so its form, descriptor and index list can be read.
+        let (form, descriptor, indexes) =
+            unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_copy((*relation).rd_att), Indexes::read(relation)) };
         let identity = match form.relreplident as u8 {
             pg_sys::REPLICA_IDENTITY_FULL => Identity::Full,
             pg_sys::REPLICA_IDENTITY_DEFAULT | pg_sys::REPLICA_IDENTITY_INDEX if indexes.identity.is_some() => {
@@ -152,8 +305,7 @@ impl Relation {
             }
             _ => Identity::Nothing,
         };
-        let mut builder = Builder { charset, memory, composites };
-        let columns: Vec<Column> = descriptor
+        let mut columns: Vec<Column> = descriptor
             .iter()
             .enumerate()
             .filter(|(_, column)| !column.attisdropped && column.attgenerated as u8 != b'v')
@@ -169,21 +321,22 @@ impl Relation {
                 }
             })
             .collect();
+        if let Some((_, order)) = &root {
+            columns.sort_by_key(|column| order.iter().position(|name| *name == column.name));
+        }
         let key_numbers = indexes.primary.or(indexes.identity).unwrap_or_default();
         let position = |number: &i16| columns.iter().position(|column| column.index + 1 == *number as usize);
-        Some(Self {
-            keys: change::relation_keys(
-                &encoding::to_utf8_lossy(&schema),
-                &encoding::to_utf8_lossy(table.to_bytes()),
-                charset,
-            ),
+        Self {
+            name,
+            keys,
+            root: root.map(|(root, _)| root),
             key: key_numbers.iter().filter_map(position).collect(),
             identity,
             depends_on_settings: columns.iter().any(|column| column.reader.depends_on_settings()),
             columns,
             width: descriptor.len(),
-            memory,
-        })
+            memory: builder.memory,
+        }
     }
 
     fn free(self: Box<Self>) {

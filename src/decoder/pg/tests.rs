@@ -25,8 +25,9 @@ mod tests {
             unsafe {
                 let memory = pg_sys::CurrentMemoryContext;
                 let mut composites = Composites::new(memory);
-                let mut reader =
-                    Builder { charset: Charset::Utf8, memory, composites: &mut composites }.reader(type_oid);
+                let composites = &mut composites;
+                let charset = Charset::Utf8;
+                let mut reader = Builder { charset, memory, composites, numbers_as_strings: false }.reader(type_oid);
                 let rows = pg_sys::SPI_tuptable;
                 let mut is_null = false;
                 let value = pg_sys::SPI_getbinval(*(*rows).vals, (*rows).tupdesc, 1, &mut is_null);

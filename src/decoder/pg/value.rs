@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use pgrx::pg_catalog::pg_proc::PgProc;
 use pgrx::{PgTupleDesc, pg_sys, varlena};
 
 use super::catch;
@@ -34,13 +35,17 @@ pub enum Reader {
     Array(Box<ArrayReader>),
     /// Shared by all that use the type, since types may use one another many times over.
     Composite(Rc<RefCell<CompositeReader>>),
+    /// A number that the reader wants as a string.
+    Quoted(Box<Reader>),
+    /// A type whose cast to `json` is used.
+    JsonCast(OutputFunction),
     /// Everything else is shown as its text form.
     Output(OutputFunction),
     /// A type that cannot be read, and why.
     Unreadable(String),
 }
 
-/// A type's output function, looked up.
+/// A function of one argument, looked up: a type's output function, or its cast to `json`.
 #[derive(Debug)]
 pub struct OutputFunction(Box<pg_sys::FmgrInfo>);
 
@@ -110,6 +115,8 @@ pub struct Builder<'a> {
     /// Lives as long as the reader.
     pub memory: pg_sys::MemoryContext,
     pub composites: &'a mut Composites,
+    /// Whether numbers are shown as strings.
+    pub numbers_as_strings: bool,
 }
 
 impl Builder<'_> {
@@ -125,14 +132,20 @@ impl Builder<'_> {
             pg_sys::check_stack_depth();
             pg_sys::getBaseType(type_oid)
         };
+        let number = match base {
+            pg_sys::INT2OID => Some(Reader::Int2),
+            pg_sys::INT4OID => Some(Reader::Int4),
+            pg_sys::INT8OID => Some(Reader::Int8),
+            pg_sys::FLOAT4OID => Some(Reader::Float4),
+            pg_sys::FLOAT8OID => Some(Reader::Float8),
+            pg_sys::NUMERICOID => Some(Reader::Numeric(self.output_function(base))),
+            _ => None,
+        };
+        if let Some(number) = number {
+            return if self.numbers_as_strings { Reader::Quoted(Box::new(number)) } else { number };
+        }
         match base {
             pg_sys::BOOLOID => return Reader::Bool,
-            pg_sys::INT2OID => return Reader::Int2,
-            pg_sys::INT4OID => return Reader::Int4,
-            pg_sys::INT8OID => return Reader::Int8,
-            pg_sys::FLOAT4OID => return Reader::Float4,
-            pg_sys::FLOAT8OID => return Reader::Float8,
-            pg_sys::NUMERICOID => return Reader::Numeric(self.output_function(base)),
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => return Reader::Text,
             pg_sys::DATEOID => return Reader::Date,
             pg_sys::TIMESTAMPOID => return Reader::Timestamp,
@@ -149,6 +162,8 @@ impl Builder<'_> {
             Reader::Array(Box::new(self.array_reader(element_type)))
         } else if is_composite {
             Reader::Composite(self.composite_reader(base))
+        } else if let Some(cast) = json_cast(base) {
+            Reader::JsonCast(self.function(cast))
         } else {
             Reader::Output(self.output_function(base))
         }
@@ -156,12 +171,15 @@ impl Builder<'_> {
 
     fn output_function(&self, type_oid: pg_sys::Oid) -> OutputFunction {
         let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: the pointers are to locals.
+        unsafe { pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena) };
+        self.function(function)
+    }
+
+    fn function(&self, function: pg_sys::Oid) -> OutputFunction {
         let mut info = Box::new(pg_sys::FmgrInfo::default());
-        // SAFETY: the pointers are to locals; the memory context lives as long as the reader.
-        unsafe {
-            pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
-            pg_sys::fmgr_info_cxt(function, &mut *info, self.memory);
-        }
+        // SAFETY: the pointer is to memory of ours; the memory context lives as long as the reader.
+        unsafe { pg_sys::fmgr_info_cxt(function, &mut *info, self.memory) };
         OutputFunction(info)
     }
 
@@ -186,7 +204,8 @@ impl Builder<'_> {
             pg_sys::MemoryContextSwitchTo(caller);
             (descriptor, PgTupleDesc::from_pg_copy(descriptor))
         };
-        let mut builder = Builder { charset: self.charset, memory, composites: self.composites };
+        let (charset, numbers_as_strings) = (self.charset, self.numbers_as_strings);
+        let mut builder = Builder { charset, memory, composites: self.composites, numbers_as_strings };
         let mut fields = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             if !column.attisdropped {
@@ -204,6 +223,31 @@ impl Builder<'_> {
         self.composites.readers.insert(type_oid.to_u32(), reader.clone());
         reader
     }
+}
+
+/// The language of functions in shared libraries, which only superusers can make (pg_language.dat).
+const LANGUAGE_C: u32 = 13;
+
+/// The function that casts a type to `json`, where it can be called while decoding. Most cannot: they may be anyone's
+/// code, which would run with the rights of whoever reads the log, and may read tables, which cannot be read as of the
+/// change. So the ones that are known to look at nothing but their argument are named here: that of hstore.
+fn json_cast(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    if type_oid.to_u32() < pg_sys::FirstNormalObjectId {
+        return None;
+    }
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: looks a cast up in the catalogs; the pointer is to a local.
+    let path = unsafe {
+        let explicit = pg_sys::CoercionContext::COERCION_EXPLICIT;
+        pg_sys::find_coercion_pathway(pg_sys::JSONOID, type_oid, explicit, &mut function)
+    };
+    if path != pg_sys::CoercionPathType::COERCION_PATH_FUNC || function == pg_sys::InvalidOid {
+        return None;
+    }
+    let found = PgProc::new(function)?;
+    let is_in_c = found.prolang().to_u32() == LANGUAGE_C;
+    let is_of_hstore = found.prosrc() == "hstore_to_json" && found.probin().as_deref() == Some("$libdir/hstore");
+    (is_in_c && is_of_hstore).then_some(function)
 }
 
 /// The name of a column, in UTF-8.
@@ -269,6 +313,15 @@ impl Reader {
                     // A type cannot be a part of itself.
                     let mut composite = composite.try_borrow_mut().map_err(|e| Omission::Output(e.to_string()))?;
                     return composite.write(value, json);
+                }
+                Self::Quoted(number) => {
+                    let start = json.len();
+                    number.write(value, json)?;
+                    json.quote_from(start);
+                }
+                Self::JsonCast(cast) => {
+                    let document = pg_sys::FunctionCall1Coll(&mut *cast.0, pg_sys::InvalidOid, value);
+                    return json.compact(&encoding::to_utf8(varlena_bytes(document)));
                 }
                 Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
                 Self::Unreadable(reason) => return Err(Omission::Output(reason.clone())),

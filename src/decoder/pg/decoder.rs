@@ -1,0 +1,458 @@
+//! The decoder of one reader: what it keeps from one callback to the next, and how it makes documents of changes.
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use super::relation::{Relation, Relations};
+use super::sink::Sink;
+use super::startup::shown;
+use super::tuple::{self, Row};
+use super::{origin, settings};
+use crate::decoder::change::{Document, Operation};
+use crate::decoder::json::Json;
+use crate::decoder::marker::{self, Event};
+use crate::decoder::message::{self, Content, Message};
+use crate::decoder::options::Options;
+use crate::decoder::outbox::Outbox;
+use crate::decoder::txn::{Moment, Transaction};
+use crate::json::Charset;
+use crate::sys::{self, encoding};
+
+type Context = *mut pg_sys::LogicalDecodingContext;
+
+/// The server hears of progress each time that so many changes and messages were not shown.
+const SILENCE: u32 = 100;
+
+/// What the decoder keeps from one callback to the next.
+pub struct Decoder {
+    options: Rc<Options>,
+    pub origins: origin::Filter,
+    origin_names: origin::Names,
+    charset: Charset,
+    /// A JSON string.
+    database: Vec<u8>,
+    relations: Relations,
+    /// The transaction that is being decoded.
+    txn: Option<Transaction>,
+    /// Whether it is in progress.
+    is_streaming: bool,
+    /// Transactions in progress of which a part was decoded.
+    streams: HashMap<u32, Transaction>,
+    settings_are_pinned: bool,
+    /// Reset after each change.
+    memory: pg_sys::MemoryContext,
+    outbox: Outbox,
+    sink: Sink,
+    key: Json,
+    before: Row,
+    after: Row,
+    /// Changes and messages that were not shown since the server last heard of progress.
+    silent: u32,
+    /// Relations of which an omitted value was logged.
+    warned: HashSet<pg_sys::Oid>,
+    has_warned_of_context: bool,
+}
+
+/// A change as the server passes it.
+#[derive(Clone, Copy)]
+pub struct Change {
+    pub position: u64,
+    pub operation: Operation,
+    /// The row before and after it; null where the log has none.
+    pub rows: (pg_sys::HeapTuple, pg_sys::HeapTuple),
+    /// The (sub)transaction that made it.
+    pub xid: u32,
+    pub origin: u16,
+}
+
+impl Decoder {
+    /// One whose memory contexts are children of `parent`. The database's name is a JSON string.
+    pub fn new(
+        parent: pg_sys::MemoryContext,
+        charset: Charset,
+        options: Options,
+        database: Vec<u8>,
+        origins: origin::Filter,
+    ) -> Self {
+        let options = Rc::new(options);
+        // SAFETY: a new memory context belongs to us, as long as its parent lives.
+        let memory = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                parent,
+                c"bemi change".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        };
+        Self {
+            origins,
+            origin_names: origin::Names::new(charset),
+            charset,
+            database,
+            relations: Relations::new(parent, charset, options.clone()),
+            txn: None,
+            is_streaming: false,
+            streams: HashMap::new(),
+            settings_are_pinned: false,
+            memory,
+            outbox: Outbox::new(charset),
+            sink: Sink::new(options.batch_bytes, options.pretty_print),
+            key: Json::new(Charset::Utf8),
+            before: Row::default(),
+            after: Row::default(),
+            silent: 0,
+            warned: HashSet::new(),
+            has_warned_of_context: false,
+            options,
+        }
+    }
+
+    /// Begins a transaction that is decoded as a whole.
+    pub fn begin(&mut self, xid: u32, commit: Option<Moment>) {
+        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset));
+        self.start(false);
+    }
+
+    /// Begins a part of a transaction in progress.
+    pub fn begin_part(&mut self, xid: u32) {
+        let known = self.streams.remove(&xid);
+        self.txn = Some(known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset)));
+        self.start(true);
+    }
+
+    fn start(&mut self, is_streaming: bool) {
+        self.is_streaming = is_streaming;
+        self.settings_are_pinned = false;
+        self.outbox.clear();
+        self.sink.clear();
+        self.origin_names.clear();
+    }
+
+    /// Ends a transaction that was decoded as a whole, or a part of one in progress; `event` is what became of it.
+    /// Tells whether a document of it was sent.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn end(&mut self, ctx: Context, event: Option<Event>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.settle(ctx);
+            let Some(txn) = self.txn.take() else { return false };
+            if let Some(event) = event {
+                self.write_marker(ctx, txn.xid, event);
+            }
+            self.sink.flush(ctx);
+            let is_sent = txn.is_sent;
+            if self.is_streaming {
+                self.streams.insert(txn.xid, txn);
+            }
+            is_sent
+        }
+    }
+
+    /// Whether a transaction has to be told to be committed, as a part of what it does.
+    pub fn tells_commits(&self) -> bool {
+        self.options.include_transaction && self.txn.as_ref().is_some_and(|txn| txn.is_sent || !self.outbox.is_empty())
+    }
+
+    /// Ends a transaction in progress of which a part was decoded.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn end_stream(&mut self, ctx: Context, xid: u32, event: Event) {
+        let Some(txn) = self.streams.remove(&xid) else { return };
+        if txn.is_sent {
+            // SAFETY: the caller's promise.
+            unsafe { self.tell(ctx, xid, event) };
+        }
+    }
+
+    /// Ends a transaction in progress of which a part was decoded, and which is prepared now.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn prepare_stream(&mut self, ctx: Context, xid: u32, event: Event) {
+        self.streams.remove(&xid);
+        // SAFETY: the caller's promise.
+        unsafe { self.tell(ctx, xid, event) };
+    }
+
+    /// Takes back a subtransaction of a transaction in progress.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn roll_back(&mut self, ctx: Context, xid: u32, subtransaction: u32) {
+        let Some(txn) = self.streams.get_mut(&xid) else { return };
+        if txn.roll_back(subtransaction) {
+            // SAFETY: the caller's promise.
+            unsafe { self.tell(ctx, xid, Event::StreamAbort(Some(subtransaction))) };
+        }
+    }
+
+    /// Sends what becomes of a transaction, outside of its decoding.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn tell(&mut self, ctx: Context, xid: u32, event: Event) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.write_marker(ctx, xid, event);
+            self.sink.flush(ctx);
+        }
+    }
+
+    /// # Safety
+    /// The context is that of the callback that is running.
+    unsafe fn write_marker(&mut self, ctx: Context, xid: u32, event: Event) {
+        let document = marker::document(event, xid, &self.database, self.charset);
+        // SAFETY: the caller's promise.
+        unsafe { self.sink.write(ctx, (*ctx).write_location, &[&document]) };
+    }
+
+    /// Takes a message with our prefix, which begins to hold at a position.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn set_context(&mut self, ctx: Context, position: u64, content: &[u8]) {
+        // SAFETY: the caller's promise; the memory context is ours and holds what a conversion leaves behind.
+        unsafe {
+            self.settle_before(ctx, position);
+            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            if let Some(txn) = &mut self.txn {
+                let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+                let is_valid = txn.set_context(&encoding::to_utf8_lossy(content), subtransaction);
+                if !is_valid && !self.has_warned_of_context {
+                    self.has_warned_of_context = true;
+                    warn_of_context(txn.xid, position);
+                }
+            }
+            pg_sys::MemoryContextSwitchTo(caller);
+            pg_sys::MemoryContextReset(self.memory);
+        }
+    }
+
+    /// Makes the document of a message that the reader asked for.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn write_message(
+        &mut self,
+        ctx: Context,
+        position: u64,
+        prefix: &[u8],
+        content: &[u8],
+        is_transactional: bool,
+    ) {
+        // SAFETY: the caller's promise; the memory context is ours and holds what a conversion leaves behind.
+        unsafe {
+            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            let prefix = encoding::to_utf8_lossy(prefix);
+            let is_context = prefix == crate::wire::PREFIX.to_bytes();
+            if self.options.shows_message(&prefix, is_context) {
+                let text = encoding::to_utf8_if_text(content);
+                let content = Content::new(content, text.as_deref());
+                let message = Message { prefix: &prefix, content, is_transactional };
+                if is_transactional {
+                    self.settle_before(ctx, position);
+                    if let Some(txn) = &mut self.txn {
+                        let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+                        let json = &mut self.outbox.json;
+                        let written = message::write(json, txn, position, subtransaction, message, self.charset);
+                        self.outbox.push(position, written);
+                    }
+                } else {
+                    // It may come in the middle of no transaction or between the parts of one, so nothing waits.
+                    let mut json = Json::new(self.charset);
+                    let mut txn = Transaction::none(&self.database, self.charset);
+                    let at = message::write(&mut json, &mut txn, position, None, message, self.charset);
+                    let (head, tail) = json.as_bytes().split_at(at.context_at);
+                    self.sink.write(ctx, position, &[head, txn.context(), tail]);
+                    self.sink.flush(ctx);
+                }
+            } else {
+                self.skip(ctx);
+            }
+            pg_sys::MemoryContextSwitchTo(caller);
+            pg_sys::MemoryContextReset(self.memory);
+        }
+    }
+
+    /// Makes the document of one change.
+    ///
+    /// # Safety
+    /// All is from the callback that is running.
+    pub unsafe fn write_change(&mut self, ctx: Context, open: pg_sys::Relation, change: Change) {
+        if !self.options.actions.contain(change.operation) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.skip(ctx) };
+        }
+        // SAFETY: the caller's promise; the memory context is ours. An error leaves the switch to the server, which
+        // restores its own.
+        unsafe {
+            self.settle_before(ctx, change.position);
+            let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+            if !self.write_document(open, change) {
+                self.skip(ctx);
+            }
+            pg_sys::MemoryContextSwitchTo(caller);
+            pg_sys::MemoryContextReset(self.memory);
+        }
+    }
+
+    /// False if the relation is not shown.
+    ///
+    /// # Safety
+    /// All is from the callback that is running.
+    unsafe fn write_document(&mut self, open: pg_sys::Relation, change: Change) -> bool {
+        // SAFETY: the caller's promise.
+        let relation = unsafe { self.relations.get(open) };
+        let (Some(relation), Some(txn)) = (relation, &mut self.txn) else { return false };
+        let operation = change.operation;
+        if relation.depends_on_settings && !self.settings_are_pinned {
+            settings::pin();
+            self.settings_are_pinned = true;
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.before.read(change.rows.0, open, relation.width);
+            self.after.read(change.rows.1, open, relation.width);
+        }
+        self.after.complete_from(&self.before, relation);
+        let json = &mut self.outbox.json;
+        let subtransaction = subtransaction(self.is_streaming, txn, Some(change.xid));
+        let keys = keys_of(relation, operation);
+        let mut document = Document::open(json, txn, change.position, subtransaction, keys, operation, self.charset);
+        let is_gone = operation == Operation::Delete;
+        let keyed = if is_gone { &self.before } else { &self.after };
+        tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
+        document.json.raw(b",\"before\":");
+        tuple::write_image(&mut document, &self.before, relation, true);
+        document.json.raw(b",\"after\":");
+        tuple::write_image(&mut document, &self.after, relation, false);
+        document.context();
+        if self.options.include_origin {
+            document.json.raw(b",\"origin\":");
+            document.json.raw(self.origin_names.get(change.origin));
+        }
+        // SAFETY: the relation is open.
+        let oid = unsafe { (*open).rd_id };
+        if !document.omissions().is_empty() && self.warned.insert(oid) {
+            warn_of_omissions(relation, document.omissions());
+        }
+        let document = document.close();
+        self.outbox.push(change.position, document);
+        true
+    }
+
+    /// The tables of a TRUNCATE that are shown, as indexes: under the name of the root, its partitions are not, for they
+    /// are emptied with it.
+    ///
+    /// # Safety
+    /// The relations are those of the callback that is running.
+    pub unsafe fn shown_of_truncate(&mut self, opened: &[pg_sys::Relation]) -> Vec<pg_sys::Relation> {
+        let mut shown = opened.to_vec();
+        if self.options.via_partition_root {
+            shown.retain(|relation| {
+                // SAFETY: the caller's promise.
+                let root = unsafe { self.relations.get(*relation) }.and_then(|r| r.root.as_ref()).map(|root| root.oid);
+                // SAFETY: the caller's promise.
+                !root.is_some_and(|root| opened.iter().any(|other| unsafe { (**other).rd_id } == root))
+            });
+        }
+        shown
+    }
+
+    /// Counts what is not shown, and tells the server now and then.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    pub unsafe fn skip(&mut self, ctx: Context) {
+        self.silent += 1;
+        if self.silent >= SILENCE {
+            self.silent = 0;
+            // SAFETY: the caller's promise.
+            unsafe { sys::update_progress(ctx, false) };
+        }
+    }
+
+    /// Sends the documents that wait if nothing can follow any more that counts for them, now that a position is
+    /// reached.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    unsafe fn settle_before(&mut self, ctx: Context, position: u64) {
+        if self.outbox.is_settled_at(position) {
+            // SAFETY: the caller's promise.
+            unsafe { self.settle(ctx) };
+        }
+    }
+
+    /// Sends what was written, if no message can follow that counts for it: none of a transaction without savepoints
+    /// can.
+    ///
+    /// # Safety
+    /// All is from the callback that is running.
+    pub unsafe fn settle_if_alone(&mut self, ctx: Context, txn: *mut pg_sys::ReorderBufferTXN) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*txn).nsubtxns == 0 {
+                self.settle(ctx);
+            }
+        }
+    }
+
+    /// Sends the documents that wait, with the context in force.
+    ///
+    /// # Safety
+    /// The context is that of the callback that is running.
+    unsafe fn settle(&mut self, ctx: Context) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let Some(txn) = &mut self.txn else { return };
+        let position = self.outbox.position();
+        if !std::mem::replace(&mut txn.is_sent, true) && self.options.include_transaction {
+            let begin = marker::document(Event::Begin(txn.commit), txn.xid, &self.database, self.charset);
+            // SAFETY: the caller's promise.
+            unsafe { self.sink.write(ctx, position, &[&begin]) };
+        }
+        let sink = &mut self.sink;
+        // SAFETY: the caller's promise.
+        self.outbox.send(txn.context(), |pieces| unsafe { sink.write(ctx, position, &pieces) });
+    }
+}
+
+/// The subtransaction to which something belongs: none if it belongs to the transaction itself, or if that is decoded
+/// as a whole, when what was rolled back is gone already.
+fn subtransaction(is_streaming: bool, txn: &Transaction, xid: Option<u32>) -> Option<u32> {
+    xid.filter(|xid| is_streaming && *xid != txn.xid)
+}
+
+/// A TRUNCATE of a partition says nothing of its root, so it is shown under the partition's own name.
+fn keys_of(relation: &Relation, operation: Operation) -> &[u8] {
+    match &relation.root {
+        Some(root) if operation == Operation::Truncate => &root.keys_of_partition,
+        _ => &relation.keys,
+    }
+}
+
+fn warn_of_omissions(relation: &Relation, omissions: &[u8]) {
+    let message = format!("bemi_decoder cannot show some values of {}", relation.name);
+    let detail = format!("{{{}}}", String::from_utf8_lossy(omissions));
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, shown(&message), "write_document")
+        .set_detail(shown(&detail))
+        .set_hint("They are null in the document, which names them under \"omitted\". Of this table no more is logged.")
+        .report(PgLogLevel::WARNING);
+}
+
+fn warn_of_context(xid: u32, position: u64) {
+    let position = crate::decoder::encode::lsn(position);
+    let message = format!("a message with prefix \"_bemi\" in transaction {xid} at {position} is no context");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "set_context")
+        .set_hint("Its changes show it as \"bemi_invalid_context\". Of other such messages no more is logged.")
+        .report(PgLogLevel::WARNING);
+}

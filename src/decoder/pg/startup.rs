@@ -1,0 +1,107 @@
+//! The beginning of decoding: what the reader wants, and what the server needs to know of it.
+use core::ffi::CStr;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{PgMemoryContexts, pg_sys};
+
+use super::decoder::Decoder;
+use super::origin;
+use crate::decoder::options::{OptionError, Options};
+use crate::json::{Charset, quoted};
+use crate::sys::{self, encoding};
+
+/// Makes the decoder of a context.
+///
+/// # Safety
+/// Called from the startup callback, with what the server passes to it.
+pub unsafe fn run(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    settings: *mut pg_sys::OutputPluginOptions,
+    is_new_slot: bool,
+) {
+    // SAFETY: the caller's promise. The decoder is dropped with the memory context, which also takes its children with
+    // it, on an error as at the regular end.
+    unsafe {
+        (*settings).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
+        let pairs = option_pairs((*ctx).output_plugin_options);
+        let options = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
+            .unwrap_or_else(|error| refuse(&error));
+        (*ctx).streaming &= options.stream_changes;
+        match options.two_phase {
+            Some(false) => (*ctx).twophase = false,
+            Some(true) if !is_new_slot && !sys::decode_at_prepare(ctx) => refuse_two_phase(),
+            _ => {}
+        }
+        let charset = encoding::charset();
+        // The slot that is being made has nothing to decode yet.
+        let (database, origins) = if is_new_slot {
+            (Vec::new(), origin::Filter::default())
+        } else {
+            sys::in_transaction(|| {
+                (database_name(charset), origin::Filter::new(options.only_local, &options.filter_origins))
+            })
+        };
+        if !origins.is_needed() {
+            // Asked for each record of the log.
+            (*ctx).callbacks.filter_by_origin_cb = None;
+        }
+        let decoder = Decoder::new((*ctx).context, charset, options, database, origins);
+        (*ctx).output_plugin_private = PgMemoryContexts::For((*ctx).context).leak_and_drop_on_delete(decoder).cast();
+    }
+}
+
+/// The options as the reader gave them.
+///
+/// # Safety
+/// `list` is the server's list of `DefElem`.
+unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)> {
+    let text = |text: &CStr| {
+        let utf8 = sys::in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
+        String::from_utf8_lossy(&utf8).into_owned()
+    };
+    // SAFETY: the caller's promise; names and values are C strings.
+    unsafe {
+        sys::members::<pg_sys::DefElem>(list)
+            .map(|element| {
+                let value = (!(*element).arg.is_null()).then(|| text(CStr::from_ptr(pg_sys::defGetString(element))));
+                (text(CStr::from_ptr((*element).defname)), value)
+            })
+            .collect()
+    }
+}
+
+fn refuse(error: &OptionError) -> ! {
+    let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+    let mut report = ErrorReport::new(code, shown(&error.to_string()), "startup").set_hint(error.hint());
+    if let Some(detail) = error.detail() {
+        report = report.set_detail(shown(&detail));
+    }
+    report.report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
+}
+
+fn refuse_two_phase() {
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    let message = "option \"two-phase\" of bemi_decoder takes a slot that was made for it";
+    ErrorReport::new(code, message, "startup")
+        .set_hint(
+            "On PostgreSQL 14, make it with pg_create_logical_replication_slot(name, 'bemi_decoder', false, true).",
+        )
+        .report(PgLogLevel::ERROR);
+}
+
+/// A message's text in the encoding of the database, in which the server takes it.
+pub fn shown(text: &str) -> String {
+    if encoding::charset() == Charset::Utf8 { text.to_owned() } else { crate::json::escape_non_ascii(text) }
+}
+
+/// The name of this database as a JSON string. It stays as it is while somebody is connected.
+fn database_name(charset: Charset) -> Vec<u8> {
+    // SAFETY: reads the catalogs, in a transaction; a name is a C string.
+    let name = unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { Vec::new() } else { CStr::from_ptr(name).to_bytes().to_vec() }
+    };
+    quoted(&encoding::to_utf8_lossy(&name), charset)
+}
