@@ -15,7 +15,6 @@ pub const TESTS: &[Test] = &[
     ("json_that_jsonb_cannot_hold_is_omitted", json_values),
     ("types_that_nest_deep_or_wide_do_not_stop_decoding", deep_types),
     ("an_aborted_transaction_that_was_spilled_does_not_stop_decoding", aborted),
-    ("unknown_options_are_refused_by_name", options),
     ("databases_in_other_encodings_give_ascii_documents", encodings),
 ];
 
@@ -147,22 +146,6 @@ fn deep_types(server: &Server) {
          INSERT INTO d VALUES (1, NULL, NULL, ROW(ROW(ROW(1), NULL), NULL));",
     );
     assert_eq!(changes[0]["after"], json!({"id":1,"c":null,"f":null,"g":{"a":{"a":{"a":1},"b":null},"b":null}}));
-}
-
-fn options(server: &Server) {
-    let database = table(server, "options");
-    let mut client = database.connect();
-    let error = client
-        .batch_execute("SELECT * FROM pg_logical_slot_peek_changes('options', NULL, NULL, 'add-tabels', 'public.t')")
-        .unwrap_err();
-    let error = error.as_db_error().unwrap();
-    assert_eq!(error.code().code(), "22023");
-    assert_eq!(error.message(), "bemi_decoder has no option \"add-tabels\"");
-    let mut command = database.recvlogical(&["-o", "x=y"]);
-    let output = command.output().unwrap();
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("bemi_decoder has no option \"x\""));
-    assert_eq!(sqlstate(client.batch_execute("SELECT 1/0")), "22012");
 }
 
 fn encodings(server: &Server) {

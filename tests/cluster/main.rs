@@ -7,7 +7,10 @@ mod decoder;
 mod emission;
 mod hostile;
 mod memory;
+mod options;
+mod prepared;
 mod server;
+mod streaming;
 mod types;
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,8 +23,18 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let server: &'static Server = Box::leak(Box::new(Server::start("")));
-    let tests =
-        [context::TESTS, comment::TESTS, emission::TESTS, decoder::TESTS, hostile::TESTS, types::TESTS, memory::TESTS];
+    let tests = [
+        context::TESTS,
+        comment::TESTS,
+        emission::TESTS,
+        decoder::TESTS,
+        options::TESTS,
+        streaming::TESTS,
+        prepared::TESTS,
+        hostile::TESTS,
+        types::TESTS,
+        memory::TESTS,
+    ];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test(server);

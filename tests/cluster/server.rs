@@ -22,7 +22,7 @@ pub struct Server {
 const SETTINGS: &str = "
 listen_addresses = ''
 wal_level = logical
-max_replication_slots = 100
+max_replication_slots = 200
 max_wal_senders = 50
 max_prepared_transactions = 10
 max_connections = 120
@@ -195,6 +195,11 @@ impl Database<'_> {
         self.slot_is_made = true;
     }
 
+    /// Says that the caller made the slot, under the name of the database.
+    pub fn slot_is_there(&mut self) {
+        self.slot_is_made = true;
+    }
+
     /// Reads all changes since the last call, or since the slot was made, by `pg_recvlogical`.
     pub fn lines(&mut self) -> Vec<String> {
         let text = self.server.check(&mut self.recvlogical(&[])).stdout;
@@ -228,6 +233,36 @@ impl Database<'_> {
     /// The documents of all changes since the last call.
     pub fn documents(&mut self) -> Vec<Value> {
         let lines = self.lines();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// Reads the same changes as the next call of [`Database::lines`] will, with options of the plugin
+    /// (`name=value`), and leaves them there. On failure gives what the client said.
+    pub fn read(&self, options: &[&str]) -> Result<Vec<String>, String> {
+        let mut client = self.connect();
+        let copy = format!("{}_copy", self.name);
+        let statement = format!("SELECT pg_copy_logical_replication_slot('{}', '{copy}')", self.name);
+        client.batch_execute(&statement).expect("a copy of the slot");
+        let mut arguments = vec!["-S", copy.as_str()];
+        arguments.extend(options.iter().flat_map(|option| ["-o", option]));
+        let mut command = self.recvlogical(&arguments);
+        // Options are sent in the encoding of the client.
+        command.env("PGCLIENTENCODING", "UTF8").stdin(Stdio::null());
+        let output = command.output().expect("pg_recvlogical runs");
+        let idle = format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{copy}'");
+        wait_until("the end of the reader", || client.query_one(&idle, &[]).expect("the slot").get(0));
+        client.batch_execute(&format!("SELECT pg_drop_replication_slot('{copy}')")).expect("the copy goes");
+        if output.status.success() {
+            let text = String::from_utf8(output.stdout).expect("the stream is UTF-8");
+            Ok(text.lines().map(str::to_owned).collect())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// As [`Database::read`], parsed.
+    pub fn documents_with(&self, options: &[&str]) -> Vec<Value> {
+        let lines = self.read(options).unwrap_or_else(|e| panic!("{options:?}: {e}"));
         lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
