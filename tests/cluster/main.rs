@@ -1,9 +1,11 @@
 //! Whole paths on a real server: sessions, transactions, the log and `pg_recvlogical`. Each test has a database of its
 //! own on one server; run with `make test-cluster PG_CONFIG=…`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+mod catalogs;
 mod comment;
 mod context;
 mod decoder;
+mod differential;
 mod emission;
 mod hostile;
 mod memory;
@@ -33,6 +35,8 @@ fn main() {
         prepared::TESTS,
         hostile::TESTS,
         types::TESTS,
+        catalogs::TESTS,
+        differential::TESTS,
         memory::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {

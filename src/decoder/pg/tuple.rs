@@ -34,8 +34,10 @@ impl Row {
         }
     }
 
+    /// The value of a column; None if it is null, or if the log has not the row.
     fn get(&self, column: &Column) -> Option<pg_sys::Datum> {
-        if self.nulls[column.index] { None } else { Some(self.values[column.index]) }
+        let is_null = !self.is_there || self.nulls[column.index];
+        (!is_null).then(|| self.values[column.index])
     }
 
     /// Whether the log has only a pointer to the value, which did not change and lies outside of the row.
@@ -53,7 +55,7 @@ impl Row {
 
     /// Fills in values that did not change and that the log has in the row before.
     pub fn complete_from(&mut self, before: &Row, relation: &Relation) {
-        if !before.is_there {
+        if !self.is_there || !before.is_there {
             return;
         }
         for column in &relation.columns {
