@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster fuzz-pure fuzz-decoder clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -50,7 +50,7 @@ test: ## Run all tests: pure, in the server, and on real servers of the versions
 check: $(PGRX_HOME)/config.toml ## Check format and lints, warnings as errors.
 	cargo fmt --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
-	cargo clippy --no-default-features --features cluster --all-targets -- -D warnings
+	cargo clippy --no-default-features --features cluster,fuzz --all-targets -- -D warnings
 	cargo clippy --no-default-features --features pg$(PG_MAJOR) --lib -- -D warnings
 
 test-pure: ## Run the tests that need no server, in seconds.
@@ -62,6 +62,14 @@ test-server: $(PGRX_HOME)/config.toml ## Run the tests inside a server of PG_CON
 
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
 	PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
+
+SECONDS = 30
+
+fuzz-pure: ## Run random inputs through the pure parsers and writers, SECONDS=30 for each.
+	BEMI_FUZZ_SECONDS=$(SECONDS) cargo test --profile fuzz --no-default-features --features fuzz --test fuzz
+
+fuzz-decoder: ## Compare random changes of random tables with to_jsonb for SECONDS=30, on a server of PG_CONFIG's version.
+	BEMI_FUZZ_SECONDS=$(SECONDS) PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- --nocapture random_changes
 
 clean: ## Remove everything that was built.
 	cargo clean

@@ -20,6 +20,7 @@ make --no-print-directory check PG_CONFIG=$pg15
 
 step "Pure tests"
 make --no-print-directory test-pure
+make --no-print-directory fuzz-pure SECONDS=30
 
 for major in 15 14 16 17 18; do
   pg_config=$pg/$major/bin/pg_config
