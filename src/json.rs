@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-/// Spaces for each level of an indented text.
+/// Spaces for each level of an indented text, up to so many levels: a text that nests deep would be made of spaces.
 const INDENTATION: usize = 4;
+const INDENTED_LEVELS: usize = 32;
 
 /// Digits that `numeric`, and so `jsonb`, holds before the decimal point.
 const NUMERIC_INTEGER_DIGITS: i64 = 131_072;
@@ -239,16 +240,17 @@ pub fn quoted(text: &[u8], charset: Charset) -> Vec<u8> {
 }
 
 /// Appends a compact JSON text with each member and element on a line of its own; false if that would make it longer
-/// than `limit` bytes, and then what was appended is of no use.
+/// than `limit` bytes, or if there is no memory for it, and then what was appended is of no use.
 pub fn indent(out: &mut Vec<u8>, json: &[u8], limit: usize) -> bool {
     let (mut at, mut depth) = (0, 0usize);
     let break_line = |out: &mut Vec<u8>, depth: usize| {
         out.push(b'\n');
-        out.resize(out.len() + depth * INDENTATION, b' ');
+        out.resize(out.len() + depth.min(INDENTED_LEVELS) * INDENTATION, b' ');
     };
     while let Some(&byte) = json.get(at) {
         let end = if byte == b'"' { string_end(json, at).unwrap_or(json.len()) } else { at + 1 };
-        if out.len() + (end - at) + (depth + 1) * INDENTATION + 2 > limit {
+        let more = (end - at) + (depth + 1).min(INDENTED_LEVELS) * INDENTATION + 2;
+        if out.len() + more > limit || out.try_reserve(more).is_err() {
             return false;
         }
         match byte {

@@ -1,6 +1,11 @@
 //! What pgrx does not bind, and what differs between the supported major versions: here and nowhere else.
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -197,6 +202,23 @@ pub fn partition_ancestors(partition: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         pg_sys::list_free(list);
         ancestors
     }
+}
+
+/// Makes an empty file among the server's temporary ones, without a name, so that it goes when it is closed.
+pub fn temporary_file() -> io::Result<File> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // A server process works in its data directory.
+    let folder = Path::new("base/pgsql_tmp");
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // The server removes files with such a name when it starts, should this process end here.
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!("pgsql_tmp{}.bemi{number}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
 }
 
 /// The members of a list of pointers.

@@ -55,11 +55,14 @@ pub struct Document<'a> {
     pub json: &'a mut Json,
     charset: Charset,
     start: usize,
+    sequence_at: usize,
     context_at: usize,
     /// Names of columns whose value was not in the log since it had not changed, as JSON strings.
     unchanged: Vec<u8>,
-    /// Columns that were left out, and why, as members of a JSON object.
-    omitted: Vec<u8>,
+    /// Columns that were left out, as keys in JSON.
+    omitted: Vec<Vec<u8>>,
+    /// These columns, and why they were, as members of a JSON object.
+    omissions: Vec<u8>,
 }
 
 /// Where in the text a finished document is.
@@ -67,17 +70,28 @@ pub struct Document<'a> {
 pub struct Finished {
     /// Its first byte.
     pub start: usize,
+    /// Where the value of its sequence number goes.
+    pub sequence_at: usize,
     /// Where the value of its context goes.
     pub context_at: usize,
     /// Behind its last byte.
     pub end: usize,
 }
 
+impl Finished {
+    /// The document, of which `text` is the part that was written.
+    pub fn pieces<'a>(&self, text: &'a [u8], sequence: &'a [u8], context: &'a [u8]) -> [&'a [u8]; 5] {
+        let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+        let (sequence_at, context_at) = (self.sequence_at, self.context_at);
+        [part(self.start, sequence_at), sequence, part(sequence_at, context_at), context, part(context_at, self.end)]
+    }
+}
+
 impl<'a> Document<'a> {
     /// Begins the document of a change of a relation, whose part is made by [`relation_keys`].
     pub fn open(
         json: &'a mut Json,
-        txn: &mut Transaction,
+        txn: &Transaction,
         position: u64,
         subtransaction: Option<u32>,
         relation_keys: &[u8],
@@ -86,11 +100,12 @@ impl<'a> Document<'a> {
     ) -> Self {
         let start = json.len();
         json.allow(MAX_DOCUMENT);
-        txn.write_keys(json, position, subtransaction);
+        let sequence_at = txn.write_keys(json, position, subtransaction);
         json.raw(relation_keys);
         json.raw(operation.name());
         json.raw(b"\",\"primary_key\":");
-        Self { json, charset, start, context_at: start, unchanged: Vec::new(), omitted: Vec::new() }
+        let (unchanged, omissions, omitted) = (Vec::new(), Vec::new(), Vec::new());
+        Self { json, charset, start, sequence_at, context_at: start, unchanged, omitted, omissions }
     }
 
     /// Leaves room for the context, behind the row images.
@@ -111,18 +126,19 @@ impl<'a> Document<'a> {
     pub fn omitted(&mut self, name: &[u8], reason: &Omission) {
         let key = column_key(name, self.charset);
         // A column of both images is named once.
-        if memchr::memmem::find(&self.omitted, &key).is_none() {
+        if !self.omitted.contains(&key) {
             if !self.omitted.is_empty() {
-                self.omitted.push(b',');
+                self.omissions.push(b',');
             }
-            self.omitted.extend_from_slice(&key);
-            self.omitted.extend_from_slice(&quoted(reason.to_string().as_bytes(), self.charset));
+            self.omissions.extend_from_slice(&key);
+            self.omissions.extend_from_slice(&quoted(reason.to_string().as_bytes(), self.charset));
+            self.omitted.push(key);
         }
     }
 
     /// The columns that are left out, and why, as members of a JSON object; empty if there are none.
     pub fn omissions(&self) -> &[u8] {
-        &self.omitted
+        &self.omissions
     }
 
     /// Ends the document.
@@ -132,44 +148,46 @@ impl<'a> Document<'a> {
             self.json.raw(&self.unchanged);
             self.json.raw(b"]");
         }
-        if !self.omitted.is_empty() {
+        if !self.omissions.is_empty() {
             self.json.raw(b",\"omitted\":{");
-            self.json.raw(&self.omitted);
+            self.json.raw(&self.omissions);
             self.json.raw(b"}");
         }
         self.json.raw(b"}");
-        Finished { start: self.start, context_at: self.context_at, end: self.json.len() }
+        let (start, sequence_at, context_at) = (self.start, self.sequence_at, self.context_at);
+        Finished { start, sequence_at, context_at, end: self.json.len() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::scope::no_file;
     use crate::decoder::txn::Moment;
 
     #[test]
     fn keys_stand_in_the_order_of_the_contract() {
         let commit = Moment { position: 2, time: 0 };
-        let mut txn = Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8);
+        let txn = Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8, no_file);
         let mut json = Json::new(Charset::Utf8);
         let keys = relation_keys(b"public", b"a \"b\"", Charset::Utf8);
-        let mut document = Document::open(&mut json, &mut txn, 1, None, &keys, Operation::Update, Charset::Utf8);
+        let mut document = Document::open(&mut json, &txn, 1, None, &keys, Operation::Update, Charset::Utf8);
         document.json.raw(b"null,\"before\":{},\"after\":{}");
         document.context();
         document.unchanged(b"body");
         document.unchanged(b"more");
-        document.omitted(b"x", &Omission::TooLong);
-        document.omitted(b"x", &Omission::TooLong);
-        let Finished { start, context_at, end } = document.close();
-        let text =
-            [&json.as_bytes()[start..context_at], br#"{"user_id":1}"#, &json.as_bytes()[context_at..end]].concat();
+        for column in [&b"a\"x"[..], b"x", b"x"] {
+            document.omitted(column, &Omission::TooLong);
+        }
+        let text = document.close().pieces(json.as_bytes(), b"1", br#"{"user_id":1}"#).concat();
         assert_eq!(
             String::from_utf8_lossy(&text),
             concat!(
                 r#"{"position":"0/1","commit_position":"0/2","sequence":1,"transaction_id":745,"#,
                 r#""committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"public","table":"a \"b\"","#,
                 r#""operation":"UPDATE","primary_key":null,"before":{},"after":{},"context":{"user_id":1},"#,
-                r#""unchanged":["body","more"],"omitted":{"x":"the document would be longer than 1000000000 bytes"}}"#
+                r#""unchanged":["body","more"],"omitted":{"a\"x":"the document would be longer than 1000000000 bytes","#,
+                r#""x":"the document would be longer than 1000000000 bytes"}}"#
             )
         );
     }

@@ -69,11 +69,6 @@ impl Json {
         &self.out
     }
 
-    /// How it writes strings beyond ASCII.
-    pub fn charset(&self) -> Charset {
-        self.charset
-    }
-
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.out.len()

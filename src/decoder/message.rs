@@ -1,10 +1,10 @@
 //! The document of a logical message that a reader asked for.
 #![forbid(unsafe_code)]
 
-use super::change::{Document, Finished, NO_TABLE, Operation};
+use super::change::{Document, Finished, NO_TABLE, Operation, column_key};
 use super::json::{Json, Omission};
 use super::txn::Transaction;
-use crate::json::Charset;
+use crate::json::{Charset, quoted};
 
 /// A message, `pg_logical_emit_message(is_transactional, prefix, content)`.
 #[derive(Clone, Copy, Debug)]
@@ -36,55 +36,55 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Writes the document of a message. It has the keys of a change, and then its own.
+/// Writes the document of a message. It has the keys of a change, and then its own. A content that is too long is left
+/// out and named; without memory for it, there is no document.
 pub fn write(
     json: &mut Json,
-    txn: &mut Transaction,
+    txn: &Transaction,
     position: u64,
     subtransaction: Option<u32>,
     message: Message,
     charset: Charset,
-) -> Finished {
+) -> Result<Finished, Omission> {
     let mut document = Document::open(json, txn, position, subtransaction, NO_TABLE, Operation::Message, charset);
     document.json.raw(b"null,\"before\":{},\"after\":{}");
     document.context();
     document.json.raw(b",\"transactional\":");
     document.json.raw(if message.is_transactional { b"true" } else { b"false" });
-    let written = write_prefix_and_content(document.json, message);
-    if let Err(omission) = written {
-        document.json.raw(b"null");
-        document.omitted(b"content", &omission);
-    }
-    document.close()
-}
-
-/// On failure, what is written ends where the content's value is missing.
-fn write_prefix_and_content(json: &mut Json, message: Message) -> Result<(), Omission> {
-    json.raw(b",\"prefix\":");
-    json.raw(&crate::json::quoted(message.prefix, json.charset()));
-    match message.content {
-        Content::Text(text) => {
-            json.raw(b",\"content\":");
-            json.string(text)
-        }
-        Content::Bytes(bytes) => {
-            json.raw(b",\"content_bytes\":");
-            json.hex(bytes)
+    document.json.raw(b",\"prefix\":");
+    document.json.raw(&quoted(message.prefix, charset));
+    let key: &[u8] = match message.content {
+        Content::Text(_) => b"content",
+        Content::Bytes(_) => b"content_bytes",
+    };
+    document.json.raw(b",");
+    document.json.raw(&column_key(key, charset));
+    let written = match message.content {
+        Content::Text(text) => document.json.string(text),
+        Content::Bytes(bytes) => document.json.hex(bytes),
+    };
+    match written {
+        Ok(()) => {}
+        Err(Omission::OutOfMemory) => return Err(Omission::OutOfMemory),
+        Err(omission) => {
+            document.json.raw(b"null");
+            document.omitted(key, &omission);
         }
     }
+    Ok(document.close())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::scope::no_file;
 
     fn text(content: &[u8], as_text: Option<&[u8]>) -> String {
         let mut json = Json::new(Charset::Utf8);
-        let mut txn = Transaction::none(b"\"app\"", Charset::Utf8);
+        let txn = Transaction::none(b"\"app\"", Charset::Utf8, no_file);
         let message = Message { prefix: b"au\"dit", content: Content::new(content, as_text), is_transactional: false };
-        let Finished { context_at, .. } = write(&mut json, &mut txn, 1, None, message, Charset::Utf8);
-        let text = [&json.as_bytes()[..context_at], b"{}", &json.as_bytes()[context_at..]].concat();
-        String::from_utf8(text).unwrap()
+        let written = write(&mut json, &txn, 1, None, message, Charset::Utf8).unwrap();
+        String::from_utf8(written.pieces(json.as_bytes(), b"null", b"{}").concat()).unwrap()
     }
 
     #[test]

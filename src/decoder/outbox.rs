@@ -4,32 +4,44 @@
 //! savepoints by nothing but these. A message is queued at the end of its record, which is where the record of the
 //! change after it begins; so of a message and a change at one position, the message came first, whichever of them is
 //! handed over first. Documents of one position therefore wait until the next one is reached. Within one
-//! (sub)transaction the order is kept, so a transaction without savepoints does not wait.
+//! (sub)transaction the order is kept, so a transaction without savepoints does not wait. What is sent is numbered
+//! then, so that the numbers follow the order.
 #![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
 
 use super::change::Finished;
 use super::json::Json;
+use super::txn::Transaction;
 use crate::json::Charset;
 
-/// The documents that wait. They are those of one log record: at most the rows that fit on a page.
+/// The documents that wait. They are those of one log record, and of a message before it: at most the rows that fit on
+/// a page.
 #[derive(Debug)]
 pub struct Outbox {
     /// Takes the next document.
     pub json: Json,
-    documents: Vec<Finished>,
+    /// Each with its subtransaction.
+    documents: VecDeque<(Finished, Option<u32>)>,
     position: u64,
 }
 
 impl Outbox {
     /// An empty one.
     pub fn new(charset: Charset) -> Self {
-        Self { json: Json::new(charset), documents: Vec::new(), position: 0 }
+        Self { json: Json::new(charset), documents: VecDeque::new(), position: 0 }
     }
 
-    /// Takes a document that is written to `json`.
-    pub fn push(&mut self, position: u64, document: Finished) {
+    /// Takes the document of a change, which is written to `json`.
+    pub fn push(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) {
         self.position = position;
-        self.documents.push(document);
+        self.documents.push_back((document, subtransaction));
+    }
+
+    /// Takes the document of a message, which came before the changes at its position.
+    pub fn push_message(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) {
+        self.position = position;
+        self.documents.push_front((document, subtransaction));
     }
 
     /// Whether no documents wait.
@@ -42,16 +54,17 @@ impl Outbox {
         self.position
     }
 
-    /// Whether documents wait whose context is settled, now that `position` is reached.
+    /// Whether documents wait that are settled, now that `position` is reached.
     pub fn is_settled_at(&self, position: u64) -> bool {
         !self.is_empty() && self.position != position
     }
 
-    /// Passes each document to `send`, as three pieces: up to its context, the context, and the rest.
-    pub fn send(&mut self, context: &[u8], mut send: impl FnMut([&[u8]; 3])) {
-        let text = self.json.as_bytes();
-        for document in &self.documents {
-            send([&text[document.start..document.context_at], context, &text[document.context_at..document.end]]);
+    /// Counts each document and passes it to `send`, in pieces.
+    pub fn send(&mut self, txn: &mut Transaction, mut send: impl FnMut(&[&[u8]])) {
+        for (document, subtransaction) in &self.documents {
+            let mut number = itoa::Buffer::new();
+            let number = number.format(txn.count(*subtransaction)).as_bytes();
+            send(&document.pieces(self.json.as_bytes(), number, txn.context()));
         }
         self.clear();
     }
@@ -67,7 +80,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::decoder::change::{Document, Operation, relation_keys};
-    use crate::decoder::txn::Transaction;
+    use crate::decoder::scope::no_file;
 
     /// What is handed over at a position.
     enum Step {
@@ -78,33 +91,33 @@ mod tests {
     /// The contexts of the rows, as the plugin has them sent.
     fn contexts(steps: &[Step]) -> Vec<String> {
         let mut outbox = Outbox::new(Charset::Utf8);
-        let mut txn = Transaction::new(1, None, b"\"app\"", Charset::Utf8);
+        let mut txn = Transaction::new(1, None, b"\"app\"", Charset::Utf8, no_file);
         let mut sent = Vec::new();
-        let mut settle = |outbox: &mut Outbox, txn: &Transaction, position| {
+        let mut settle = |outbox: &mut Outbox, txn: &mut Transaction, position| {
             if outbox.is_settled_at(position) {
-                outbox.send(txn.context(), |pieces| sent.push(serde_json::from_slice(&pieces.concat()).unwrap()));
+                outbox.send(txn, |pieces| sent.push(serde_json::from_slice(&pieces.concat()).unwrap()));
             }
         };
         let keys = relation_keys(b"public", b"t", Charset::Utf8);
         for step in steps {
             match *step {
                 Step::Message(position, context) => {
-                    settle(&mut outbox, &txn, position);
-                    txn.set_context(context.as_bytes(), None);
+                    settle(&mut outbox, &mut txn, position);
+                    txn.set_context(context.as_bytes(), None).unwrap();
                 }
                 Step::Row(position) => {
-                    settle(&mut outbox, &txn, position);
+                    settle(&mut outbox, &mut txn, position);
                     let create = Operation::Create;
                     let json = &mut outbox.json;
-                    let mut document = Document::open(json, &mut txn, position, None, &keys, create, Charset::Utf8);
+                    let mut document = Document::open(json, &txn, position, None, &keys, create, Charset::Utf8);
                     document.json.raw(b"null,\"before\":{},\"after\":{}");
                     document.context();
                     let document = document.close();
-                    outbox.push(position, document);
+                    outbox.push(position, document, None);
                 }
             }
         }
-        settle(&mut outbox, &txn, u64::MAX);
+        settle(&mut outbox, &mut txn, u64::MAX);
         let numbers = sent.iter().map(|document: &serde_json::Value| document["sequence"].as_u64().unwrap());
         assert!(numbers.eq(1..=sent.len() as u64));
         sent.iter().map(|document| document["context"]["c"].as_str().unwrap_or("-").to_owned()).collect()

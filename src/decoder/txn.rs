@@ -2,16 +2,17 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
+use std::io;
 
 use super::encode;
 use super::json::Json;
-use super::scope::Scope;
+use super::scope::{MakeFile, Scope};
 use crate::json::Charset;
 use crate::wire::Context;
 
 /// Longest context that is taken as one, in bytes. It stands in each document of its transaction, so what is longer
 /// is shown as unreadable. The server's own messages cannot be longer than 1 GiB; ours end far below.
-const MAX_CONTEXT: usize = 64 << 20;
+pub const MAX_CONTEXT: usize = 64 << 20;
 
 /// Where and when a transaction was committed or prepared: the position of the record, and the time in microseconds
 /// since 2000-01-01 UTC.
@@ -26,7 +27,7 @@ pub struct Moment {
 /// The transaction that is being decoded.
 #[derive(Debug)]
 pub struct Transaction {
-    /// Its number; 0 stands for none.
+    /// Its number; 0 in what stands for none.
     pub xid: u32,
     /// None while it is in progress, or only prepared.
     pub commit: Option<Moment>,
@@ -40,14 +41,14 @@ pub struct Transaction {
     rest: Vec<u8>,
     sequence: u64,
     scope: Scope,
-    /// Subtransactions of which a document was written.
+    /// Subtransactions of which a document was sent.
     subtransactions: HashSet<u32>,
     charset: Charset,
 }
 
 impl Transaction {
     /// A transaction without changes and context so far. `database` is a JSON string.
-    pub fn new(xid: u32, commit: Option<Moment>, database: &[u8], charset: Charset) -> Self {
+    pub fn new(xid: u32, commit: Option<Moment>, database: &[u8], charset: Charset, make_file: MakeFile) -> Self {
         let mut before_sequence = b"\",\"commit_position\":".to_vec();
         encode::position_or_null(&mut before_sequence, commit.map(|commit| commit.position));
         before_sequence.extend_from_slice(b",\"sequence\":");
@@ -63,30 +64,31 @@ impl Transaction {
             transaction_id: format!(",\"transaction_id\":{xid}").into_bytes(),
             rest,
             sequence: 0,
-            scope: Scope::default(),
+            scope: Scope::new(make_file),
             subtransactions: HashSet::new(),
             charset,
         }
     }
 
     /// What stands for a transaction in the document of a message that belongs to none.
-    pub fn none(database: &[u8], charset: Charset) -> Self {
+    pub fn none(database: &[u8], charset: Charset, make_file: MakeFile) -> Self {
         let transaction_id = b",\"transaction_id\":null".to_vec();
-        Self { transaction_id, ..Self::new(0, None, database, charset) }
+        Self { transaction_id, ..Self::new(0, None, database, charset, make_file) }
     }
 
     /// Takes the content of a message, in UTF-8, as the context of the changes after it, until a subtransaction is
-    /// rolled back if one is given. What is no context is shown as such; tells whether it is one.
-    pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> bool {
+    /// rolled back if one is given. What is no context is shown as such; tells whether it is one. Fails if a file of
+    /// contexts does.
+    pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> io::Result<bool> {
         let context = Context::parse(content).map(|context| context.to_json(self.charset));
         let context = context.ok().filter(|context| context.len() <= MAX_CONTEXT);
         let is_valid = context.is_some();
         let context = context.unwrap_or_else(|| Context::invalid(content).to_json(self.charset));
         match subtransaction {
-            Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes()),
+            Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes())?,
             None => self.scope.set(context.as_bytes()),
         }
-        is_valid
+        Ok(is_valid)
     }
 
     /// The context in force, a JSON object.
@@ -94,57 +96,63 @@ impl Transaction {
         self.scope.current()
     }
 
-    /// Takes back the contexts of a subtransaction; tells whether a document of it was written.
-    pub fn roll_back(&mut self, subtransaction: u32) -> bool {
-        self.scope.roll_back(subtransaction);
-        self.subtransactions.remove(&subtransaction)
+    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of contexts
+    /// does.
+    pub fn roll_back(&mut self, subtransaction: u32) -> io::Result<bool> {
+        self.scope.roll_back(subtransaction)?;
+        Ok(self.subtransactions.remove(&subtransaction))
     }
 
-    /// Counts the next change, and writes the keys of its document from `position` to `database`.
-    pub fn write_keys(&mut self, json: &mut Json, position: u64, subtransaction: Option<u32>) {
+    /// Counts a change whose document is sent; gives its number.
+    pub fn count(&mut self, subtransaction: Option<u32>) -> u64 {
+        self.subtransactions.extend(subtransaction);
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Writes the keys of a change's document, from `position` to `database`; gives where the number goes, which is
+    /// known when it is sent.
+    pub fn write_keys(&self, json: &mut Json, position: u64, subtransaction: Option<u32>) -> usize {
         json.raw(b"{\"position\":\"");
         json.raw(encode::lsn(position).as_bytes());
         json.raw(&self.before_sequence);
-        if self.xid == 0 {
-            json.raw(b"null");
-        } else {
-            self.sequence += 1;
-            json.integer(self.sequence);
-        }
+        let sequence_at = json.len();
         json.raw(&self.transaction_id);
         if let Some(subtransaction) = subtransaction {
-            self.subtransactions.insert(subtransaction);
             json.raw(b",\"subtransaction_id\":");
             json.integer(subtransaction);
         }
         json.raw(&self.rest);
+        sequence_at
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::scope::no_file;
 
     fn keys(txn: &mut Transaction, subtransaction: Option<u32>) -> String {
         let mut json = Json::new(Charset::Utf8);
-        txn.write_keys(&mut json, 1, subtransaction);
-        String::from_utf8(json.as_bytes().to_vec()).unwrap()
+        let at = txn.write_keys(&mut json, 1, subtransaction);
+        let number = txn.count(subtransaction).to_string();
+        String::from_utf8([&json.as_bytes()[..at], number.as_bytes(), &json.as_bytes()[at..]].concat()).unwrap()
     }
 
     fn transaction() -> Transaction {
         let commit = Moment { position: 0x16B_3A90, time: 848_489_935_720_782 };
-        Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8)
+        Transaction::new(745, Some(commit), b"\"app\"", Charset::Utf8, no_file)
     }
 
     #[test]
     fn the_last_message_is_the_context() {
         let mut txn = transaction();
         assert_eq!(txn.context(), b"{}");
-        assert!(txn.set_context(b"{\n \"user_id\" : 1 }", None));
+        assert!(txn.set_context(b"{\n \"user_id\" : 1 }", None).unwrap());
         assert_eq!(txn.context(), br#"{"user_id":1}"#);
-        assert!(!txn.set_context(b"garbage", None));
+        assert!(!txn.set_context(b"garbage", None).unwrap());
         assert_eq!(txn.context(), br#"{"bemi_invalid_context":"garbage"}"#);
-        txn.set_context(b"{}", None);
+        txn.set_context(b"{}", None).unwrap();
         assert_eq!(txn.context(), b"{}");
     }
 
@@ -154,12 +162,12 @@ mod tests {
         let first = r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#;
         assert_eq!(keys(&mut txn, None), first);
         assert_eq!(keys(&mut txn, None), first.replace("\"sequence\":1", "\"sequence\":2"));
-        let mut open = Transaction::new(745, None, b"\"app\"", Charset::Utf8);
+        let mut open = Transaction::new(745, None, b"\"app\"", Charset::Utf8, no_file);
         let sub = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"committed_at":null,"database":"app""#;
         assert_eq!(keys(&mut open, Some(747)), sub);
-        assert_eq!((open.roll_back(746), open.roll_back(747), open.roll_back(747)), (false, true, false));
-        let mut none = Transaction::none(b"\"app\"", Charset::Utf8);
-        let nothing = r#"{"position":"0/1","commit_position":null,"sequence":null,"transaction_id":null,"committed_at":null,"database":"app""#;
+        assert_eq!([746, 747, 747].map(|sub| open.roll_back(sub).unwrap()), [false, true, false]);
+        let mut none = Transaction::none(b"\"app\"", Charset::Utf8, no_file);
+        let nothing = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":null,"committed_at":null,"database":"app""#;
         assert_eq!(keys(&mut none, None), nothing);
     }
 }

@@ -32,12 +32,12 @@ pub fn charset() -> Charset {
 ///
 /// It needs a transaction, in which the server finds the conversion.
 pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
-    let encoding = database_encoding();
-    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || text.is_ascii() {
+    if text.is_ascii() {
         return Cow::Borrowed(text);
     }
-    if encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32 {
-        // The database does not know what its bytes mean; UTF-8 is the most likely.
+    if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
+        // In SQL_ASCII the database does not know what its bytes mean; UTF-8 is the most likely. In UTF-8, names of
+        // databases, roles and origins may come from a database in another encoding.
         return match String::from_utf8_lossy(text) {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
@@ -64,6 +64,8 @@ pub fn to_utf8_if_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
         PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
         PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
         PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+        // In UTF-8 it is longer than the server can hold.
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
     ];
     super::in_transaction(|| {
         let mut attempt = PgTryBuilder::new(AssertUnwindSafe(|| Some(to_utf8(bytes))));
@@ -83,6 +85,11 @@ pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
         let shown = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
         Cow::Owned(shown.collect::<String>().into_bytes())
     })
+}
+
+/// Text of ours as a message of the server may hold it, whatever the database's encoding.
+pub fn message_text(text: &str) -> String {
+    if charset() == Charset::Utf8 { text.to_owned() } else { crate::json::escape_non_ascii(text) }
 }
 
 /// Converts text in UTF-8 to the encoding of this database. Raises the server's error if a character has no such form.

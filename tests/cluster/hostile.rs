@@ -13,6 +13,9 @@ pub const TESTS: &[Test] = &[
     ("messages_that_are_no_context_do_not_stop_decoding", garbage_messages),
     ("values_that_cannot_be_written_are_omitted_and_named", omitted),
     ("json_that_jsonb_cannot_hold_is_omitted", json_values),
+    ("columns_that_are_omitted_are_each_named", omitted_names),
+    ("messages_too_long_for_an_encoding_do_not_stop_decoding", long_messages),
+    ("names_in_another_encoding_than_the_database_are_valid_all_the_same", foreign_names),
     ("types_that_nest_deep_or_wide_do_not_stop_decoding", deep_types),
     ("an_aborted_transaction_that_was_spilled_does_not_stop_decoding", aborted),
     ("databases_in_other_encodings_give_ascii_documents", encodings),
@@ -124,6 +127,54 @@ fn json_values(server: &Server) {
     assert!(text(&changes[2]["omitted"], "j").contains("numeric"));
     assert_eq!(changes[3]["after"], json!({"j":{"a":[1,"b c"]}}));
     assert_eq!(changes[4]["after"], json!({"j":{"a":2}}));
+}
+
+fn omitted_names(server: &Server) {
+    let mut database = server.database("omitted_names");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE o (\"x\"\"a\" json, a json, id int PRIMARY KEY); INSERT INTO o VALUES ('\"\\u0000\"', '\"\\u0000\"', 1)",
+    );
+    let names: Vec<&String> = changes[0]["omitted"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["x\"a", "a"]);
+}
+
+/// In UTF-8 they would be longer than the server can hold.
+fn long_messages(server: &Server) {
+    let mut database =
+        server.database_with("long_messages", "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+    database.create_slot();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int); BEGIN; SELECT pg_logical_emit_message(true, '_bemi', repeat(chr(233), 70000000));
+             INSERT INTO t VALUES (1); COMMIT; SELECT pg_logical_emit_message(false, 'z', repeat(chr(233), 560000000)); INSERT INTO t VALUES (2)",
+        )
+        .unwrap();
+    let documents = database.documents_with(&["add-msg-prefixes=z"]);
+    assert_eq!(documents.len(), 3);
+    let row = documents.iter().find(|d| d["after"]["id"] == json!(1)).unwrap();
+    let shown = text(&row["context"], "bemi_invalid_context");
+    assert!(shown.starts_with("éé") && shown.chars().all(|c| c == 'é') && shown.len() == 1024, "{shown:.20}");
+    let message = documents.iter().find(|d| d["operation"] == json!("MESSAGE")).unwrap();
+    assert_eq!(message["content_bytes"], json!(null));
+    assert_eq!(message["omitted"], json!({"content_bytes":"the document would be longer than 1000000000 bytes"}));
+    database.documents();
+}
+
+/// A role whose name was made from a LATIN1 database, seen from one in UTF-8.
+fn foreign_names(server: &Server) {
+    let latin1 =
+        server.database_with("foreign_latin1", "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+    latin1.connect().batch_execute("CREATE ROLE \"café\"").unwrap();
+    let mut database = server.database("foreign_utf8");
+    database.create_slot();
+    let changes = database.changes_of(
+        "CREATE TABLE r (id int, r regrole);
+         INSERT INTO r SELECT 1, oid::regrole FROM pg_roles WHERE rolname LIKE 'caf%'",
+    );
+    assert_eq!(changes.len(), 1);
+    assert!(text(&changes[0]["after"], "r").contains("caf\u{FFFD}"), "{}", changes[0]);
 }
 
 /// Types that nest deeper than the stack holds, and types that use one another a million times over.

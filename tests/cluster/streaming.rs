@@ -13,6 +13,9 @@ use crate::server::{Database, Running, Server, resident_kb, wait_until};
 pub const TESTS: &[Test] = &[
     ("streamed_and_unstreamed_histories_agree_with_the_model", histories),
     ("a_streamed_transaction_is_told_to_be_committed_or_rolled_back", endings),
+    ("a_savepoint_rolled_back_while_its_part_is_decoded_leaves_the_rest_whole", concurrent_abort),
+    ("contexts_of_many_savepoints_come_back_from_a_file", filed_contexts),
+    ("a_client_that_reconnects_gets_a_transaction_in_progress_from_its_beginning", reconnect),
     ("two_million_streamed_rows_leave_the_walsender_small", memory),
     ("a_silent_transaction_does_not_time_out_its_client", silence),
 ];
@@ -322,6 +325,108 @@ fn endings(_: &Server) {
     server.stop();
 }
 
+/// The server notices while a value is written that its savepoint is gone: the label of an enum has to be looked up.
+fn concurrent_abort(_: &Server) {
+    let server = Server::start("logical_decoding_work_mem = 64kB\n");
+    let mut database = server.database("concurrent_abort");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE e (id int, m mood, pad text); SELECT bemi.track('e')",
+        )
+        .unwrap();
+    database.create_slot();
+    let rows = |m: &str, count: i32| {
+        format!("INSERT INTO e SELECT i, {m}, repeat('x', 500) FROM generate_series(1, {count}) i;")
+    };
+    client
+        .batch_execute(&format!(
+            "BEGIN; SELECT bemi.set_context('{{\"c\":\"A\"}}'); {} SAVEPOINT s; SELECT bemi.set_context('{{\"c\":\"B\"}}'); {} ROLLBACK TO s;
+             {} COMMIT; BEGIN; {} ROLLBACK; INSERT INTO e VALUES (1000, 'sad')",
+            rows("NULL", 10),
+            rows("'ok'", 400),
+            rows("NULL", 200),
+            rows("'ok'", 400)
+        ))
+        .unwrap();
+    let documents = database.documents_with(&["stream-changes"]);
+    let (committed, streamed, dropped) = consume(documents.clone());
+    assert!(streamed >= 210 && dropped < 400, "{streamed} streamed, {dropped} dropped");
+    let (unstreamed, _, _) = consume(database.documents());
+    assert_eq!(committed, unstreamed);
+    assert_eq!(committed.len(), 211);
+    let gone = documents.iter().filter(|d| d["after"]["m"] == json!("ok")).count();
+    println!("{gone} rows of the savepoint were sent before it was found rolled back");
+    assert!(gone < 400, "the server did not notice");
+    server.stop();
+}
+
+fn filed_contexts(_: &Server) {
+    let server = Server::start("logical_decoding_work_mem = 64kB\nbemi.max_context_size = 2MB\n");
+    let database = table(&server, "filed_contexts");
+    let mut client = database.connect();
+    let mut text = String::from("BEGIN;");
+    for i in 0..40 {
+        text.push_str(&format!(
+            "SAVEPOINT s{i}; SELECT bemi.set_context(jsonb_build_object('n', {i}, 'x', repeat('x', 900000))); INSERT INTO t (v) VALUES ({i});"
+        ));
+    }
+    text.push_str(
+        "ROLLBACK TO s20; INSERT INTO t (v) VALUES ('19'); ROLLBACK TO s3; INSERT INTO t (v) VALUES ('2'); COMMIT",
+    );
+    client.batch_execute(&text).unwrap();
+    let documents = database.documents_with(&["stream-changes"]);
+    let rows: Vec<&Value> = documents.iter().filter(|d| d.get("table").is_some()).collect();
+    // Of those that were rolled back, the server may have noticed in time.
+    assert!(rows.len() > 30, "{}", rows.len());
+    for row in rows {
+        assert_eq!(row["context"]["n"].to_string(), row["after"]["v"].as_str().unwrap());
+        assert_eq!(row["context"]["x"].as_str().unwrap().len(), 900_000);
+    }
+    let (kept, _, _) = consume(documents);
+    let values: Vec<&str> = kept.iter().map(|d| d["after"]["v"].as_str().unwrap()).collect();
+    assert_eq!(values, ["0", "1", "2", "2"]);
+    server.stop();
+}
+
+fn reconnect(_: &Server) {
+    let server = Server::start("logical_decoding_work_mem = 64kB\n");
+    let database = table(&server, "reconnect");
+    let mut client = database.connect();
+    let rows = "INSERT INTO t (v) SELECT repeat('x', 500) FROM generate_series(1, 300);";
+    client.batch_execute(&format!("BEGIN; SELECT bemi.set_context('{{\"c\":1}}', true); {rows}")).unwrap();
+    let file = server.host().join("first.jsonl");
+    let mut command = server.program("pg_recvlogical", &database.name);
+    command.args([
+        "-d",
+        &database.name,
+        "-S",
+        "reconnect",
+        "--start",
+        "--no-loop",
+        "-F",
+        "0",
+        "-o",
+        "stream-changes",
+        "-f",
+    ]);
+    let reader = Running::start(command.arg(&file));
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_until("a part of the transaction", || read().lines().count() > 100);
+    drop(reader);
+    let mut other = database.connect();
+    let idle = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'reconnect'";
+    wait_until("the end of the reader", || other.query_one(idle, &[]).unwrap().get(0));
+    client.batch_execute(&format!("{rows} COMMIT")).unwrap();
+    let documents = database.documents_with(&["stream-changes"]);
+    let (committed, streamed, _) = consume(documents.clone());
+    assert_eq!((committed.len(), streamed), (600, 600));
+    assert!(committed.iter().all(|d| d["context"] == json!({"c":1})));
+    let first = parse(read().lines().next().unwrap());
+    assert_eq!(first[0], documents[0]);
+    server.stop();
+}
+
 const ROWS: i32 = 2_000_000;
 /// What a streaming walsender may need more than an idle one.
 const GROWTH_KB: i64 = 32 * 1024;
@@ -332,7 +437,8 @@ fn reader(database: &Database, slot: &str, options: &[&str], settings: &str) -> 
     client.batch_execute(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'bemi_decoder')")).unwrap();
     let mut command = database.server.program("pg_recvlogical", &database.name);
     command.env("PGOPTIONS", settings);
-    command.args(["-d", &database.name, "-S", slot, "--start", "--no-loop", "-F", "1", "-s", "1", "-f", "/dev/null"]);
+    // It says nothing by itself, and only answers when the server asks whether it is there.
+    command.args(["-d", &database.name, "-S", slot, "--start", "--no-loop", "-F", "0", "-s", "0", "-f", "/dev/null"]);
     command.args(options.iter().flat_map(|option| ["-o", option])).stderr(Stdio::null());
     let reader = Running::start(&mut command);
     let active = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}' AND active");

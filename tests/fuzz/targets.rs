@@ -45,7 +45,7 @@ const SQL_WORDS: &[&str] = &[
     " ",
 ];
 const OPTIONS: &[&str] =
-    &["add-tables\0public.todo,*.t", "actions\0insert,update\0batch-bytes\0065536", "pretty-print\0true\0two-phase"];
+    &["add-tables\0public.todo,*.t", "actions\0insert,update\0batch-bytes\x0065536", "pretty-print\0true\0two-phase"];
 const OPTION_WORDS: &[&str] = &[
     "\0",
     "add-tables",

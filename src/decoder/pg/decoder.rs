@@ -8,7 +8,6 @@ use pgrx::prelude::*;
 
 use super::relation::{Relation, Relations};
 use super::sink::Sink;
-use super::startup::shown;
 use super::tuple::{self, Row};
 use super::{origin, settings};
 use crate::decoder::change::{Document, Operation};
@@ -17,9 +16,10 @@ use crate::decoder::marker::{self, Event};
 use crate::decoder::message::{self, Content, Message};
 use crate::decoder::options::Options;
 use crate::decoder::outbox::Outbox;
-use crate::decoder::txn::{Moment, Transaction};
+use crate::decoder::txn::{MAX_CONTEXT, Moment, Transaction};
 use crate::json::Charset;
 use crate::sys::{self, encoding};
+use crate::wire::INVALID_CONTEXT_LIMIT;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
 
@@ -113,14 +113,16 @@ impl Decoder {
 
     /// Begins a transaction that is decoded as a whole.
     pub fn begin(&mut self, xid: u32, commit: Option<Moment>) {
-        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset));
+        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset, sys::temporary_file));
         self.start(false);
     }
 
     /// Begins a part of a transaction in progress.
     pub fn begin_part(&mut self, xid: u32) {
         let known = self.streams.remove(&xid);
-        self.txn = Some(known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset)));
+        self.txn = Some(
+            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file)),
+        );
         self.start(true);
     }
 
@@ -159,16 +161,17 @@ impl Decoder {
         self.options.include_transaction && self.txn.as_ref().is_some_and(|txn| txn.is_sent || !self.outbox.is_empty())
     }
 
-    /// Ends a transaction in progress of which a part was decoded.
+    /// Ends a transaction in progress of which a part was decoded. Tells whether a document of it was sent.
     ///
     /// # Safety
     /// The context is that of the callback that is running.
-    pub unsafe fn end_stream(&mut self, ctx: Context, xid: u32, event: Event) {
-        let Some(txn) = self.streams.remove(&xid) else { return };
-        if txn.is_sent {
+    pub unsafe fn end_stream(&mut self, ctx: Context, xid: u32, event: Event) -> bool {
+        let is_sent = self.streams.remove(&xid).is_some_and(|txn| txn.is_sent);
+        if is_sent {
             // SAFETY: the caller's promise.
             unsafe { self.tell(ctx, xid, event) };
         }
+        is_sent
     }
 
     /// Ends a transaction in progress of which a part was decoded, and which is prepared now.
@@ -187,7 +190,7 @@ impl Decoder {
     /// The context is that of the callback that is running.
     pub unsafe fn roll_back(&mut self, ctx: Context, xid: u32, subtransaction: u32) {
         let Some(txn) = self.streams.get_mut(&xid) else { return };
-        if txn.roll_back(subtransaction) {
+        if txn.roll_back(subtransaction).unwrap_or_else(|error| file_failed(&error)) {
             // SAFETY: the caller's promise.
             unsafe { self.tell(ctx, xid, Event::StreamAbort(Some(subtransaction))) };
         }
@@ -224,7 +227,10 @@ impl Decoder {
             let caller = pg_sys::MemoryContextSwitchTo(self.memory);
             if let Some(txn) = &mut self.txn {
                 let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
-                let is_valid = txn.set_context(&encoding::to_utf8_lossy(content), subtransaction);
+                // Of what is far too long, no more is read than can be shown; cut, it is no JSON.
+                let read = if content.len() > MAX_CONTEXT { &content[..INVALID_CONTEXT_LIMIT * 2] } else { content };
+                let is_valid = txn.set_context(&encoding::to_utf8_lossy(read), subtransaction);
+                let is_valid = is_valid.unwrap_or_else(|error| file_failed(&error));
                 if !is_valid && !self.has_warned_of_context {
                     self.has_warned_of_context = true;
                     warn_of_context(txn.xid, position);
@@ -261,16 +267,17 @@ impl Decoder {
                     if let Some(txn) = &mut self.txn {
                         let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
                         let json = &mut self.outbox.json;
-                        let written = message::write(json, txn, position, subtransaction, message, self.charset);
-                        self.outbox.push(position, written);
+                        let written = message::write(json, txn, position, subtransaction, message, self.charset)
+                            .unwrap_or_else(|_| tuple::out_of_memory());
+                        self.outbox.push_message(position, written, subtransaction);
                     }
                 } else {
                     // It may come in the middle of no transaction or between the parts of one, so nothing waits.
                     let mut json = Json::new(self.charset);
-                    let mut txn = Transaction::none(&self.database, self.charset);
-                    let at = message::write(&mut json, &mut txn, position, None, message, self.charset);
-                    let (head, tail) = json.as_bytes().split_at(at.context_at);
-                    self.sink.write(ctx, position, &[head, txn.context(), tail]);
+                    let txn = Transaction::none(&self.database, self.charset, sys::temporary_file);
+                    let written = message::write(&mut json, &txn, position, None, message, self.charset)
+                        .unwrap_or_else(|_| tuple::out_of_memory());
+                    self.sink.write(ctx, position, &written.pieces(json.as_bytes(), b"null", txn.context()));
                     self.sink.flush(ctx);
                 }
             } else {
@@ -324,7 +331,7 @@ impl Decoder {
         self.after.complete_from(&self.before, relation);
         let json = &mut self.outbox.json;
         let subtransaction = subtransaction(self.is_streaming, txn, Some(change.xid));
-        let keys = keys_of(relation, operation);
+        let Some(keys) = keys_of(relation, operation) else { return false };
         let mut document = Document::open(json, txn, change.position, subtransaction, keys, operation, self.charset);
         let is_gone = operation == Operation::Delete;
         let keyed = if is_gone { &self.before } else { &self.after };
@@ -344,24 +351,29 @@ impl Decoder {
             warn_of_omissions(relation, document.omissions());
         }
         let document = document.close();
-        self.outbox.push(change.position, document);
+        self.outbox.push(change.position, document, subtransaction);
         true
     }
 
-    /// The tables of a TRUNCATE that are shown, as indexes: under the name of the root, its partitions are not, for they
-    /// are emptied with it.
+    /// The tables of a TRUNCATE that are shown: under the name of the root, its partitions are not, for they are emptied
+    /// with it.
     ///
     /// # Safety
     /// The relations are those of the callback that is running.
     pub unsafe fn shown_of_truncate(&mut self, opened: &[pg_sys::Relation]) -> Vec<pg_sys::Relation> {
         let mut shown = opened.to_vec();
         if self.options.via_partition_root {
-            shown.retain(|relation| {
-                // SAFETY: the caller's promise.
-                let root = unsafe { self.relations.get(*relation) }.and_then(|r| r.root.as_ref()).map(|root| root.oid);
-                // SAFETY: the caller's promise.
-                !root.is_some_and(|root| opened.iter().any(|other| unsafe { (**other).rd_id } == root))
-            });
+            // SAFETY: the caller's promise; the memory context is ours.
+            unsafe {
+                let caller = pg_sys::MemoryContextSwitchTo(self.memory);
+                let oids: HashSet<pg_sys::Oid> = opened.iter().map(|relation| (**relation).rd_id).collect();
+                shown.retain(|relation| {
+                    let root = self.relations.get(*relation).and_then(|relation| relation.root.as_ref());
+                    !root.is_some_and(|root| oids.contains(&root.oid))
+                });
+                pg_sys::MemoryContextSwitchTo(caller);
+                pg_sys::MemoryContextReset(self.memory);
+            }
         }
         shown
     }
@@ -422,7 +434,7 @@ impl Decoder {
         }
         let sink = &mut self.sink;
         // SAFETY: the caller's promise.
-        self.outbox.send(txn.context(), |pieces| unsafe { sink.write(ctx, position, &pieces) });
+        self.outbox.send(txn, |pieces| unsafe { sink.write(ctx, position, pieces) });
     }
 }
 
@@ -432,19 +444,25 @@ fn subtransaction(is_streaming: bool, txn: &Transaction, xid: Option<u32>) -> Op
     xid.filter(|xid| is_streaming && *xid != txn.xid)
 }
 
-/// A TRUNCATE of a partition says nothing of its root, so it is shown under the partition's own name.
-fn keys_of(relation: &Relation, operation: Operation) -> &[u8] {
+/// A TRUNCATE of a partition says nothing of its root, so it is shown under the partition's own name, if at all.
+fn keys_of(relation: &Relation, operation: Operation) -> Option<&[u8]> {
     match &relation.root {
-        Some(root) if operation == Operation::Truncate => &root.keys_of_partition,
-        _ => &relation.keys,
+        Some(root) if operation == Operation::Truncate => root.keys_of_partition.as_deref(),
+        _ => Some(&relation.keys),
     }
+}
+
+fn file_failed(error: &std::io::Error) -> ! {
+    let message = format!("could not use a temporary file for contexts: {error}");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message, "file_failed").report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
 }
 
 fn warn_of_omissions(relation: &Relation, omissions: &[u8]) {
     let message = format!("bemi_decoder cannot show some values of {}", relation.name);
     let detail = format!("{{{}}}", String::from_utf8_lossy(omissions));
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, shown(&message), "write_document")
-        .set_detail(shown(&detail))
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, encoding::message_text(&message), "write_document")
+        .set_detail(encoding::message_text(&detail))
         .set_hint("They are null in the document, which names them under \"omitted\". Of this table no more is logged.")
         .report(PgLogLevel::WARNING);
 }

@@ -38,17 +38,19 @@ impl Filter {
 }
 
 fn number(origin: &str) -> u16 {
-    if let Ok(number) = origin.parse() {
-        return number;
-    }
     let mut name = encoding::from_utf8(origin);
     name.push(0);
     // SAFETY: the name ends with a NUL, and is only read.
     let found = unsafe { pg_sys::replorigin_by_name(name.as_ptr().cast_mut().cast(), true) };
+    // A number may be that of an origin which is gone, but not that of no origin.
+    let number = || origin.parse().unwrap_or(LOCAL);
+    let found = if found == LOCAL { number() } else { found };
     if found == LOCAL {
         let message = format!("there is no replication origin \"{origin}\" for the option \"filter-origins\"");
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, "number")
-            .set_hint("pg_replication_origin lists those that there are; a number is taken without one.")
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, encoding::message_text(&message), "number")
+            .set_hint(
+                "pg_replication_origin lists those that there are. A number above 0 is taken even if there is none.",
+            )
             .report(PgLogLevel::ERROR);
     }
     found

@@ -49,19 +49,29 @@ pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::O
 /// The decoder of a context, whose startup has run.
 ///
 /// # Safety
-/// Called from a callback with its context, and not twice in one.
+/// Called from a callback with its context; no two results are used at the same time.
 unsafe fn decoder<'a>(ctx: *mut pg_sys::LogicalDecodingContext) -> &'a mut Decoder {
     // SAFETY: the startup callback put it there; the server runs one callback at a time.
     unsafe { &mut *(*ctx).output_plugin_private.cast() }
 }
 
-/// When the transaction was committed or prepared, whichever happened to it last.
+/// When the transaction was committed: where the record of it begins.
 ///
 /// # Safety
 /// `txn` is a transaction that was, and that the server passed to a callback.
-unsafe fn moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
+unsafe fn commit_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
     // SAFETY: the caller's promise.
     unsafe { Moment { position: (*txn).final_lsn, time: sys::commit_time(txn) } }
+}
+
+/// When the transaction was prepared: where the record of it ends, which is what the server tells when it is rolled
+/// back.
+///
+/// # Safety
+/// `txn` is a transaction that was, and that the server passed to a callback.
+unsafe fn prepare_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
+    // SAFETY: the caller's promise.
+    unsafe { Moment { position: (*txn).end_lsn, time: sys::commit_time(txn) } }
 }
 
 /// The name of a prepared transaction, in UTF-8.
@@ -99,7 +109,7 @@ unsafe extern "C-unwind" fn filter_by_origin(
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
     // SAFETY: the server's call, for a committed transaction.
-    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), Some(moment(txn))) };
+    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), Some(commit_moment(txn))) };
 }
 
 #[pg_guard]
@@ -188,7 +198,7 @@ unsafe extern "C-unwind" fn commit(
 ) {
     // SAFETY: the server's call.
     unsafe {
-        let event = decoder(ctx).tells_commits().then(|| Event::Commit(moment(txn)));
+        let event = decoder(ctx).tells_commits().then(|| Event::Commit(commit_moment(txn)));
         let is_sent = decoder(ctx).end(ctx, event);
         sys::update_progress(ctx, !is_sent);
     }
@@ -222,7 +232,7 @@ unsafe extern "C-unwind" fn prepare(
 ) {
     // SAFETY: the server's call, for a prepared transaction.
     unsafe {
-        decoder(ctx).end(ctx, Some(Event::Prepare(&gid(txn), moment(txn))));
+        decoder(ctx).end(ctx, Some(Event::Prepare(&gid(txn), prepare_moment(txn))));
         sys::update_progress(ctx, false);
     }
 }
@@ -235,7 +245,7 @@ unsafe extern "C-unwind" fn commit_prepared(
 ) {
     // SAFETY: the server's call, for a prepared transaction that is committed.
     unsafe {
-        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::CommitPrepared(&gid(txn), moment(txn)));
+        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::CommitPrepared(&gid(txn), commit_moment(txn)));
         sys::update_progress(ctx, false);
     }
 }
@@ -280,7 +290,7 @@ unsafe extern "C-unwind" fn stream_abort(
     unsafe {
         let xid = (*txn).xid.into_inner();
         match (*txn).toptxn.as_ref() {
-            None => decoder(ctx).end_stream(ctx, xid, Event::StreamAbort(None)),
+            None => _ = decoder(ctx).end_stream(ctx, xid, Event::StreamAbort(None)),
             Some(top) => decoder(ctx).roll_back(ctx, top.xid.into_inner(), xid),
         }
     }
@@ -294,7 +304,7 @@ unsafe extern "C-unwind" fn stream_prepare(
 ) {
     // SAFETY: the server's call, for a prepared transaction.
     unsafe {
-        decoder(ctx).prepare_stream(ctx, (*txn).xid.into_inner(), Event::StreamPrepare(&gid(txn), moment(txn)));
+        decoder(ctx).prepare_stream(ctx, (*txn).xid.into_inner(), Event::StreamPrepare(&gid(txn), prepare_moment(txn)));
         sys::update_progress(ctx, false);
     }
 }
@@ -307,7 +317,8 @@ unsafe extern "C-unwind" fn stream_commit(
 ) {
     // SAFETY: the server's call, for a committed transaction.
     unsafe {
-        decoder(ctx).end_stream(ctx, (*txn).xid.into_inner(), Event::StreamCommit(moment(txn)));
-        sys::update_progress(ctx, false);
+        let event = Event::StreamCommit(commit_moment(txn));
+        let is_sent = decoder(ctx).end_stream(ctx, (*txn).xid.into_inner(), event);
+        sys::update_progress(ctx, !is_sent);
     }
 }

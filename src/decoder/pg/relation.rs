@@ -41,8 +41,8 @@ pub struct Relation {
 #[derive(Debug)]
 pub struct Root {
     pub oid: pg_sys::Oid,
-    /// The fixed part of documents under the partition's own name.
-    pub keys_of_partition: Vec<u8>,
+    /// The fixed part of documents under the partition's own name; None if it is not shown under that.
+    pub keys_of_partition: Option<Vec<u8>>,
 }
 
 /// One column.
@@ -167,7 +167,8 @@ impl Relations {
         }
         let keys = change::relation_keys(schema, table, self.charset);
         let root = root.map(|opened| {
-            let keys_of_partition = change::relation_keys(&own_name.0, &own_name.1, self.charset);
+            let is_shown = self.options.shows_table(&own_name.0, &own_name.1);
+            let keys_of_partition = is_shown.then(|| change::relation_keys(&own_name.0, &own_name.1, self.charset));
             (Root { oid: opened.oid(), keys_of_partition }, opened.column_names())
         });
         // SAFETY: the relation is open; a new memory context belongs to us.

@@ -73,9 +73,10 @@ unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)>
 
 fn refuse(error: &OptionError) -> ! {
     let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
-    let mut report = ErrorReport::new(code, shown(&error.to_string()), "startup").set_hint(error.hint());
+    let mut report =
+        ErrorReport::new(code, encoding::message_text(&error.to_string()), "startup").set_hint(error.hint());
     if let Some(detail) = error.detail() {
-        report = report.set_detail(shown(&detail));
+        report = report.set_detail(encoding::message_text(&detail));
     }
     report.report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
@@ -89,11 +90,6 @@ fn refuse_two_phase() {
             "On PostgreSQL 14, make it with pg_create_logical_replication_slot(name, 'bemi_decoder', false, true).",
         )
         .report(PgLogLevel::ERROR);
-}
-
-/// A message's text in the encoding of the database, in which the server takes it.
-pub fn shown(text: &str) -> String {
-    if encoding::charset() == Charset::Utf8 { text.to_owned() } else { crate::json::escape_non_ascii(text) }
 }
 
 /// The name of this database as a JSON string. It stays as it is while somebody is connected.

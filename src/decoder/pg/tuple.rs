@@ -157,7 +157,7 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
 }
 
 /// As the server itself does: the reader may try again when there is more.
-fn out_of_memory() -> ! {
+pub fn out_of_memory() -> ! {
     let code = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY;
     ErrorReport::new(code, "out of memory", "write_image").report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")

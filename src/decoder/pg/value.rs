@@ -346,6 +346,10 @@ impl ArrayReader {
     /// # Safety
     /// `value` is an array of the reader's element type.
     unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
+        if matches!(self.element, Reader::Array(_) | Reader::Composite(_)) {
+            // SAFETY: raises an error where the stack is nearly used up, which is passed on.
+            unsafe { pg_sys::check_stack_depth() };
+        }
         let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
         // SAFETY: the caller's promise; the dimensions follow the header of the array, as many as it says.
         let dimensions = unsafe {
