@@ -173,8 +173,8 @@ fn streamed(_: &Server) {
             "BEGIN; {rows} ALTER TABLE c ADD late text DEFAULT 'd'; {rows} ALTER TABLE c DROP n; UPDATE c SET v = 'x';
              ALTER TABLE c RENAME v TO w; UPDATE c SET w = 'y'; ALTER TABLE c RENAME TO d; ALTER TABLE d RENAME TO c; {rows}
              ALTER TABLE c ALTER late DROP DEFAULT, ALTER late TYPE int USING 7; {rows} ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
-             SAVEPOINT s; ALTER TABLE c ADD m mood DEFAULT 'blue'; ALTER TABLE c RENAME w TO never; {rows} {rows} ROLLBACK TO s; {rows}
-             ALTER TABLE c ADD m mood DEFAULT 'blue'; DELETE FROM c; COMMIT;"
+             ALTER TABLE c ADD m mood DEFAULT 'blue'; DELETE FROM c; COMMIT;
+             BEGIN; {rows} ALTER TABLE c ADD more int; {rows} SAVEPOINT s; ALTER TABLE c RENAME w TO never; {rows} {rows} ROLLBACK TO s; {rows} COMMIT;"
         ))
         .unwrap();
     let strip = |documents: Vec<Value>| -> Vec<Value> {

@@ -160,7 +160,8 @@ fn streamed(_: &Server) {
     let expected = [
         json!(["STREAM ABORT"]),
         json!(["STREAM PREPARE", "one"]),
-        json!(["STREAM PREPARE", "two"]),
+        // Later servers see that the transaction is rolled back already, and pass on no rows of it.
+        json!([if server.major < 18 { "STREAM PREPARE" } else { "PREPARE" }, "two"]),
         json!(["COMMIT PREPARED", "one"]),
         json!(["ROLLBACK PREPARED", "two"]),
     ];

@@ -288,17 +288,12 @@ fn endings(_: &Server) {
             )
         })
         .collect();
-    let expected = [
-        "BEGIN",
-        "STREAM ABORT sub",
-        "STREAM COMMIT",
-        "BEGIN",
-        "STREAM ABORT",
-        "BEGIN",
-        "COMMIT",
-        "BEGIN",
-        "STREAM COMMIT",
-    ];
+    let mut expected = vec!["BEGIN", "STREAM ABORT sub", "STREAM COMMIT"];
+    if server.major < 18 {
+        // Later servers see that the transaction is rolled back already, and pass on nothing of it.
+        expected.extend(["BEGIN", "STREAM ABORT"]);
+    }
+    expected.extend(["BEGIN", "COMMIT", "BEGIN", "STREAM COMMIT"]);
     assert_eq!(markers, expected);
     let after = documents.iter().find(|d| d["after"]["v"] == json!("after")).unwrap();
     assert_eq!(after["context"], json!({"c":"A"}));
