@@ -183,14 +183,14 @@ pub fn escaped_len(text: &[u8], charset: Charset) -> usize {
 
 /// Appends a text, in UTF-8, as the inside of a JSON string. Runs without special characters are copied whole.
 pub fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    let mut copied = 0;
-    for (at, &byte) in text.iter().enumerate() {
+    let (mut copied, mut at) = (0, 0);
+    loop {
+        at += plain_len(&text[at..]);
+        let Some(&byte) = text.get(at) else { break };
         let escape = ESCAPE[usize::from(byte)];
-        if escape == 0 {
-            continue;
-        }
         out.extend_from_slice(&text[copied..at]);
-        copied = at + 1;
+        at += 1;
+        copied = at;
         if escape == b'u' {
             const HEX: &[u8; 16] = b"0123456789abcdef";
             out.extend_from_slice(b"\\u00");
@@ -200,6 +200,41 @@ pub fn escape(out: &mut Vec<u8>, text: &[u8]) {
         }
     }
     out.extend_from_slice(&text[copied..]);
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Of eight bytes, marks the high bit of each that needs an escape. A borrow can only mark a byte behind one that does.
+fn specials(word: u64) -> u64 {
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    (word.wrapping_sub(ONES * 0x20) & !word & HIGH)
+        | zeros(word ^ (ONES * u64::from(b'"')))
+        | zeros(word ^ (ONES * u64::from(b'\\')))
+}
+
+/// Whether a text is ASCII and needs no escape at all, as most are.
+pub fn is_plain(text: &[u8]) -> bool {
+    let mut chunks = text.chunks_exact(8);
+    let mut marks = 0;
+    for chunk in &mut chunks {
+        let word = chunk.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk));
+        marks |= specials(word) | (word & HIGH);
+    }
+    marks == 0 && chunks.remainder().iter().all(|byte| *byte < 0x80 && ESCAPE[usize::from(*byte)] == 0)
+}
+
+/// How many bytes from the first on need no escape.
+fn plain_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let special = specials(u64::from_le_bytes(*chunk));
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| ESCAPE[usize::from(**byte)] == 0).count()
 }
 
 /// Copies JSON text, with each character beyond ASCII as `\uXXXX`: valid wherever such a character can stand in JSON,

@@ -31,6 +31,9 @@ mod unbound {
             transactional: bool,
             flush: bool,
         ) -> u64;
+        pub fn OutputPluginPrepareWrite(ctx: *mut pg_sys::LogicalDecodingContext, last_write: bool);
+        pub fn OutputPluginWrite(ctx: *mut pg_sys::LogicalDecodingContext, last_write: bool);
+        pub fn appendBinaryStringInfo(out: pg_sys::StringInfo, data: *const c_void, length: c_int);
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
         pub fn double_to_shortest_decimal_buf(value: f64, result: *mut c_char) -> c_int;
         pub fn float_to_shortest_decimal_buf(value: f32, result: *mut c_char) -> c_int;
@@ -143,6 +146,39 @@ pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext, is_skipp
     #[cfg(not(feature = "pg14"))]
     unsafe {
         pg_sys::OutputPluginUpdateProgress(ctx, is_skipped);
+    }
+}
+
+/// Sends one message to the reader, given in pieces, with a position that the reader may confirm.
+///
+/// # Safety
+/// `ctx` is the context of the callback that is running; together the pieces are shorter than an int can count.
+pub unsafe fn send(ctx: *mut pg_sys::LogicalDecodingContext, position: u64, pieces: &[&[u8]]) {
+    // SAFETY: the caller's promise; the text is copied. One guard for all of it, since each costs as much as a short
+    // piece; nothing with a destructor is inside.
+    unsafe {
+        let reached = core::mem::replace(&mut (*ctx).write_location, position);
+        pg_guard_ffi_boundary(|| {
+            unbound::OutputPluginPrepareWrite(ctx, true);
+            for piece in pieces {
+                unbound::appendBinaryStringInfo((*ctx).out, piece.as_ptr().cast(), piece.len() as c_int);
+            }
+            unbound::OutputPluginWrite(ctx, true);
+        });
+        (*ctx).write_location = reached;
+    }
+}
+
+/// Frees what was allocated in a memory context, if anything was.
+///
+/// # Safety
+/// The memory context is the caller's, and nothing in it is used any more.
+pub unsafe fn reset(memory: pg_sys::MemoryContext) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !(*memory).isReset || !(*memory).firstchild.is_null() {
+            pg_sys::MemoryContextReset(memory);
+        }
     }
 }
 

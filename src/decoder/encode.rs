@@ -30,17 +30,33 @@ pub fn timestamptz(out: &mut Vec<u8>, microseconds: i64) {
 /// Appends a `uuid`: lower-case, in five groups.
 pub fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push(b'-');
-        }
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+    /// Where the digits of each byte go.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let mut text = [b'-'; 36];
+    for (byte, place) in bytes.iter().zip(PLACES) {
+        text[place] = HEX[usize::from(byte >> 4)];
+        text[place + 1] = HEX[usize::from(byte & 0xF)];
     }
+    out.extend_from_slice(&text);
 }
 
 /// A log position as the server writes it: `16/B374D848`.
 pub fn lsn(lsn: u64) -> String {
-    format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF)
+    let mut text = Vec::with_capacity(17);
+    push_lsn(&mut text, lsn);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Appends a log position.
+pub fn push_lsn(out: &mut Vec<u8>, lsn: u64) {
+    push_hex(out, (lsn >> 32) as u32);
+    out.push(b'/');
+    push_hex(out, lsn as u32);
+}
+
+fn push_hex(out: &mut Vec<u8>, value: u32) {
+    let digits = (32 - value.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|place| b"0123456789ABCDEF"[(value >> (place * 4) & 0xF) as usize]));
 }
 
 fn push_timestamp(out: &mut Vec<u8>, microseconds: i64, zone: &[u8]) {
@@ -99,7 +115,7 @@ fn push_era(out: &mut Vec<u8>, is_bc: bool) {
 
 /// A position in the log as a JSON string, or null.
 pub fn position_or_null(out: &mut Vec<u8>, position: Option<u64>) {
-    quoted_or_null(out, position, |out, position| out.extend_from_slice(lsn(position).as_bytes()));
+    quoted_or_null(out, position, push_lsn);
 }
 
 /// A time as a JSON string, or null; in microseconds since 2000-01-01 UTC.
@@ -119,6 +135,13 @@ fn quoted_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mu
 }
 
 fn push_padded(out: &mut Vec<u8>, value: i64, width: usize) {
+    if let (2, 0..=99) = (width, value) {
+        return out.extend_from_slice(&[b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]);
+    }
+    if let (4, 0..=9999) = (width, value) {
+        let digit = |divisor: i64| b'0' + (value / divisor % 10) as u8;
+        return out.extend_from_slice(&[digit(1000), digit(100), digit(10), digit(1)]);
+    }
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();
     out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));

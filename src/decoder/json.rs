@@ -90,6 +90,18 @@ impl Json {
         self.out.extend_from_slice(text);
     }
 
+    /// Appends what `write` does: JSON of plain ASCII, which counts as with [`Json::raw`].
+    pub fn append<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        write(&mut self.out)
+    }
+
+    /// Appends a copy of a part of the text.
+    pub fn copy(&mut self, part: std::ops::Range<usize>) -> Result<(), Omission> {
+        self.check_room(part.len())?;
+        self.out.extend_from_within(part);
+        Ok(())
+    }
+
     /// Appends JSON in UTF-8.
     pub fn raw_utf8(&mut self, json: &[u8]) -> Result<(), Omission> {
         self.check_escaped(json, 0)?;
@@ -120,13 +132,23 @@ impl Json {
         self.out.try_reserve(len).map_err(|_| Omission::OutOfMemory)
     }
 
-    /// Appends a string, given in UTF-8.
+    /// Appends a string, given in UTF-8. What is none is shown as U+FFFD.
     pub fn string(&mut self, text: &[u8]) -> Result<(), Omission> {
+        if json::is_plain(text) {
+            self.check_room(text.len() + 2)?;
+            self.out.try_reserve(text.len() + 2).map_err(|_| Omission::OutOfMemory)?;
+            self.quoted(|out| out.extend_from_slice(text));
+            return Ok(());
+        }
         self.check_escaped(text, 2)?;
         self.out.push(b'"');
-        let start = self.out.len();
-        json::escape(&mut self.out, text);
-        self.escape_from(start);
+        if text.is_ascii() {
+            json::escape(&mut self.out, text);
+        } else {
+            let start = self.out.len();
+            json::escape(&mut self.out, String::from_utf8_lossy(text).as_bytes());
+            self.escape_from(start);
+        }
         self.out.push(b'"');
         Ok(())
     }
@@ -143,6 +165,13 @@ impl Json {
         }
         self.out.push(b'"');
         Ok(())
+    }
+
+    /// Appends what `write` does, plain ASCII, as a string.
+    pub fn quoted(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.push(b'"');
+        write(&mut self.out);
+        self.out.push(b'"');
     }
 
     /// Puts what was written from `start` on into quotes, unless it is a string already.

@@ -114,7 +114,7 @@ impl Transaction {
     /// known when it is sent.
     pub fn write_keys(&self, json: &mut Json, position: u64, subtransaction: Option<u32>) -> usize {
         json.raw(b"{\"position\":\"");
-        json.raw(encode::lsn(position).as_bytes());
+        json.append(|out| encode::push_lsn(out, position));
         json.raw(&self.before_sequence);
         let sequence_at = json.len();
         json.raw(&self.transaction_id);

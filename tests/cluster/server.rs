@@ -67,7 +67,7 @@ impl Server {
         let mut conf = fs::read_to_string(server.data().join("postgresql.conf")).expect("its settings");
         conf.push_str(SETTINGS);
         if knows_allow_list {
-            conf.push_str("output_plugin_libraries = 'pgoutput, test_decoding, bemi_decoder'\n");
+            conf.push_str("output_plugin_libraries = 'pgoutput, test_decoding, bemi_decoder, wal2json, bemi_null'\n");
         }
         conf.push_str(settings);
         fs::write(server.data().join("postgresql.conf"), conf).expect("its settings are written");

@@ -4,6 +4,7 @@ use crate::server::Server;
 
 pub const TESTS: &[Test] = &[
     ("values_of_every_type_are_as_to_jsonb_gives_them", every_type),
+    ("values_in_every_stored_form_are_as_to_jsonb_gives_them", stored_forms),
     ("every_built_in_type_is_in_the_test_above", no_type_is_missing),
 ];
 
@@ -383,4 +384,89 @@ fn no_type_is_missing(server: &Server) {
         })
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Expressions whose values lie in the row in different forms: with short and long headers, compressed, aligned to
+/// each size, with and without nulls, deep and wide.
+const STORED: &[&str] = &[
+    "(repeat('[', 400) || '1' || repeat(']', 400))::jsonb",
+    "(repeat('{\"a\":', 700) || '1' || repeat('}', 700))::jsonb",
+    "(SELECT jsonb_object_agg('key ' || i, i) FROM generate_series(1, 500) i)",
+    "(SELECT jsonb_agg(CASE i % 7 WHEN 0 THEN 'null' WHEN 1 THEN to_jsonb(i) WHEN 2 THEN to_jsonb(i / 7.0) WHEN 3 THEN '\"\\n\\u0001é\\\\\"' WHEN 4 THEN '{}' WHEN 5 THEN '[true,false]' ELSE to_jsonb(repeat('x', i)) END) FROM generate_series(1, 300) i)",
+    "jsonb_build_object('a', 'x', 'b', 1.5, 'c', jsonb_build_array(1, 'y', jsonb_build_object('d', 123456789012345678901234567890.5)), 'e', '')",
+    "to_jsonb(('1' || repeat('0', 1000) || '.' || repeat('1', 300))::numeric)",
+    "'\"alone\"'::jsonb",
+    "'-0.00000000000000000000000001'::jsonb",
+    "'{}'::jsonb",
+    "'[[], {}, [[]], \"\"]'::jsonb",
+    "10::numeric ^ 100",
+    "10::numeric ^ -100",
+    "-12345678901234567890.123456789",
+    "1e131071::numeric",
+    "(1::numeric / 3)::numeric(1000,900)",
+    "0.0001::numeric",
+    "10000::numeric",
+    "99999999.9999::numeric(20,4)",
+    "(SELECT array_agg(i) FROM generate_series(1, 20000) i)",
+    "(SELECT array_agg(CASE WHEN i % 3 > 0 THEN i END) FROM generate_series(1, 100) i)",
+    "ARRAY[1]",
+    "ARRAY[1, NULL]",
+    "ARRAY[1::bigint, 2]",
+    "ARRAY[NULL, 1::bigint]",
+    "ARRAY[1::smallint, NULL, 3]",
+    "ARRAY[true, NULL, false, true, true, true, true, true, true, NULL]",
+    "ARRAY[repeat('x', 126), repeat('y', 127), '', 'z']",
+    "ARRAY[repeat('long', 5000), NULL, 'short']",
+    "ARRAY[[1.5, 2.25], [NULL, 10::numeric ^ 30]]",
+    "ARRAY[[[1], [2]], [[3], [4]]]::float8[]",
+    "'[0:1][-1:0]={{a,b},{c,NULL}}'::text[]",
+    "ARRAY[point(1, 2), NULL, point(3, 4)]",
+    "ARRAY['2026-11-20 11:00+00'::timestamptz, NULL]",
+    "ARRAY['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, NULL]",
+    "ARRAY['1 day'::interval, '-1 mon']",
+    "ARRAY['{\"a\": [1]}'::jsonb, NULL, '2']",
+    "ARRAY['a'::\"char\", 'b']",
+    "ARRAY['n'::name, NULL]",
+    "ARRAY[ROW(1, 'x', '{1,2}', 2.5, ROW(1, 'y', NULL, NULL, NULL)::text, NULL)::text, NULL]",
+    "repeat('compress me', 10000)",
+    "repeat('x', 126)",
+    "repeat('y', 127)",
+    "'plain'::char(200)",
+    "'2026-11-20'::date",
+    "'23:59:59.999999'::time",
+];
+
+fn stored_forms(server: &Server) {
+    let mut database = server.database("stored_forms");
+    let mut client = database.connect();
+    client.batch_execute("SET TimeZone = 'UTC'").unwrap();
+    database.create_slot();
+    for (i, expression) in STORED.iter().enumerate() {
+        // A column before it, so that it is not aligned by chance; one behind it, which must be found.
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE s{i} AS SELECT 1 AS id, 'a'::text AS before, {expression} AS v, 'z'::text AS behind;
+                 ALTER TABLE s{i} REPLICA IDENTITY FULL; UPDATE s{i} SET id = 2; UPDATE s{i} SET before = 'ab'; UPDATE s{i} SET v = NULL, behind = NULL;
+                 UPDATE s{i} SET v = {expression}; DELETE FROM s{i}"
+            ))
+            .unwrap_or_else(|e| panic!("{expression}: {e:?}"));
+    }
+    let lines = database.lines();
+    assert_eq!(lines.len(), STORED.len() * 6);
+    // Compared by the server, since some nest deeper than serde_json reads.
+    let compared = |expression: &str| {
+        format!(
+            "SELECT bool_and(image->'behind' = '\"z\"' AND image->'v' = to_jsonb({expression}) OR image->'behind' = 'null' AND image->'v' = 'null'
+                             OR image->'behind' = 'null' AND image->'v' = to_jsonb({expression})),
+                    count(*), count(nullif(image->'v', 'null')), bool_or(document ? 'omitted')
+             FROM unnest($1::text[]) line, LATERAL (SELECT line::jsonb) d (document),
+                  LATERAL (VALUES (document->'before'), (document->'after')) i (image)
+             WHERE image <> '{{}}'"
+        )
+    };
+    for (expression, lines) in STORED.iter().zip(lines.chunks(6)) {
+        let row = client.query_one(&compared(expression), &[&lines]).unwrap();
+        let found: (bool, i64, i64, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        assert_eq!(found, (true, 10, 8, false), "{expression}: {:.1000}", lines[0]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Errors that a value causes. An ERROR while decoding would stop the slot for ever, so one that comes from data is
 //! caught and named in the document; one that comes from the server's state is passed on.
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys;
@@ -14,7 +14,13 @@ use pgrx::pg_sys::panic::CaughtError;
 pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     // SAFETY: reads a pointer of the process.
     let memory = unsafe { pg_sys::CurrentMemoryContext };
-    PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+    // Nearly all work goes well, and then this costs nothing; what pgrx needs to take an error apart is only made when
+    // there is one.
+    let payload = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => return Ok(result),
+        Err(payload) => payload,
+    };
+    PgTryBuilder::new(AssertUnwindSafe(move || resume_unwind(payload)))
         .catch_others(move |error| {
             let message = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {

@@ -49,6 +49,8 @@ pub struct Decoder {
     key: Json,
     before: Row,
     after: Row,
+    /// Of the columns of the image before.
+    places: tuple::Places,
     /// Changes and messages that were not shown since the server last heard of progress.
     silent: u32,
     /// Relations of which an omitted value was logged.
@@ -104,6 +106,7 @@ impl Decoder {
             key: Json::new(Charset::Utf8),
             before: Row::default(),
             after: Row::default(),
+            places: Vec::new(),
             silent: 0,
             warned: HashSet::new(),
             has_warned_of_context: false,
@@ -237,7 +240,7 @@ impl Decoder {
                 }
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::MemoryContextReset(self.memory);
+            sys::reset(self.memory);
         }
     }
 
@@ -284,7 +287,7 @@ impl Decoder {
                 self.skip(ctx);
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::MemoryContextReset(self.memory);
+            sys::reset(self.memory);
         }
     }
 
@@ -306,7 +309,7 @@ impl Decoder {
                 self.skip(ctx);
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::MemoryContextReset(self.memory);
+            sys::reset(self.memory);
         }
     }
 
@@ -325,8 +328,8 @@ impl Decoder {
         }
         // SAFETY: the caller's promise.
         unsafe {
-            self.before.read(change.rows.0, open, relation.width);
-            self.after.read(change.rows.1, open, relation.width);
+            self.before.read(change.rows.0, open, &relation.attributes);
+            self.after.read(change.rows.1, open, &relation.attributes);
         }
         self.after.complete_from(&self.before, relation);
         let json = &mut self.outbox.json;
@@ -337,9 +340,9 @@ impl Decoder {
         let keyed = if is_gone { &self.before } else { &self.after };
         tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
         document.json.raw(b",\"before\":");
-        tuple::write_image(&mut document, &self.before, relation, true);
+        tuple::write_before(&mut document, &self.before, relation, &mut self.places);
         document.json.raw(b",\"after\":");
-        tuple::write_image(&mut document, &self.after, relation, false);
+        tuple::write_after(&mut document, (&self.after, &self.before), relation, &self.places);
         document.context();
         if self.options.include_origin {
             document.json.raw(b",\"origin\":");
@@ -372,7 +375,7 @@ impl Decoder {
                     !root.is_some_and(|root| oids.contains(&root.oid))
                 });
                 pg_sys::MemoryContextSwitchTo(caller);
-                pg_sys::MemoryContextReset(self.memory);
+                sys::reset(self.memory);
             }
         }
         shown

@@ -1,4 +1,6 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
+mod array;
+mod attribute;
 mod catch;
 mod decoder;
 mod origin;

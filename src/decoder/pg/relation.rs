@@ -2,11 +2,13 @@
 use core::ffi::{CStr, c_int};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::{PgTupleDesc, pg_sys};
 
+use super::attribute::Attribute;
 use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
 use crate::decoder::options::Options;
@@ -31,8 +33,8 @@ pub struct Relation {
     pub identity: Identity,
     /// Whether the text form of a value depends on settings.
     pub depends_on_settings: bool,
-    /// Number of columns in a tuple, dropped ones included.
-    pub width: usize,
+    /// The columns of a tuple, dropped ones included.
+    pub attributes: Vec<Attribute>,
     /// Holds what the readers need.
     memory: pg_sys::MemoryContext,
 }
@@ -53,7 +55,7 @@ pub struct Column {
     pub name: Vec<u8>,
     /// The fixed part of its member in a row image.
     pub key: Vec<u8>,
-    pub is_varlena: bool,
+    pub attribute: Attribute,
     /// Whether it belongs to the replica identity's index.
     pub in_identity: bool,
     pub reader: Reader,
@@ -84,7 +86,7 @@ impl Identity {
 /// The relations that were decoded so far. None stands for one whose changes are not shown.
 #[derive(Debug)]
 pub struct Relations {
-    known: HashMap<u32, Option<Box<Relation>>>,
+    known: HashMap<u32, Option<Box<Relation>>, BuildHasherDefault<OidHasher>>,
     composites: Composites,
     /// Tables above partitions that were looked at.
     ancestors: HashSet<pg_sys::Oid>,
@@ -98,7 +100,7 @@ impl Relations {
     pub fn new(memory: pg_sys::MemoryContext, charset: Charset, options: Rc<Options>) -> Self {
         watch_catalogs();
         let composites = Composites::new(memory);
-        Self { known: HashMap::new(), composites, ancestors: HashSet::new(), memory, charset, options }
+        Self { known: HashMap::default(), composites, ancestors: HashSet::new(), memory, charset, options }
     }
 
     /// The relation as it is at the change that is being decoded. None for one whose changes are not shown.
@@ -316,7 +318,7 @@ impl Relation {
                     index,
                     key: change::column_key(&name, charset),
                     name,
-                    is_varlena: column.attlen == -1,
+                    attribute: Attribute::of(column),
                     in_identity: indexes.identity.iter().flatten().any(|number| *number == column.attnum),
                     reader: builder.reader(column.atttypid),
                 }
@@ -335,7 +337,7 @@ impl Relation {
             identity,
             depends_on_settings: columns.iter().any(|column| column.reader.depends_on_settings()),
             columns,
-            width: descriptor.len(),
+            attributes: descriptor.iter().map(Attribute::of).collect(),
             memory: builder.memory,
         }
     }
@@ -384,6 +386,26 @@ impl Indexes {
             pg_sys::list_free(list);
         }
         found
+    }
+}
+
+/// Spreads object identifiers, which are not chosen by anyone who could want them to collide.
+#[derive(Debug, Default)]
+struct OidHasher(u64);
+
+impl Hasher for OidHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
     }
 }
 

@@ -1,11 +1,9 @@
 //! Where documents leave the decoder: through the server to the reader.
-use core::ffi::c_int;
-
 use pgrx::pg_sys;
 
 use crate::decoder::batch::Batch;
 use crate::decoder::json::MAX_DOCUMENT;
-use crate::json;
+use crate::{json, sys};
 
 /// Capacity that the buffers keep from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
@@ -55,7 +53,7 @@ impl Sink {
         }
         if self.batch.is_empty() && !self.batch.has_room_for(len) {
             // SAFETY: the caller's promise.
-            unsafe { send(ctx, position, pieces) };
+            unsafe { sys::send(ctx, position, pieces) };
         } else {
             self.batch.push(pieces, position);
         }
@@ -84,7 +82,7 @@ impl Sink {
         if !self.batch.is_empty() {
             let (text, position) = self.batch.message();
             // SAFETY: the caller's promise.
-            unsafe { send(ctx, position, &[text]) };
+            unsafe { sys::send(ctx, position, &[text]) };
             self.batch.clear();
         }
     }
@@ -92,22 +90,5 @@ impl Sink {
     /// Forgets what waits.
     pub fn clear(&mut self) {
         self.batch.clear();
-    }
-}
-
-/// # Safety
-/// The context is that of the callback that is running.
-unsafe fn send(ctx: *mut pg_sys::LogicalDecodingContext, position: u64, pieces: &[&[u8]]) {
-    // The running callback is further on than the document, at the end of the transaction perhaps, of which documents
-    // are still to come.
-    // SAFETY: the caller's promise; the text is copied, and it is shorter than an int can count.
-    unsafe {
-        let reached = core::mem::replace(&mut (*ctx).write_location, position);
-        pg_sys::OutputPluginPrepareWrite(ctx, true);
-        for piece in pieces {
-            pg_sys::appendBinaryStringInfo((*ctx).out, piece.as_ptr().cast(), piece.len() as c_int);
-        }
-        pg_sys::OutputPluginWrite(ctx, true);
-        (*ctx).write_location = reached;
     }
 }

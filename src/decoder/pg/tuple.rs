@@ -1,10 +1,14 @@
-//! Rows from the log: their images, and the key that names them.
+//! Rows from the log: their values, their images, and the key that names them.
+use std::ops::Range;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{pg_sys, varlena};
 
+use super::attribute::{Attribute, EXTERNAL};
 use super::catch;
-use super::relation::{Column, Relation};
+use super::relation::{Column, Identity, Relation};
+use super::value::Reader;
 use crate::decoder::change::Document;
 use crate::decoder::json::{Json, MAX_DOCUMENT, Omission};
 
@@ -14,22 +18,61 @@ pub struct Row {
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
     is_there: bool,
+    /// Whether a value may lie outside of the row.
+    may_be_external: bool,
 }
 
 impl Row {
     /// Takes a tuple apart; a null pointer stands for a row that the log has not.
     ///
     /// # Safety
-    /// The tuple is one of this relation, from the change that is being decoded.
-    pub unsafe fn read(&mut self, tuple: pg_sys::HeapTuple, relation: pg_sys::Relation, width: usize) {
+    /// The tuple is one of this relation, whose attributes these are, from the change that is being decoded.
+    pub unsafe fn read(&mut self, tuple: pg_sys::HeapTuple, relation: pg_sys::Relation, attributes: &[Attribute]) {
         self.is_there = !tuple.is_null();
-        if self.is_there {
-            self.values.resize(width, pg_sys::Datum::from(0));
-            self.nulls.resize(width, true);
-            // SAFETY: the caller's promise; both arrays have a member for each column of the descriptor.
-            unsafe {
+        if !self.is_there {
+            return;
+        }
+        self.values.resize(attributes.len(), pg_sys::Datum::from(0));
+        self.nulls.resize(attributes.len(), true);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let header = (*tuple).t_data;
+            let stored = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
+            if (stored as usize) < attributes.len() {
+                // Columns that were added later have their values in the catalogs.
+                self.may_be_external = true;
                 let descriptor = (*relation).rd_att;
                 pg_sys::heap_deform_tuple(tuple, descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+            } else {
+                self.read_stored(header, attributes);
+            }
+        }
+    }
+
+    /// As the server's own `heap_deform_tuple` does it.
+    ///
+    /// # Safety
+    /// The tuple has all of these attributes; both arrays have a place for each.
+    unsafe fn read_stored(&mut self, header: pg_sys::HeapTupleHeader, attributes: &[Attribute]) {
+        self.may_be_external = false;
+        // SAFETY: the caller's promise: what is read lies inside of the tuple, whose layout the attributes give.
+        unsafe {
+            let has_nulls = u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL != 0;
+            let bits = (*header).t_bits.as_ptr();
+            let data = header.cast::<u8>().add((*header).t_hoff.into());
+            let mut at = 0;
+            for (i, attribute) in attributes.iter().enumerate() {
+                self.nulls[i] = has_nulls && *bits.add(i >> 3) & (1 << (i & 7)) == 0;
+                if self.nulls[i] {
+                    continue;
+                }
+                if attribute.length != -1 || *data.add(at) == 0 {
+                    at = at.next_multiple_of(attribute.alignment);
+                }
+                let start = data.add(at);
+                self.values[i] = attribute.fetch(start);
+                at += attribute.size(start);
+                self.may_be_external |= attribute.length == -1 && *start == EXTERNAL;
             }
         }
     }
@@ -42,7 +85,8 @@ impl Row {
 
     /// Whether the log has only a pointer to the value, which did not change and lies outside of the row.
     fn is_external(&self, column: &Column) -> bool {
-        column.is_varlena
+        self.may_be_external
+            && column.attribute.length == -1
             && self.get(column).is_some_and(|value| {
                 let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
                 // SAFETY: the value of such a column points to a varlena.
@@ -55,7 +99,7 @@ impl Row {
 
     /// Fills in values that did not change and that the log has in the row before.
     pub fn complete_from(&mut self, before: &Row, relation: &Relation) {
-        if !self.is_there || !before.is_there {
+        if !self.is_there || !before.is_there || !self.may_be_external {
             return;
         }
         for column in &relation.columns {
@@ -65,55 +109,117 @@ impl Row {
             }
         }
     }
+
+    /// Whether a column has the same value in another row, byte for byte.
+    fn has_same(&self, other: &Row, column: &Column) -> bool {
+        match (self.get(column), other.get(column)) {
+            (None, None) => true,
+            (Some(one), Some(other)) if column.attribute.by_value => one.value() == other.value(),
+            // SAFETY: both are values of the column.
+            (Some(one), Some(other)) => unsafe {
+                let (one, other): (*const u8, *const u8) = (one.cast_mut_ptr(), other.cast_mut_ptr());
+                let size = column.attribute.size(one);
+                size == column.attribute.size(other)
+                    && core::slice::from_raw_parts(one, size) == core::slice::from_raw_parts(other, size)
+            },
+            _ => false,
+        }
+    }
 }
 
-/// Appends the image of a row: of all columns, or before a change, of those that the replica identity has.
-pub fn write_image(document: &mut Document, row: &Row, relation: &mut Relation, is_before: bool) {
+/// Where in a document each column of an image is, from its key to the end of its value; empty for one that is not
+/// there.
+pub type Places = Vec<Range<usize>>;
+
+/// Appends the image of the row before a change: the columns that the replica identity has.
+pub fn write_before(document: &mut Document, row: &Row, relation: &mut Relation, places: &mut Places) {
+    let identity = relation.identity;
+    places.clear();
+    write_image(document, row, relation, |column| identity.holds(column), Some(places), |_, _| None);
+}
+
+/// Appends the image of the row after a change. Where the whole row before it is known, what did not change is copied
+/// from there.
+pub fn write_after(document: &mut Document, (row, before): (&Row, &Row), relation: &mut Relation, places: &Places) {
+    let is_known = before.is_there && relation.identity == Identity::Full && !before.may_be_external;
+    let same = |place: usize, column: &Column| {
+        let part = places.get(place).filter(|part| is_known && !part.is_empty())?;
+        row.has_same(before, column).then(|| part.clone())
+    };
+    write_image(document, row, relation, |_| true, None, same);
+}
+
+/// Appends the image of a row. `same` gives the part of the document that a column can be copied from.
+fn write_image(
+    document: &mut Document,
+    row: &Row,
+    relation: &mut Relation,
+    is_shown: impl Fn(&Column) -> bool,
+    mut places: Option<&mut Places>,
+    same: impl Fn(usize, &Column) -> Option<Range<usize>>,
+) {
+    let mut note = |place| {
+        if let Some(places) = &mut places {
+            places.push(place);
+        }
+    };
     document.json.raw(b"{");
-    if row.is_there {
-        let identity = relation.identity;
-        let mut is_first = true;
-        // A failure leaves the loop; it is entered again behind the column that failed.
-        let mut next = 0;
-        let mut value_start = 0;
-        while next < relation.columns.len() {
-            let result = catch::data_errors(|| {
-                while let Some(column) = relation.columns.get_mut(next) {
-                    if is_before && !identity.holds(column) {
-                        next += 1;
-                        continue;
-                    }
-                    if row.is_external(column) {
-                        document.unchanged(&column.name);
-                        next += 1;
-                        continue;
-                    }
-                    if !is_first {
+    let first = document.json.len();
+    // A failure leaves the loop; it is entered again behind the column that failed.
+    let mut next = if row.is_there { 0 } else { relation.columns.len() };
+    let mut value_start = 0;
+    while next < relation.columns.len() {
+        let result = catch::data_errors(|| {
+            while let Some(column) = relation.columns.get_mut(next) {
+                let is_external = row.is_external(column);
+                if is_external {
+                    document.unchanged(&column.name);
+                }
+                if is_external || !is_shown(column) {
+                    note(0..0);
+                    next += 1;
+                    continue;
+                }
+                if let Some(part) = same(next, column) {
+                    if document.json.len() > first {
                         document.json.raw(b",");
                     }
-                    is_first = false;
-                    document.json.raw(&column.key);
-                    value_start = document.json.len();
-                    match row.get(column) {
-                        None => document.json.raw(b"null"),
-                        // SAFETY: the value has the column's type, and is not outside of the row.
-                        Some(value) => unsafe { column.reader.write(value, document.json) }?,
-                    }
+                    let start = document.json.len();
+                    value_start = start + column.key.len();
+                    document.json.copy(part)?;
+                    note(start..document.json.len());
                     next += 1;
+                    continue;
                 }
-                Ok(())
-            });
-            let omission = match result {
-                Ok(Ok(())) => break,
-                Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
-                Ok(Err(omission)) => omission,
-                Err(message) => Omission::Output(message),
-            };
-            document.json.truncate(value_start);
-            document.json.raw(b"null");
-            document.omitted(&relation.columns[next].name, &omission);
-            next += 1;
-        }
+                if document.json.len() > first {
+                    document.json.raw(b",");
+                }
+                let start = document.json.len();
+                document.json.raw(&column.key);
+                value_start = document.json.len();
+                match row.get(column) {
+                    None => document.json.raw(b"null"),
+                    // SAFETY: the value has the column's type, and is not outside of the row.
+                    Some(value) => unsafe { column.reader.write(value, document.json) }?,
+                }
+                note(start..document.json.len());
+                next += 1;
+            }
+            Ok(())
+        });
+        let omission = match result {
+            Ok(Ok(())) => break,
+            Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
+            Ok(Err(omission)) => omission,
+            Err(message) => Omission::Output(message),
+        };
+        let Some(column) = relation.columns.get(next) else { break };
+        document.json.truncate(value_start - column.key.len());
+        document.json.raw(&column.key);
+        document.json.raw(b"null");
+        document.omitted(&column.name, &omission);
+        note(0..0);
+        next += 1;
     }
     document.json.raw(b"}");
 }
@@ -132,7 +238,15 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
     }
     let result = catch::data_errors(|| {
         if let [only] = relation.key[..] {
-            text_of(scratch, row, &mut relation.columns[only])?;
+            let column = &mut relation.columns[only];
+            if let (Reader::Int2 | Reader::Int4 | Reader::Int8, Some(value)) = (&column.reader, row.get(column)) {
+                document.json.raw(b"\"");
+                // SAFETY: the value has the column's type.
+                unsafe { column.reader.write(value, document.json)? };
+                document.json.raw(b"\"");
+                return Ok(());
+            }
+            text_of(scratch, row, column)?;
             return document.json.raw_utf8(scratch.as_bytes());
         }
         let mut array = vec![b'['];

@@ -7,10 +7,13 @@ use std::rc::Rc;
 use pgrx::pg_catalog::pg_proc::PgProc;
 use pgrx::{PgTupleDesc, pg_sys, varlena};
 
+use super::array::ArrayReader;
+use super::attribute::Attribute;
 use super::catch;
 use crate::decoder::change::column_key;
 use crate::decoder::encode;
 use crate::decoder::json::{Json, Omission};
+use crate::decoder::{jsonb, numeric};
 use crate::json::Charset;
 use crate::sys::{self, encoding};
 
@@ -23,7 +26,7 @@ pub enum Reader {
     Int8,
     Float4,
     Float8,
-    Numeric(OutputFunction),
+    Numeric,
     /// `text`, `varchar` and `bpchar`, whose values are their text.
     Text,
     Date,
@@ -48,16 +51,6 @@ pub enum Reader {
 /// A function of one argument, looked up: a type's output function, or its cast to `json`.
 #[derive(Debug)]
 pub struct OutputFunction(Box<pg_sys::FmgrInfo>);
-
-/// Reads arrays of one element type.
-#[derive(Debug)]
-pub struct ArrayReader {
-    element: Reader,
-    element_type: pg_sys::Oid,
-    length: i16,
-    by_value: bool,
-    align: core::ffi::c_char,
-}
 
 /// Reads rows of one composite type.
 #[derive(Debug)]
@@ -138,7 +131,7 @@ impl Builder<'_> {
             pg_sys::INT8OID => Some(Reader::Int8),
             pg_sys::FLOAT4OID => Some(Reader::Float4),
             pg_sys::FLOAT8OID => Some(Reader::Float8),
-            pg_sys::NUMERICOID => Some(Reader::Numeric(self.output_function(base))),
+            pg_sys::NUMERICOID => Some(Reader::Numeric),
             _ => None,
         };
         if let Some(number) = number {
@@ -187,7 +180,8 @@ impl Builder<'_> {
         let (mut length, mut by_value, mut align) = (0, false, 0);
         // SAFETY: the pointers are to locals.
         unsafe { pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut by_value, &mut align) };
-        ArrayReader { element: self.try_reader(element_type), element_type, length, by_value, align }
+        let attribute = Attribute::new(length, by_value, align);
+        ArrayReader::new(self.try_reader(element_type), attribute)
     }
 
     fn composite_reader(&mut self, type_oid: pg_sys::Oid) -> Rc<RefCell<CompositeReader>> {
@@ -262,7 +256,7 @@ impl Reader {
     pub fn depends_on_settings(&self) -> bool {
         match self {
             Self::Output(_) => true,
-            Self::Array(array) => array.element.depends_on_settings(),
+            Self::Array(array) => array.depends_on_settings(),
             Self::Composite(composite) => composite.borrow().depends_on_settings,
             _ => false,
         }
@@ -291,17 +285,25 @@ impl Reader {
                         sys::with_shortest_float8(number, |text| json.number(text))
                     });
                 }
-                Self::Numeric(output) => return json.number(output.text(value).to_bytes()),
+                Self::Numeric => return write_numeric(json, varlena_bytes(value)),
                 Self::Text => return write_text(json, varlena_bytes(value)),
-                Self::Date => quote(json, |out| encode::date(out, value.value() as i32)),
-                Self::Timestamp => quote(json, |out| encode::timestamp(out, value.value() as i64)),
-                Self::Timestamptz => quote(json, |out| encode::timestamptz(out, value.value() as i64)),
+                Self::Date => json.quoted(|out| encode::date(out, value.value() as i32)),
+                Self::Timestamp => json.quoted(|out| encode::timestamp(out, value.value() as i64)),
+                Self::Timestamptz => json.quoted(|out| encode::timestamptz(out, value.value() as i64)),
                 Self::Uuid => {
                     let bytes: &[u8; 16] = &*value.cast_mut_ptr();
-                    quote(json, |out| encode::uuid(out, bytes));
+                    json.quoted(|out| encode::uuid(out, bytes));
                 }
                 Self::Json => return json.compact(&encoding::to_utf8(varlena_bytes(value))),
                 Self::Jsonb => {
+                    if encoding::charset() == Charset::Utf8 {
+                        let start = json.len();
+                        match jsonb::jsonb(json, varlena_bytes(value)) {
+                            Ok(()) => return Ok(()),
+                            Err(jsonb::Failure::Omission(omission)) => return Err(omission),
+                            Err(jsonb::Failure::Unreadable) => json.truncate(start),
+                        }
+                    }
                     let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
                     let size = varlena::varsize(jsonb.cast()) as i32;
                     let text = pg_sys::JsonbToCString(core::ptr::null_mut(), &raw mut (*jsonb).root, size);
@@ -339,74 +341,6 @@ impl OutputFunction {
     unsafe fn text<'a>(&mut self, value: pg_sys::Datum) -> &'a CStr {
         // SAFETY: the caller's promise; the text is in the current memory context, which is reset after the change.
         unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(&mut *self.0, value)) }
-    }
-}
-
-impl ArrayReader {
-    /// # Safety
-    /// `value` is an array of the reader's element type.
-    unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
-        if matches!(self.element, Reader::Array(_) | Reader::Composite(_)) {
-            // SAFETY: raises an error where the stack is nearly used up, which is passed on.
-            unsafe { pg_sys::check_stack_depth() };
-        }
-        let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
-        // SAFETY: the caller's promise; the dimensions follow the header of the array, as many as it says.
-        let dimensions = unsafe {
-            let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
-            pg_sys::deconstruct_array(
-                array,
-                self.element_type,
-                self.length.into(),
-                self.by_value,
-                self.align,
-                &mut elements,
-                &mut nulls,
-                &mut count,
-            );
-            core::slice::from_raw_parts(array.add(1).cast::<i32>(), (*array).ndim as usize)
-        };
-        if dimensions.is_empty() {
-            json.raw(b"[]");
-            return Ok(());
-        }
-        // SAFETY: the function gives arrays of `count` members.
-        let (elements, nulls) = unsafe {
-            let count = count as usize;
-            (core::slice::from_raw_parts(elements, count), core::slice::from_raw_parts(nulls, count))
-        };
-        let mut members = elements.iter().zip(nulls).map(|(value, is_null)| (*value, *is_null));
-        // SAFETY: the members have the element type.
-        unsafe { self.write_dimension(dimensions, &mut members, json) }
-    }
-
-    /// # Safety
-    /// The members have the element type.
-    unsafe fn write_dimension(
-        &mut self,
-        dimensions: &[i32],
-        members: &mut impl Iterator<Item = (pg_sys::Datum, bool)>,
-        json: &mut Json,
-    ) -> Result<(), Omission> {
-        let Some((length, inner)) = dimensions.split_first() else { return Ok(()) };
-        json.raw(b"[");
-        for i in 0..*length {
-            if i > 0 {
-                json.raw(b",");
-            }
-            json.check_room(0)?;
-            if !inner.is_empty() {
-                // SAFETY: the caller's promise.
-                unsafe { self.write_dimension(inner, members, json)? };
-            } else if let Some((value, false)) = members.next() {
-                // SAFETY: the caller's promise.
-                unsafe { self.element.write(value, json)? };
-            } else {
-                json.raw(b"null");
-            }
-        }
-        json.raw(b"]");
-        Ok(())
     }
 }
 
@@ -448,7 +382,7 @@ impl CompositeReader {
 ///
 /// # Safety
 /// `value` is a varlena whose data is not outside of the row.
-unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
+pub unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
     let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
     // SAFETY: the caller's promise. Only a compressed value, or one that was put together from the log, is copied.
     unsafe {
@@ -459,6 +393,9 @@ unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
 }
 
 fn write_text(json: &mut Json, text: &[u8]) -> Result<(), Omission> {
+    if encoding::charset() == Charset::Utf8 {
+        return json.string(text);
+    }
     json.string(&encoding::to_utf8(text))
 }
 
@@ -474,11 +411,21 @@ fn write_float(
     }
 }
 
-/// Appends plain ASCII in quotes.
-fn quote(json: &mut Json, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut text = Vec::with_capacity(40);
-    text.push(b'"');
-    write(&mut text);
-    text.push(b'"');
-    json.raw(&text);
+/// Appends a number of the type `numeric`, given without the header of its varlena.
+fn write_numeric(json: &mut Json, stored: &[u8]) -> Result<(), Omission> {
+    // Digits before the point by the weight of the first, which the header has, and behind it by the scale.
+    json.check_room(MAX_NUMERIC)?;
+    let start = json.len();
+    if json.append(|out| numeric::numeric(out, stored)).is_none() {
+        return Err(Omission::Output("invalid numeric".to_owned()));
+    }
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let first = usize::from(json.as_bytes().get(start) == Some(&b'-'));
+    if !is_digit(json.as_bytes().get(start + first)) {
+        json.quote_from(start);
+    }
+    Ok(())
 }
+
+/// Longest text of a `numeric`, in bytes: 131,072 digits before the point and 16,383 behind it, and its signs.
+const MAX_NUMERIC: usize = 150_000;
