@@ -34,6 +34,9 @@ fn main() {
             tables.extend(decode(&server, workload, runs));
         }
     }
+    if "growth".contains(&only) {
+        tables.push(growth(&server, runs));
+    }
     if "writers".contains(&only) {
         tables.extend(writers::run(&server, runs));
     }
@@ -137,6 +140,35 @@ fn decode(server: &Server, workload: &Workload, runs: usize) -> Vec<Table> {
     stream.compare("bemi", &["wal2json 2", "test_decoding"]);
     stream.compare("bemi, batch-bytes=65536", &["wal2json 2", "test_decoding"]);
     vec![sql, stream]
+}
+
+/// Whether a change takes longer after many others than after few: by pg_recvlogical, in transactions of 100,000.
+fn growth(server: &Server, runs: usize) -> Table {
+    println!("-- growth");
+    const FEW: u32 = 100_000;
+    const MANY: u32 = 10_000_000;
+    let database = server.database("growth");
+    let mut client = database.connect();
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v int, note text); SELECT bemi.track('t')").unwrap();
+    let mut table = Table::new("Time per change, by pg_recvlogical".to_owned(), "µs");
+    let peer = &PEERS[1];
+    for (name, count, runs) in [("100,000 changes", FEW, runs), ("10,000,000 changes", MANY, 1)] {
+        client.batch_execute("SELECT pg_create_logical_replication_slot('growth', 'bemi_decoder')").unwrap();
+        for _ in 0..count / FEW {
+            client
+                .batch_execute(&format!(
+                    "TRUNCATE t; SELECT bemi.set_context('{{\"user_id\":1}}'); INSERT INTO t SELECT i, i, 'note ' || i FROM generate_series(1, {FEW}) i"
+                ))
+                .unwrap();
+        }
+        for _ in 0..runs {
+            let milliseconds = by_recvlogical(server, "growth", &mut client, "growth", peer);
+            table.add(name, milliseconds * 1000.0 / f64::from(count));
+        }
+        client.batch_execute("SELECT pg_drop_replication_slot('growth')").unwrap();
+    }
+    table.compare("10,000,000 changes", &["100,000 changes"]);
+    table
 }
 
 /// Reads all changes by the SQL interface and leaves them there; in milliseconds.

@@ -3,6 +3,14 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+/// The tables that the plot shows, by the beginning of their names.
+const PLOTTED: [&str; 4] = [
+    "Decode by SQL, orders",
+    "Decode by pg_recvlogical, orders",
+    "INSERT of",
+    "Single-row updates, context by a setting",
+];
+
 /// One measurement of several peers.
 pub struct Table {
     name: String,
@@ -67,6 +75,33 @@ impl Table {
     }
 }
 
+/// A plot of the medians: a bar for each peer, in light and dark as the reader's page is.
+fn plot(tables: &[&Table]) -> String {
+    const WIDTH: f64 = 430.0;
+    let mut y = 8;
+    let mut body = String::new();
+    for table in tables {
+        y += 22;
+        body.push_str(&format!("<text class=\"t\" x=\"8\" y=\"{y}\">{}, {}</text>\n", table.name, table.unit));
+        let most = table.rows.iter().map(|(peer, _)| table.median(peer)).fold(0.0, f64::max);
+        for (peer, _) in &table.rows {
+            let (median, class) = (table.median(peer), if peer.starts_with("bemi") { "b" } else { "p" });
+            let width = (median / most * WIDTH).max(1.0);
+            body.push_str(&format!(
+                "<text x=\"8\" y=\"{}\">{peer}</text><rect class=\"{class}\" x=\"220\" y=\"{}\" width=\"{width:.0}\" height=\"13\"/><text x=\"{:.0}\" y=\"{}\">{median:.0}</text>\n",
+                y + 20, y + 9, 226.0 + width, y + 20
+            ));
+            y += 18;
+        }
+        y += 14;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {y}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <style>text{{fill:#1f2328}}.t{{font-weight:bold}}.b{{fill:#0969da}}.p{{fill:#afb8c1}}\n\
+         @media (prefers-color-scheme: dark){{text{{fill:#e6edf3}}.b{{fill:#4493f8}}.p{{fill:#57606a}}}}</style>\n{body}</svg>\n"
+    )
+}
+
 /// Prints the tables and saves them under `target/bench`.
 pub fn save(tables: &[Table], runs: usize) {
     let text: Vec<String> = tables.iter().map(Table::markdown).collect();
@@ -76,5 +111,8 @@ pub fn save(tables: &[Table], runs: usize) {
     fs::create_dir_all("target/bench").unwrap();
     fs::write("target/bench/results.md", text).unwrap();
     fs::write("target/bench/results.json", serde_json::to_string_pretty(&all).unwrap()).unwrap();
-    println!("Saved as target/bench/results.md and target/bench/results.json.");
+    let shown: Vec<&Table> =
+        tables.iter().filter(|table| PLOTTED.iter().any(|name| table.name.starts_with(name))).collect();
+    fs::write("target/bench/results.svg", plot(&shown)).unwrap();
+    println!("Saved as results.md, results.json and results.svg under target/bench.");
 }

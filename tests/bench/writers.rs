@@ -44,12 +44,14 @@ pub fn run(server: &Server, runs: usize) -> Vec<Table> {
     let mut tables = bulk(server, &databases, runs);
     tables.extend(single_rows(server, &databases, runs));
     tables.push(small_statements(server, &databases, runs));
+    let contexts = long_contexts(server, &databases[1], runs);
     for table in &mut tables {
         let peers: Vec<&'static str> = WAYS[1..].iter().map(|(name, _)| *name).collect();
         for peer in peers {
             table.compare(peer, &["untracked"]);
         }
     }
+    tables.push(contexts);
     tables
 }
 
@@ -121,6 +123,33 @@ fn single_rows(server: &Server, databases: &[String], runs: usize) -> Vec<Table>
             table
         })
         .collect()
+}
+
+/// Contexts of several lengths, set once for a session; the log has it once for each transaction.
+fn long_contexts(server: &Server, database: &str, runs: usize) -> Table {
+    println!("-- writers: long contexts");
+    let mut table = Table::new("1,000 single-row transactions, tracked, under one context".to_owned(), "ms");
+    let lengths = [("none", 0), ("1 kB", 1_000), ("100 kB", 100_000), ("1 MB", 999_900)];
+    for _ in 0..runs {
+        for (name, length) in lengths {
+            let mut client = server.connect(database);
+            client.batch_execute("CHECKPOINT").unwrap();
+            if length > 0 {
+                let statement = "SELECT bemi.set_context(jsonb_build_object('x', repeat('x', $1::int - 9)))";
+                client.execute(statement, &[&length]).unwrap();
+            }
+            let update = client.prepare("UPDATE t SET v = v + 1 WHERE id = $1").unwrap();
+            let start = Instant::now();
+            for i in 1..=1000 {
+                client.execute(&update, &[&i]).unwrap();
+            }
+            table.add(name, start.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    for (name, _) in &lengths[1..] {
+        table.compare(name, &["none"]);
+    }
+    table
 }
 
 fn small_statements(server: &Server, databases: &[String], runs: usize) -> Table {
