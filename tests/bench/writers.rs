@@ -51,7 +51,7 @@ pub fn run(server: &Server, runs: usize) -> Vec<Table> {
             table.compare(peer, &["untracked"]);
         }
     }
-    tables.push(contexts);
+    tables.extend(contexts);
     tables
 }
 
@@ -126,9 +126,10 @@ fn single_rows(server: &Server, databases: &[String], runs: usize) -> Vec<Table>
 }
 
 /// Contexts of several lengths, set once for a session; the log has it once for each transaction.
-fn long_contexts(server: &Server, database: &str, runs: usize) -> Table {
+fn long_contexts(server: &Server, database: &str, runs: usize) -> Vec<Table> {
     println!("-- writers: long contexts");
     let mut table = Table::new("1,000 single-row transactions, tracked, under one context".to_owned(), "ms");
+    let mut within = Table::new("1,000 statements in one transaction, tracked, under one context".to_owned(), "ms");
     let lengths = [("none", 0), ("1 kB", 1_000), ("100 kB", 100_000), ("1 MB", 999_900)];
     for _ in 0..runs {
         for (name, length) in lengths {
@@ -144,12 +145,20 @@ fn long_contexts(server: &Server, database: &str, runs: usize) -> Table {
                 client.execute(&update, &[&i]).unwrap();
             }
             table.add(name, start.elapsed().as_secs_f64() * 1000.0);
+            client.batch_execute("BEGIN").unwrap();
+            let start = Instant::now();
+            for i in 1..=1000 {
+                client.execute(&update, &[&i]).unwrap();
+            }
+            within.add(name, start.elapsed().as_secs_f64() * 1000.0);
+            client.batch_execute("COMMIT").unwrap();
         }
     }
     for (name, _) in &lengths[1..] {
         table.compare(name, &["none"]);
+        within.compare(name, &["none"]);
     }
-    table
+    vec![table, within]
 }
 
 fn small_statements(server: &Server, databases: &[String], runs: usize) -> Table {
