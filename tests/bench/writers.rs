@@ -55,14 +55,21 @@ pub fn run(server: &Server, runs: usize) -> Vec<Table> {
     tables
 }
 
+/// The databases with the names of their ways; each run begins with another one, since what comes first finds the
+/// machine as the run before left it.
+fn in_turn(databases: &[String], run: usize) -> impl Iterator<Item = (&String, &'static str)> {
+    let ways = databases.iter().zip(WAYS).map(|(database, (way, _))| (database, *way));
+    ways.cycle().skip(run % databases.len()).take(databases.len())
+}
+
 fn bulk(server: &Server, databases: &[String], runs: usize) -> Vec<Table> {
     println!("-- writers: bulk statements");
     let names = ["INSERT", "UPDATE", "DELETE", "COPY"];
     let mut tables: Vec<Table> = names.iter().map(|name| Table::new(format!("{name} of {ROWS} rows"), "ms")).collect();
     let mut wal = Table::new(format!("Log written by INSERT of {ROWS} rows"), "MB");
     let data: String = (1..=ROWS).map(|i| format!("{i}\t{i}\ta note of row {i}\n")).collect();
-    for _ in 0..runs {
-        for (name, (way, _)) in databases.iter().zip(WAYS) {
+    for run in 0..runs {
+        for (name, way) in in_turn(databases, run) {
             let mut client = server.connect(name);
             client.batch_execute("TRUNCATE t; CHECKPOINT").unwrap();
             client.batch_execute("TRUNCATE audit").ok();
@@ -105,8 +112,8 @@ fn single_rows(server: &Server, databases: &[String], runs: usize) -> Vec<Table>
             let mut table = Table::new(format!("Single-row updates, context by {name}"), "transactions/s");
             let file = server.host().join("script.sql");
             fs::write(&file, script).unwrap();
-            for _ in 0..runs {
-                for (database, (way, _)) in databases.iter().zip(WAYS) {
+            for run in 0..runs {
+                for (database, way) in in_turn(databases, run) {
                     let mut client = server.connect(database);
                     client.batch_execute("TRUNCATE t; INSERT INTO t SELECT i, i, 'a note' FROM generate_series(1, 100000) i; CHECKPOINT").unwrap();
                     let mut command = server.program("pgbench", database);
@@ -165,8 +172,8 @@ fn small_statements(server: &Server, databases: &[String], runs: usize) -> Table
     println!("-- writers: small statements");
     let mut table = Table::new("1,000 small statements in one transaction".to_owned(), "ms");
     let statements: String = (1..=1000).map(|i| format!("UPDATE t SET v = v + 1 WHERE id = {i};")).collect();
-    for _ in 0..runs * 4 {
-        for (database, (way, _)) in databases.iter().zip(WAYS) {
+    for run in 0..runs * 4 {
+        for (database, way) in in_turn(databases, run) {
             let mut client = server.connect(database);
             client.batch_execute(CONTEXT).unwrap();
             client.batch_execute(&statements).unwrap();
