@@ -81,14 +81,25 @@ impl Transaction {
     /// contexts does.
     pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> io::Result<bool> {
         let context = Context::parse(content).map(|context| context.to_json(self.charset));
-        let context = context.ok().filter(|context| context.len() <= MAX_CONTEXT);
-        let is_valid = context.is_some();
-        let context = context.unwrap_or_else(|| Context::invalid(content).to_json(self.charset));
-        match subtransaction {
-            Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes())?,
-            None => self.scope.set(context.as_bytes()),
+        match context.ok().filter(|context| context.len() <= MAX_CONTEXT) {
+            Some(context) => self.set(&context, subtransaction).map(|()| true),
+            None => self.set_invalid_context(content, subtransaction).map(|()| false),
         }
-        Ok(is_valid)
+    }
+
+    /// As [`Transaction::set_context`], with content that is known to be no context, or its beginning.
+    pub fn set_invalid_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> io::Result<()> {
+        self.set(&Context::invalid(content).to_json(self.charset), subtransaction)
+    }
+
+    fn set(&mut self, context: &str, subtransaction: Option<u32>) -> io::Result<()> {
+        match subtransaction {
+            Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes()),
+            None => {
+                self.scope.set(context.as_bytes());
+                Ok(())
+            }
+        }
     }
 
     /// The context in force, a JSON object.
@@ -152,6 +163,9 @@ mod tests {
         assert_eq!(txn.context(), br#"{"user_id":1}"#);
         assert!(!txn.set_context(b"garbage", None).unwrap());
         assert_eq!(txn.context(), br#"{"bemi_invalid_context":"garbage"}"#);
+        // Even if it looks like one.
+        txn.set_invalid_context(b"{\"a\":1}", None).unwrap();
+        assert_eq!(txn.context(), br#"{"bemi_invalid_context":"{\"a\":1}"}"#);
         txn.set_context(b"{}", None).unwrap();
         assert_eq!(txn.context(), b"{}");
     }

@@ -6,6 +6,6 @@ cd "$(dirname "$0")/../.."
 pg_config=/usr/lib/postgresql/15/bin/pg_config
 tests/setup/install-tools.sh postgresql-15-wal2json
 make --no-print-directory install PG_CONFIG=$pg_config
+trap 'rm -f "$($pg_config --pkglibdir)/bemi_null.so"' EXIT
 cc -O2 -shared -fPIC -I"$($pg_config --includedir-server)" -o "$($pg_config --pkglibdir)/bemi_null.so" tests/bench/null_plugin.c
 PG_CONFIG=$pg_config cargo run -q --release --no-default-features --features cluster --example bench -- "$@"
-rm -f "$($pg_config --pkglibdir)/bemi_null.so"

@@ -230,9 +230,13 @@ impl Decoder {
             let caller = pg_sys::MemoryContextSwitchTo(self.memory);
             if let Some(txn) = &mut self.txn {
                 let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
-                // Of what is far too long, no more is read than can be shown; cut, it is no JSON.
-                let read = if content.len() > MAX_CONTEXT { &content[..INVALID_CONTEXT_LIMIT * 2] } else { content };
-                let is_valid = txn.set_context(&encoding::to_utf8_lossy(read), subtransaction);
+                // Of what is far too long, no more is read than can be shown.
+                let is_valid = if content.len() > MAX_CONTEXT {
+                    let start = encoding::to_utf8_lossy(&content[..INVALID_CONTEXT_LIMIT * 2]);
+                    txn.set_invalid_context(&start, subtransaction).map(|()| false)
+                } else {
+                    txn.set_context(&encoding::to_utf8_lossy(content), subtransaction)
+                };
                 let is_valid = is_valid.unwrap_or_else(|error| file_failed(&error));
                 if !is_valid && !self.has_warned_of_context {
                     self.has_warned_of_context = true;

@@ -16,7 +16,7 @@ pub const LOCAL: u16 = 0;
 #[derive(Debug, Default)]
 pub struct Filter {
     /// Those of all.
-    pub only_local: bool,
+    only_local: bool,
     numbers: Vec<u16>,
 }
 
