@@ -1,6 +1,7 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
 mod array;
 mod attribute;
+mod catalogs;
 mod catch;
 mod decoder;
 mod origin;

@@ -1,14 +1,13 @@
 //! What the decoder knows of each relation: looked up once, and forgotten when the catalogs change.
 use core::ffi::{CStr, c_int};
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use pgrx::prelude::*;
 use pgrx::{PgTupleDesc, pg_sys};
 
 use super::attribute::Attribute;
+use super::catalogs;
 use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
 use crate::decoder::options::Options;
@@ -98,7 +97,7 @@ pub struct Relations {
 impl Relations {
     /// An empty cache, whose memory contexts are children of `memory`.
     pub fn new(memory: pg_sys::MemoryContext, charset: Charset, options: Rc<Options>) -> Self {
-        watch_catalogs();
+        catalogs::watch();
         let composites = Composites::new(memory);
         Self { known: HashMap::default(), composites, ancestors: HashSet::new(), memory, charset, options }
     }
@@ -120,10 +119,7 @@ impl Relations {
     }
 
     fn forget_changed(&mut self) {
-        let changed = CHANGED.with_borrow_mut(|changed| {
-            changed.as_mut().filter(|changed| changed.everything || !changed.relations.is_empty()).map(std::mem::take)
-        });
-        let Some(changed) = changed else { return };
+        let Some(changed) = catalogs::take_changes() else { return };
         let is_shared = |oid: &pg_sys::Oid| self.composites.rely_on(*oid) || self.ancestors.contains(oid);
         if changed.everything || changed.relations.iter().any(is_shared) {
             self.ancestors.clear();
@@ -137,9 +133,7 @@ impl Relations {
             }
         }
     }
-}
 
-impl Relations {
     /// # Safety
     /// The relation is open.
     unsafe fn read(&mut self, relation: pg_sys::Relation) -> Option<Relation> {
@@ -407,56 +401,4 @@ impl Hasher for OidHasher {
     fn finish(&self) -> u64 {
         self.0 ^ self.0 >> 32
     }
-}
-
-/// What changed in the catalogs since it was last looked at.
-#[derive(Debug, Default)]
-struct Changed {
-    everything: bool,
-    relations: HashSet<pg_sys::Oid>,
-}
-
-/// So many changed relations are forgotten one by one; of more, everything is.
-const MAX_CHANGED: usize = 1000;
-
-thread_local! {
-    /// None as long as no decoder asks.
-    static CHANGED: RefCell<Option<Changed>> = const { RefCell::new(None) };
-}
-
-/// Has the server tell about changes of the catalogs. It keeps its callbacks for as long as the process lives, so
-/// they are registered once.
-fn watch_catalogs() {
-    let is_first = CHANGED.with_borrow_mut(|changed| changed.replace(Changed::default()).is_none());
-    if is_first {
-        // SAFETY: the callbacks are guarded and take no argument.
-        unsafe {
-            pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-            let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as c_int;
-            pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), pg_sys::Datum::from(0));
-        }
-    }
-}
-
-/// Only takes a note: it may be called while a relation is in use.
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    CHANGED.with_borrow_mut(|changed| {
-        let Some(changed) = changed else { return };
-        if relation == pg_sys::InvalidOid || changed.relations.len() >= MAX_CHANGED {
-            changed.everything = true;
-        } else if !changed.everything {
-            changed.relations.insert(relation);
-        }
-    });
-}
-
-/// As above: a schema was made, renamed or dropped.
-#[pg_guard]
-unsafe extern "C-unwind" fn schema_changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
-    CHANGED.with_borrow_mut(|changed| {
-        if let Some(changed) = changed {
-            changed.everything = true;
-        }
-    });
 }
