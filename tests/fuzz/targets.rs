@@ -7,6 +7,8 @@ use bemi::decoder::options::{OptionError, Options};
 use bemi::json::{self, Charset};
 use bemi::wire::Context;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
 /// A target: its name, what it does with an input, first inputs, and words that inputs are made of.
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str], &'static [&'static str]);
@@ -83,8 +85,8 @@ const JSON: &[&str] = &[
     "[1e131072, 1e999999, 0.1e-16390]",
 ];
 const JSON_WORDS: &[&str] = &[
-    "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u00", "\\ud83d", "\\ude00", "1e", "99999", "-", ".", "null", "\"a\":",
-    "é", "\u{1}", "\n", " ",
+    "1e400", "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u00", "\\ud83d", "\\ude00", "1e", "99999", "-", ".", "null",
+    "\"a\":", "é", "\u{1}", "\n", " ",
 ];
 
 /// The comment parser: never trusts what is inside of a string, and never leaves the text.
@@ -217,11 +219,14 @@ pub fn json(input: &[u8]) {
         }
         match Context::parse(input) {
             Ok(context) => {
-                let value = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+                // A context holds the numbers that `numeric` holds: more than a `Value` does.
+                let object = |json: &str| serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(json).unwrap();
                 let written = context.to_json(charset);
-                assert_eq!(value(&written), value(&context.to_json(Charset::Utf8)));
+                assert!(object(&text).keys().eq(object(&written).keys()));
                 assert!(Context::parse(written.as_bytes()).is_ok());
-                assert!(parsed.as_ref().is_ok_and(Value::is_object));
+                if let Ok(value) = &parsed {
+                    assert_eq!(&serde_json::from_str::<Value>(&written).unwrap(), value);
+                }
             }
             Err(_) => {
                 let kept: Value = serde_json::from_str(&Context::invalid(input).to_json(charset)).unwrap();
