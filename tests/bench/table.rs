@@ -38,11 +38,22 @@ impl Table {
         self.ratios.extend(others.iter().map(|other| (peer, *other)));
     }
 
+    fn runs(&self, peer: &str) -> &[f64] {
+        self.rows.iter().find(|(name, _)| *name == peer).map_or(&[], |(_, values)| values)
+    }
+
     fn median(&self, peer: &str) -> f64 {
-        let mut values =
-            self.rows.iter().find(|(name, _)| *name == peer).map_or(Vec::new(), |(_, values)| values.clone());
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        median(self.runs(peer).to_vec())
+    }
+
+    /// Of the runs of two peers one beside the other, since a machine that is shared is fast for a while and slow for a
+    /// while; of their medians if one of them has another number of runs.
+    fn ratio(&self, peer: &str, other: &str) -> f64 {
+        let (runs, others) = (self.runs(peer), self.runs(other));
+        if runs.len() != others.len() {
+            return self.median(peer) / self.median(other);
+        }
+        median(runs.iter().zip(others).map(|(run, other)| run / other).collect())
     }
 
     fn markdown(&self) -> String {
@@ -55,7 +66,7 @@ impl Table {
         }
         text.push('\n');
         for (peer, other) in &self.ratios {
-            text.push_str(&format!("- {peer} / {other}: **{:.2}**\n", self.median(peer) / self.median(other)));
+            text.push_str(&format!("- {peer} / {other}: **{:.2}**\n", self.ratio(peer, other)));
         }
         text
     }
@@ -69,10 +80,15 @@ impl Table {
         let ratios: Vec<Value> = self
             .ratios
             .iter()
-            .map(|(peer, other)| json!({"peer": peer, "to": other, "ratio": self.median(peer) / self.median(other)}))
+            .map(|(peer, other)| json!({"peer": peer, "to": other, "ratio": self.ratio(peer, other)}))
             .collect();
         json!({"name": self.name, "unit": self.unit, "rows": rows, "ratios": ratios})
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// A plot of the medians: a bar for each peer, in light and dark as the reader's page is.
@@ -105,7 +121,10 @@ fn plot(tables: &[&Table]) -> String {
 /// Prints the tables and saves them under `target/bench`.
 pub fn save(tables: &[Table], runs: usize) {
     let text: Vec<String> = tables.iter().map(Table::markdown).collect();
-    let text = format!("Medians of {runs} runs.\n\n{}", text.join("\n"));
+    let text = format!(
+        "Medians of {runs} runs, more of short ones; ratios are the medians of the ratios of runs side by side.\n\n{}",
+        text.join("\n")
+    );
     println!("{text}");
     let all: Vec<Value> = tables.iter().map(Table::json).collect();
     fs::create_dir_all("target/bench").unwrap();

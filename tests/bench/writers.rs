@@ -112,7 +112,7 @@ fn single_rows(server: &Server, databases: &[String], runs: usize) -> Vec<Table>
             let mut table = Table::new(format!("Single-row updates, context by {name}"), "transactions/s");
             let file = server.host().join("script.sql");
             fs::write(&file, script).unwrap();
-            for run in 0..runs {
+            for run in 0..runs * 4 {
                 for (database, way) in in_turn(databases, run) {
                     let mut client = server.connect(database);
                     client.batch_execute("TRUNCATE t; INSERT INTO t SELECT i, i, 'a note' FROM generate_series(1, 100000) i; CHECKPOINT").unwrap();
@@ -120,7 +120,7 @@ fn single_rows(server: &Server, databases: &[String], runs: usize) -> Vec<Table>
                     if name == "a setting" {
                         command.env("PGOPTIONS", "-c bemi.context={\"user_id\":187234}");
                     }
-                    command.args(["-n", "-c", "2", "-j", "2", "-T", "3", "-f"]).arg(&file).arg(database);
+                    command.args(["-n", "-c", "2", "-j", "2", "-T", "1", "-f"]).arg(&file).arg(database);
                     let output = command.stdin(Stdio::null()).output().unwrap();
                     let text = String::from_utf8(output.stdout).unwrap();
                     let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")).expect("a rate");
@@ -138,7 +138,7 @@ fn long_contexts(server: &Server, database: &str, runs: usize) -> Vec<Table> {
     let mut table = Table::new("1,000 single-row transactions, tracked, under one context".to_owned(), "ms");
     let mut within = Table::new("1,000 statements in one transaction, tracked, under one context".to_owned(), "ms");
     let lengths = [("none", 0), ("1 kB", 1_000), ("100 kB", 100_000), ("1 MB", 999_900)];
-    for _ in 0..runs {
+    for _ in 0..runs * 2 {
         for (name, length) in lengths {
             let mut client = server.connect(database);
             client.batch_execute("CHECKPOINT").unwrap();
