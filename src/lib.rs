@@ -6,8 +6,11 @@
 //! 2. [`trigger`]: the context goes into the write-ahead log, before the change.
 //! 3. [`decoder`]: the log becomes one JSON document per change, context included.
 //!
+//! Beside them, [`tracking`] decides which tables take part.
+//!
 //! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which
-//! is all that calls the server. What passes from stage to stage is in [`wire`]; what JSON is, in [`json`].
+//! is all that calls the server. What passes from stage to stage is in [`wire`] and [`rules`]; what JSON is, in
+//! [`json`].
 #[cfg(feature = "pgrx")]
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 compile_error!("choose the major version of PostgreSQL by one of the features pg14 to pg18");
@@ -15,6 +18,8 @@ compile_error!("choose the major version of PostgreSQL by one of the features pg
 pub mod context;
 pub mod decoder;
 pub mod json;
+pub mod rules;
+pub mod tracking;
 pub mod trigger;
 pub mod wire;
 
@@ -30,6 +35,8 @@ mod extension {
     pgrx::extension_sql_file!("../sql/context.sql", name = "context", bootstrap);
     pgrx::extension_sql_file!("../sql/trigger.sql", name = "trigger", requires = ["context"]);
     pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["trigger"]);
+    pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["tracking"]);
+    pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["future"]);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

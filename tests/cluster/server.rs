@@ -5,10 +5,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use serde_json::Value;
+
+/// What a server says to a session besides results.
+#[derive(Clone, Default)]
+pub struct Notices(Arc<Mutex<Vec<String>>>);
+
+impl Notices {
+    /// What it said since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
 
 /// One running server.
 pub struct Server {
@@ -135,6 +147,19 @@ impl Server {
         let mut config = postgres::Config::new();
         config.host_path(&self.folder).user(user).dbname(database).options(options);
         config.connect(NoTls).expect("a connection")
+    }
+
+    /// Connects as a role, and keeps what the server says besides results: notices and warnings, with their hints.
+    pub fn connect_listening(&self, database: &str, user: &str) -> (Client, Notices) {
+        let notices = Notices::default();
+        let mut config = postgres::Config::new();
+        config.host_path(&self.folder).user(user).dbname(database);
+        let heard = notices.clone();
+        config.notice_callback(move |notice| {
+            let hint = notice.hint().map_or(String::new(), |hint| format!(" HINT: {hint}"));
+            heard.0.lock().unwrap().push(format!("{}: {}{hint}", notice.severity(), notice.message()));
+        });
+        (config.connect(NoTls).expect("a connection"), notices)
     }
 
     /// Makes a new database with the extension and a slot for its changes.

@@ -36,7 +36,7 @@ END;
 
 fn main() -> ExitCode {
     println!("-- Starting a throwaway server");
-    let server = Server::start("");
+    let server = Server::start("max_slot_wal_keep_size = 10GB\n");
     let outcome = std::panic::catch_unwind(|| run(&server));
     server.stop();
     println!("-- The server is stopped and its folder removed");
@@ -64,11 +64,6 @@ fn run(server: &Server) -> Vec<String> {
     println!("-- Preparing pgbench");
     server.check(server.program("pgbench", "demo").args(["-i", "-q"]));
     let mut client = database.connect();
-    for table in ["pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history"] {
-        client
-            .batch_execute(&format!("ALTER TABLE {table} REPLICA IDENTITY FULL; SELECT bemi.track('{table}')"))
-            .expect("tracking");
-    }
     database.create_slot();
 
     println!("-- Streaming with pg_recvlogical -P bemi_decoder, while a todo application works");
@@ -120,6 +115,25 @@ fn run(server: &Server) -> Vec<String> {
     println!("documents without context  {without_context}");
     println!("bytes                      {bytes}");
     println!("seconds                    {seconds:.1}  from the first commit to the last");
+    println!();
+    println!("-- SELECT * FROM bemi.doctor()");
+    problems.extend(doctor(&mut client));
+    problems
+}
+
+/// Prints what the doctor says, and gives what is not well.
+fn doctor(client: &mut postgres::Client) -> Vec<String> {
+    let mut problems = Vec::new();
+    for row in
+        client.query("SELECT \"check\", COALESCE(ok, false), detail, fix FROM bemi.doctor()", &[]).expect("the doctor")
+    {
+        let (check, ok, detail, fix): (String, bool, String, Option<String>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        println!("{check:<26} {}  {detail}", if ok { "ok " } else { "ILL" });
+        if !ok {
+            problems.push(format!("{check}: {detail}; {}", fix.unwrap_or_default()));
+        }
+    }
     problems
 }
 

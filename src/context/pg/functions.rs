@@ -7,6 +7,7 @@ use pgrx::{direct_function_call_as_datum, pg_sys};
 
 use super::settings;
 use crate::json::Charset;
+use crate::sys::arguments::{argument, text_argument};
 use crate::sys::{self, encoding};
 use crate::wire::{Context, ContextError};
 
@@ -15,31 +16,6 @@ fn raise(error: &ContextError) -> ! {
     let report = ErrorReport::new(code, settings::error_message(error), "raise");
     report.set_detail(error.to_string()).set_hint(settings::error_hint(error)).report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
-}
-
-/// An argument of a function called from SQL; None for NULL and for one that is not there.
-///
-/// # Safety
-/// `fcinfo` is what the server passed.
-unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
-    // SAFETY: the caller's promise; the array has as many members as the call has arguments.
-    unsafe {
-        let arguments = (*fcinfo).args.as_slice((*fcinfo).nargs as usize);
-        arguments.get(index).filter(|argument| !argument.isnull).map(|argument| argument.value)
-    }
-}
-
-/// The text of a `text` argument.
-///
-/// # Safety
-/// As [`argument`]; the argument has the type `text`.
-unsafe fn text_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<Vec<u8>> {
-    // SAFETY: the caller's promise; detoasted, the value is a varlena.
-    unsafe {
-        let datum = argument(fcinfo, index)?;
-        let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        Some(pgrx::varlena::varlena_to_byte_slice(text).to_vec())
-    }
 }
 
 /// The text of a `jsonb` argument.

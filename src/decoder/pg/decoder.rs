@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::catch;
 use super::relation::{Relation, Relations};
 use super::sink::Sink;
 use super::tuple::{self, Row};
@@ -317,7 +318,7 @@ impl Decoder {
         }
     }
 
-    /// False if the relation is not shown.
+    /// False if the relation, or an UPDATE of what its rules ignore, is not shown.
     ///
     /// # Safety
     /// All is from the callback that is running.
@@ -336,6 +337,13 @@ impl Decoder {
             self.after.read(change.rows.1, open, &relation.attributes);
         }
         self.after.complete_from(&self.before, relation);
+        let (before, after) = (&self.before, &self.after);
+        // What cannot be compared counts as changed.
+        if operation == Operation::Update
+            && catch::data_errors(|| after.changes_ignored_columns_only(before, relation)).unwrap_or(false)
+        {
+            return false;
+        }
         let json = &mut self.outbox.json;
         let subtransaction = subtransaction(self.is_streaming, txn, Some(change.xid));
         let Some(keys) = keys_of(relation, operation) else { return false };

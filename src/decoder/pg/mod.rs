@@ -7,6 +7,7 @@ mod decoder;
 mod origin;
 pub mod plugin;
 mod relation;
+mod rules;
 mod settings;
 mod sink;
 mod startup;

@@ -8,6 +8,7 @@ use pgrx::{PgTupleDesc, pg_sys};
 
 use super::attribute::Attribute;
 use super::catalogs;
+use super::rules::Rules;
 use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
 use crate::decoder::options::Options;
@@ -32,6 +33,8 @@ pub struct Relation {
     pub identity: Identity,
     /// Whether the text form of a value depends on settings.
     pub depends_on_settings: bool,
+    /// Whether there are columns whose changes alone do not show an UPDATE.
+    pub ignores_columns: bool,
     /// The columns of a tuple, dropped ones included.
     pub attributes: Vec<Attribute>,
     /// Holds what the readers need.
@@ -57,6 +60,8 @@ pub struct Column {
     pub attribute: Attribute,
     /// Whether it belongs to the replica identity's index.
     pub in_identity: bool,
+    /// Whether its changes alone do not show an UPDATE.
+    pub is_ignored: bool,
     pub reader: Reader,
 }
 
@@ -142,16 +147,15 @@ impl Relations {
         if !matches!(form.relkind as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
             return None;
         }
-        let asks_ancestors = self.options.via_partition_root || self.options.tracked_only;
+        // SAFETY: the relation is open.
+        let own_rules = unsafe { Rules::read(relation) };
+        let asks_ancestors = self.options.via_partition_root || own_rules.is_none();
         let ancestors = if form.relispartition && asks_ancestors { sys::partition_ancestors(oid) } else { Vec::new() };
         self.ancestors.extend(&ancestors);
-        if self.options.tracked_only {
-            // SAFETY: the relation is open.
-            let is_tracked = unsafe { carries_the_trigger(relation) };
-            // The statement may have named a table above the partition.
-            if !is_tracked && !ancestors.iter().any(|oid| Opened::new(*oid).is_some_and(|opened| opened.is_tracked())) {
-                return None;
-            }
+        // The statement may have named a table above the partition, whose rules hold for what is under it.
+        let rules = own_rules.or_else(|| ancestors.iter().find_map(|oid| Opened::new(*oid)?.rules()));
+        if self.options.tracked_only && rules.is_none() {
+            return None;
         }
         let root = ancestors.last().filter(|_| self.options.via_partition_root).and_then(|oid| Opened::new(*oid));
         // SAFETY: both are open.
@@ -184,7 +188,7 @@ impl Relations {
             };
             let name = [&own_name.0[..], b".", &own_name.1].concat();
             let name = String::from_utf8_lossy(&name).into_owned();
-            let found = Relation::read(relation, name, keys, root, builder);
+            let found = Relation::read(relation, name, keys, root, &rules.unwrap_or_default(), builder);
             core::mem::forget(memory);
             Some(found)
         }
@@ -216,26 +220,6 @@ unsafe fn name(relation: pg_sys::Relation) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// Whether a table has a trigger, disabled or not, that calls `bemi.emit_context()`.
-///
-/// # Safety
-/// The relation is open.
-unsafe fn carries_the_trigger(relation: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise; the description has as many triggers as it says.
-    unsafe {
-        let Some(description) = (*relation).trigdesc.as_ref() else { return false };
-        let triggers = core::slice::from_raw_parts(description.triggers, description.numtriggers as usize);
-        triggers.iter().any(|trigger| {
-            let function = pg_sys::get_func_name(trigger.tgfoid);
-            if function.is_null() || CStr::from_ptr(function) != c"emit_context" {
-                return false;
-            }
-            let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(trigger.tgfoid));
-            !schema.is_null() && CStr::from_ptr(schema) == c"bemi"
-        })
-    }
-}
-
 /// A relation that is open as long as this lives. After an error the server closes it.
 struct Opened(pg_sys::Relation);
 
@@ -252,9 +236,9 @@ impl Opened {
         unsafe { (*self.0).rd_id }
     }
 
-    fn is_tracked(&self) -> bool {
+    fn rules(&self) -> Option<Rules> {
         // SAFETY: the relation is open.
-        unsafe { carries_the_trigger(self.0) }
+        unsafe { Rules::read(self.0) }
     }
 
     fn name(&self) -> (Vec<u8>, Vec<u8>) {
@@ -289,6 +273,7 @@ impl Relation {
         name: String,
         keys: Vec<u8>,
         root: Option<(Root, Vec<Vec<u8>>)>,
+        rules: &Rules,
         mut builder: Builder,
     ) -> Self {
         let charset = builder.charset;
@@ -308,13 +293,16 @@ impl Relation {
             .filter(|(_, column)| !column.attisdropped && column.attgenerated as u8 != b'v')
             .map(|(index, column)| {
                 let name = column_name(column);
+                // SAFETY: a name is a C string in an array.
+                let rules = rules.of_column(unsafe { CStr::from_ptr(column.attname.data.as_ptr()) }.to_bytes());
                 Column {
                     index,
                     key: change::column_key(&name, charset),
                     name,
                     attribute: Attribute::of(column),
                     in_identity: indexes.identity.iter().flatten().any(|number| *number == column.attnum),
-                    reader: builder.reader(column.atttypid),
+                    is_ignored: rules.is_ignored,
+                    reader: if rules.is_masked { Reader::Masked } else { builder.reader(column.atttypid) },
                 }
             })
             .collect();
@@ -330,6 +318,7 @@ impl Relation {
             key: key_numbers.iter().filter_map(position).collect(),
             identity,
             depends_on_settings: columns.iter().any(|column| column.reader.depends_on_settings()),
+            ignores_columns: columns.iter().any(|column| column.is_ignored),
             columns,
             attributes: descriptor.iter().map(Attribute::of).collect(),
             memory: builder.memory,

@@ -8,7 +8,7 @@ use pgrx::{pg_sys, varlena};
 use super::attribute::{Attribute, EXTERNAL};
 use super::catch;
 use super::relation::{Column, Identity, Relation};
-use super::value::Reader;
+use super::value::{Reader, varlena_bytes};
 use crate::decoder::change::Document;
 use crate::decoder::json::{Json, MAX_DOCUMENT, Omission};
 
@@ -83,6 +83,11 @@ impl Row {
         (!is_null).then(|| self.values[column.index])
     }
 
+    /// Whether the value is not there to be shown: [`Row::is_external`], unless it is masked anyway.
+    fn is_out_of_reach(&self, column: &Column) -> bool {
+        self.is_external(column) && !matches!(column.reader, Reader::Masked)
+    }
+
     /// Whether the log has only a pointer to the value, which did not change and lies outside of the row.
     fn is_external(&self, column: &Column) -> bool {
         self.may_be_external
@@ -107,6 +112,29 @@ impl Row {
                 self.values[column.index] = before.values[column.index];
                 self.nulls[column.index] = before.nulls[column.index];
             }
+        }
+    }
+
+    /// Whether an UPDATE made this row of the one before without changing more than columns that are ignored. False
+    /// where the log has not the whole row before. An error that the server raises is passed on.
+    pub fn changes_ignored_columns_only(&self, before: &Row, relation: &Relation) -> bool {
+        relation.ignores_columns
+            && relation.identity == Identity::Full
+            && self.is_there
+            && before.is_there
+            && relation.columns.iter().filter(|column| !column.is_ignored).all(|column| {
+                self.has_same(before, column) || self.is_external(column) || self.has_equal(before, column)
+            })
+    }
+
+    /// Whether a varlena has the same content in another row, which may be compressed or put together from the log.
+    fn has_equal(&self, other: &Row, column: &Column) -> bool {
+        match (self.get(column), other.get(column)) {
+            (Some(one), Some(two)) if column.attribute.length == -1 && !other.is_external(column) => {
+                // SAFETY: both are varlenas, and what they hold is not outside of the row.
+                unsafe { varlena_bytes(one) == varlena_bytes(two) }
+            }
+            _ => false,
         }
     }
 
@@ -171,7 +199,7 @@ fn write_image(
     while next < relation.columns.len() {
         let result = catch::data_errors(|| {
             while let Some(column) = relation.columns.get_mut(next) {
-                let is_external = row.is_external(column);
+                let is_external = row.is_out_of_reach(column);
                 if is_external {
                     document.unchanged(&column.name);
                 }
@@ -231,7 +259,7 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
     let is_known = row.is_there
         && !relation.key.is_empty()
         && relation.key.iter().map(|&i| &relation.columns[i]).all(|column| {
-            row.get(column).is_some() && !row.is_external(column) && (!is_before || relation.identity.holds(column))
+            row.get(column).is_some() && !row.is_out_of_reach(column) && (!is_before || relation.identity.holds(column))
         });
     if !is_known {
         return document.json.raw(b"null");

@@ -46,6 +46,8 @@ pub enum Reader {
     Output(OutputFunction),
     /// A type that cannot be read, and why.
     Unreadable(String),
+    /// Values that are not to be shown.
+    Masked,
 }
 
 /// A function of one argument, looked up: a type's output function, or its cast to `json`.
@@ -327,6 +329,7 @@ impl Reader {
                 }
                 Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
                 Self::Unreadable(reason) => return Err(Omission::Output(reason.clone())),
+                Self::Masked => json.raw(b"\"[masked]\""),
             }
         }
         Ok(())

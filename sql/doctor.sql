@@ -1,0 +1,195 @@
+-- What has to hold for the trail to be whole, and the statement that mends what does not.
+
+CREATE FUNCTION @extschema@.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
+
+COMMENT ON FUNCTION @extschema@.library_version() IS
+'the version of the library that this session has loaded';
+
+-- A setting; NULL if the server has not got it, or the caller may not see it.
+CREATE FUNCTION @extschema@.setting(name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT s.setting FROM pg_settings s WHERE s.name = setting.name
+$$;
+
+COMMENT ON FUNCTION @extschema@.setting(text) IS
+'a setting of the server, or NULL if the caller may not see it';
+
+-- A few names, and how many more there are.
+CREATE FUNCTION @extschema@.some_of(names text[]) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT array_to_string(names[1:5], ', ') || CASE WHEN cardinality(names) > 5 THEN format(' and %s more', cardinality(names) - 5) ELSE '' END
+$$;
+
+COMMENT ON FUNCTION @extschema@.some_of(text[]) IS
+'the first five names of a list, and how many more there are';
+
+-- The call that tracks a table by those of its rules that can be kept.
+CREATE FUNCTION @extschema@.tracking_again(relation regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('SELECT bemi.track(%L%s%s);', t.relation, ', ignore_columns => ' || quote_literal(nullif(i, '{}')), ', mask_columns => ' || quote_literal(nullif(m, '{}')))
+  FROM @extschema@.tracked t,
+    LATERAL (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
+      WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (t.ignore_columns)) AS ignored (i),
+    LATERAL (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
+      WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (t.mask_columns) AND NOT EXISTS (
+        SELECT FROM pg_index x WHERE x.indrelid = t.relation AND (x.indisprimary OR x.indisreplident) AND a.attnum = ANY (x.indkey))) AS masked (m)
+  WHERE t.relation = tracking_again.relation
+$$;
+
+COMMENT ON FUNCTION @extschema@.tracking_again(regclass) IS
+'the statement that tracks a table again, by those of its rules that can be kept';
+
+CREATE FUNCTION @extschema@.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  sees_settings boolean := pg_has_role('pg_read_all_settings', 'USAGE');
+  hidden text := format('the role %s may not see it: a member of pg_read_all_settings may', quote_ident(current_user));
+  value text;
+  names text[];
+  used int;
+  enough numeric;
+  slot record;
+BEGIN
+  "check" := 'wal_level';
+  value := @extschema@.setting('wal_level');
+  ok := value = 'logical';
+  detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': the log has no changes to decode' END;
+  fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET wal_level = logical; -- and restart the server' END;
+  RETURN NEXT;
+
+  "check" := 'output_plugin_libraries';
+  value := @extschema@.setting('output_plugin_libraries');
+  -- A list of names: '"a, b"' is one name.
+  ok := value IS NULL OR regexp_split_to_array(value, '\s*,\s*') && '{bemi_decoder,"\"bemi_decoder\""}';
+  detail := CASE WHEN value IS NULL THEN 'this server does not ask for it' WHEN value IN ('', '""') THEN 'it is empty' ELSE format('it is %s', value) END
+    || CASE WHEN ok THEN '' ELSE ': the server refuses to start bemi_decoder' END;
+  -- Each name quoted by itself, so that a list that was taken for one name is mended too.
+  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET output_plugin_libraries = %s; SELECT pg_reload_conf();',
+    (SELECT string_agg(DISTINCT quote_ident(n), ', ')
+     FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '\s*,\s*') n WHERE n <> '')) END;
+  RETURN NEXT;
+
+  "check" := 'library';
+  ok := @extschema@.library_version() = (SELECT extversion FROM pg_extension WHERE extname = 'bemi');
+  detail := format('the library has version %s, the extension %s', @extschema@.library_version(), (SELECT extversion FROM pg_extension WHERE extname = 'bemi'));
+  fix := CASE WHEN NOT ok THEN 'ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed' END;
+  RETURN NEXT;
+
+  "check" := 'preload';
+  IF sees_settings THEN
+    value := concat_ws(', ', nullif(@extschema@.setting('shared_preload_libraries'), ''), nullif(@extschema@.setting('session_preload_libraries'), ''));
+    -- Not needed: the trigger loads the library when it fires first.
+    ok := true;
+    detail := CASE WHEN regexp_split_to_array(value, '\s*,\s*') && '{bemi,"$libdir/bemi"}'
+      THEN 'bemi is preloaded: contexts of roles and PGOPTIONS are checked at login'
+      ELSE 'bemi is loaded when it is first used; preloaded, it checks contexts of roles and PGOPTIONS at login' END;
+    fix := NULL;
+  ELSE
+    ok := NULL;
+    detail := hidden;
+    fix := NULL;
+  END IF;
+  RETURN NEXT;
+
+  "check" := 'max_replication_slots';
+  SELECT count(*) INTO used FROM pg_replication_slots;
+  ok := used < @extschema@.setting('max_replication_slots')::int OR EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'bemi_decoder' AND database = current_database());
+  detail := format('%s of %s slots are in use', used, @extschema@.setting('max_replication_slots'));
+  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_replication_slots = %s; -- and restart the server', used + 10) END;
+  RETURN NEXT;
+
+  "check" := 'max_wal_senders';
+  SELECT count(*) INTO used FROM pg_stat_replication;
+  ok := used < @extschema@.setting('max_wal_senders')::int;
+  detail := format('%s of %s senders are in use', used, @extschema@.setting('max_wal_senders'));
+  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_wal_senders = %s; -- and restart the server', used + 10) END;
+  RETURN NEXT;
+
+  "check" := 'max_slot_wal_keep_size';
+  value := @extschema@.setting('max_slot_wal_keep_size');
+  ok := value::int >= 0;
+  detail := CASE WHEN ok THEN format('a slot that nobody reads keeps at most %s of log, and is lost then', pg_size_pretty(value::bigint * 1024 * 1024))
+    ELSE 'there is no limit: a slot that nobody reads keeps the log until the disk is full' END;
+  fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET max_slot_wal_keep_size = ''50GB''; SELECT pg_reload_conf(); -- what your disk can spare' END;
+  RETURN NEXT;
+
+  -- A gigabyte, or most of what the limit allows.
+  enough := least(1024 ^ 3, CASE WHEN value::int >= 0 THEN value::numeric * 1024 * 1024 * 0.8 END);
+  FOR slot IN
+    SELECT s.*, CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
+    FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database() ORDER BY s.slot_name
+  LOOP
+    "check" := format('slot %s', slot.slot_name);
+    ok := slot.wal_status IS DISTINCT FROM 'lost' AND slot.wal_status IS DISTINCT FROM 'unreserved' AND COALESCE(slot.kept, 0) < enough;
+    detail := CASE slot.wal_status WHEN 'lost' THEN 'the log that it needs is gone: changes are missing'
+      ELSE format('it is %s and keeps %s of log', CASE WHEN slot.active THEN 'being read' ELSE 'not being read' END, COALESCE(pg_size_pretty(slot.kept), 'some'))
+        || CASE slot.wal_status WHEN 'unreserved' THEN ', which is about to be removed' ELSE '' END END;
+    fix := CASE WHEN NOT ok THEN format('SELECT pg_drop_replication_slot(%L); -- or read it', slot.slot_name) END;
+    RETURN NEXT;
+  END LOOP;
+
+  "check" := 'session_replication_role';
+  value := @extschema@.setting('session_replication_role');
+  ok := value <> 'replica';
+  detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': triggers do not fire in this session, so its changes carry no context' END;
+  fix := CASE WHEN NOT ok THEN 'SET session_replication_role = origin;' END;
+  RETURN NEXT;
+
+  "check" := 'event trigger';
+  SELECT evtenabled::text INTO value FROM pg_event_trigger WHERE evtname = 'bemi_on_ddl';
+  -- PostgreSQL 17 and later can turn all of them off.
+  ok := COALESCE(value IN ('O', 'A'), false) AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
+  detail := CASE WHEN ok THEN 'new tables, partitions and renamed columns are followed'
+    WHEN value IS NULL THEN 'bemi_on_ddl is gone: new tables, partitions and renamed columns are not followed'
+    ELSE 'bemi_on_ddl does not fire: new tables, partitions and renamed columns are not followed' END;
+  fix := CASE WHEN ok THEN NULL
+    WHEN value IS NULL THEN 'CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end EXECUTE FUNCTION @extschema@.on_ddl();'
+    WHEN value IN ('O', 'A') THEN 'SET event_triggers = on;'
+    ELSE 'ALTER EVENT TRIGGER bemi_on_ddl ENABLE;' END;
+  RETURN NEXT;
+
+  "check" := 'tracked tables';
+  SELECT count(*) INTO used FROM @extschema@.tracked;
+  ok := used > 0;
+  detail := format('%s tables are tracked', used) || (SELECT COALESCE('; so are the future tables of ' || string_agg(quote_ident(schema), ', ' ORDER BY schema), '') FROM @extschema@.tracked_schemas);
+  fix := CASE WHEN NOT ok THEN 'SELECT bemi.track_all();' END;
+  RETURN NEXT;
+
+  "check" := 'untracked tables';
+  names := ARRAY(SELECT t::text FROM @extschema@.trackable(ARRAY(SELECT schema FROM @extschema@.tracked_schemas)) t
+    WHERE NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t) ORDER BY 1);
+  ok := cardinality(names) = 0;
+  detail := CASE WHEN ok THEN 'none in the tracked schemas' ELSE 'in the tracked schemas: ' || @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(SELECT schema FROM @extschema@.tracked_schemas ORDER BY schema)) END;
+  RETURN NEXT;
+
+  "check" := 'images before';
+  names := ARRAY(SELECT t.relation::text FROM @extschema@.tracked t JOIN pg_class c ON c.oid = t.relation WHERE t.replica_identity <> 'full' AND c.relkind = 'r' ORDER BY 1);
+  ok := cardinality(names) = 0;
+  detail := CASE WHEN ok THEN 'the log has the whole row before each change' ELSE 'the log has not the whole row before a change of ' || @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s REPLICA IDENTITY FULL;', name), ' ') FROM unnest(names) name) END;
+  RETURN NEXT;
+
+  "check" := 'triggers';
+  names := ARRAY(SELECT t.relation::regclass::text FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A') ORDER BY 1);
+  ok := cardinality(names) = 0;
+  detail := CASE WHEN ok THEN 'none is disabled' ELSE 'disabled on ' || @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.relation::regclass, t.name), ' ')
+    FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A')) END;
+  RETURN NEXT;
+
+  "check" := 'rules';
+  -- What is missing but for the above.
+  names := ARRAY(SELECT format('%s (%s)', t.relation, problem) FROM @extschema@.tracked t, unnest(t.missing) problem
+    WHERE problem !~ '^the (trigger|log) ' ORDER BY 1);
+  ok := cardinality(names) = 0;
+  detail := CASE WHEN ok THEN 'each is in force' ELSE @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN (SELECT string_agg(@extschema@.tracking_again(t.relation), ' ')
+    FROM @extschema@.tracked t WHERE EXISTS (SELECT FROM unnest(t.missing) problem WHERE problem !~ '^the (trigger|log) ')) END;
+  RETURN NEXT;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.doctor() IS
+'what has to hold for the trail to be whole, whether it does, and the statement that mends it';

@@ -1,0 +1,112 @@
+//! The rules of a tracked table, as they travel in the arguments of its trigger: `ignore=column` and `mask=column`, one
+//! argument for each column, and `identity=…` for the replica identity to put back when tracking ends. Behind the `=`
+//! everything belongs to the name, so no name needs quotes.
+#![forbid(unsafe_code)]
+
+/// A kind of rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An UPDATE that changes only such columns is not shown.
+    Ignore,
+    /// The values of such a column are never shown.
+    Mask,
+    /// The replica identity that was there before: `default`, `nothing`, `full`, or `index:` and the index's name.
+    Identity,
+    /// What none of these is: nobody knows what it means.
+    Unknown,
+}
+
+impl Kind {
+    /// By its name.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"ignore" => Some(Self::Ignore),
+            b"mask" => Some(Self::Mask),
+            b"identity" => Some(Self::Identity),
+            b"unknown" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
+/// The kind of an argument, and what it says: a name in the database's encoding, or all of an unknown one.
+pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
+    let Some(at) = argument.iter().position(|byte| *byte == b'=') else { return (Kind::Unknown, argument) };
+    match Kind::named(&argument[..at]) {
+        None | Some(Kind::Unknown) => (Kind::Unknown, argument),
+        Some(kind) => (kind, &argument[at + 1..]),
+    }
+}
+
+/// The arguments of a trigger as `pg_trigger.tgargs` holds them: each with a NUL behind it.
+pub fn arguments(stored: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let whole = stored.strip_suffix(b"\0");
+    whole.into_iter().flat_map(|arguments| arguments.split(|byte| *byte == 0))
+}
+
+/// What a table's rules say of a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColumnRules {
+    /// Its changes alone do not show an UPDATE.
+    pub is_ignored: bool,
+    /// Its values are not shown.
+    pub is_masked: bool,
+}
+
+/// What the arguments of a trigger say of a column, both in the database's encoding.
+pub fn of_column<'a>(arguments: impl IntoIterator<Item = &'a [u8]>, column: &[u8]) -> ColumnRules {
+    let mut found = ColumnRules::default();
+    for argument in arguments {
+        match rule(argument) {
+            (Kind::Ignore, name) => found.is_ignored |= name == column,
+            (Kind::Mask, name) => found.is_masked |= name == column,
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn arguments_say_what_they_are() {
+        assert_eq!(rule(b"ignore=updated_at"), (Kind::Ignore, &b"updated_at"[..]));
+        assert_eq!(rule(b"mask=a=b"), (Kind::Mask, &b"a=b"[..]));
+        assert_eq!(rule(b"identity=index:todo_pkey"), (Kind::Identity, &b"index:todo_pkey"[..]));
+        for unknown in [&b"mask"[..], b"", b"=x", b"Mask=x", b" mask=x", b"unknown=x"] {
+            assert_eq!(rule(unknown), (Kind::Unknown, unknown));
+        }
+        assert_eq!(arguments(b"").count(), 0);
+        assert_eq!(arguments(b"\0").collect::<Vec<_>>(), [b""]);
+        assert_eq!(arguments(b"a\0\0b\0").collect::<Vec<_>>(), [&b"a"[..], b"", b"b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_back(names in prop::collection::vec(("ignore|mask|identity", prop::collection::vec(1u8.., 0..70)), 0..9)) {
+            let mut stored = Vec::new();
+            for (kind, name) in &names {
+                stored.extend([kind.as_bytes(), b"=", name, b"\0"].concat());
+            }
+            let found: Vec<_> = arguments(&stored).map(rule).collect();
+            let expected: Vec<_> = names.iter().map(|(kind, name)| (Kind::named(kind.as_bytes()).unwrap(), &name[..])).collect();
+            prop_assert_eq!(found, expected);
+            for (_, column) in &names {
+                let has = |kind: &str| names.iter().any(|(k, name)| k == kind && name == column);
+                let found = of_column(arguments(&stored), column);
+                prop_assert_eq!((found.is_ignored, found.is_masked), (has("ignore"), has("mask")));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read(stored: Vec<u8>) {
+            for argument in arguments(&stored) {
+                let (kind, name) = rule(argument);
+                prop_assert!(name.len() < argument.len() || kind == Kind::Unknown);
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The arguments of functions that are called from SQL, and their results.
+use pgrx::pg_sys;
+
+/// An argument of a function called from SQL; None for NULL and for one that is not there.
+///
+/// # Safety
+/// `fcinfo` is what the server passed.
+pub unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
+    // SAFETY: the caller's promise; the array has as many members as the call has arguments.
+    unsafe {
+        let arguments = (*fcinfo).args.as_slice((*fcinfo).nargs as usize);
+        arguments.get(index).filter(|argument| !argument.isnull).map(|argument| argument.value)
+    }
+}
+
+/// The bytes of a `text` or `bytea` argument.
+///
+/// # Safety
+/// As [`argument`]; the argument has such a type.
+pub unsafe fn text_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<Vec<u8>> {
+    // SAFETY: the caller's promise; detoasted, the value is a varlena.
+    unsafe {
+        let datum = argument(fcinfo, index)?;
+        let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        Some(pgrx::varlena::varlena_to_byte_slice(text).to_vec())
+    }
+}
+
+/// A value of the type `text`, from text in the database's encoding.
+pub fn text(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: the function copies as many bytes as it is told.
+    pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32) })
+}
+
+/// A value of the type `text[]`.
+pub fn text_array(members: &[&[u8]]) -> pg_sys::Datum {
+    let mut members: Vec<pg_sys::Datum> = members.iter().map(|member| text(member)).collect();
+    let (length, by_value, align) = (-1, false, pg_sys::TYPALIGN_INT as core::ffi::c_char);
+    // SAFETY: the members are of the type, whose storage is as told.
+    pg_sys::Datum::from(unsafe {
+        pg_sys::construct_array(members.as_mut_ptr(), members.len() as i32, pg_sys::TEXTOID, length, by_value, align)
+    })
+}

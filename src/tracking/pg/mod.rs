@@ -1,0 +1,3 @@
+//! What this stage knows that SQL cannot see.
+mod ddl;
+mod functions;
