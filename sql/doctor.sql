@@ -24,22 +24,6 @@ $$;
 COMMENT ON FUNCTION @extschema@.some_of(text[]) IS
 'the first five names of a list, and how many more there are';
 
--- The call that tracks a table by those of its rules that can be kept.
-CREATE FUNCTION @extschema@.tracking_again(relation regclass) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('SELECT bemi.track(%L%s%s);', t.relation, ', ignore_columns => ' || quote_literal(nullif(i, '{}')), ', mask_columns => ' || quote_literal(nullif(m, '{}')))
-  FROM @extschema@.tracked t,
-    LATERAL (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
-      WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (t.ignore_columns)) AS ignored (i),
-    LATERAL (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
-      WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (t.mask_columns) AND NOT EXISTS (
-        SELECT FROM pg_index x WHERE x.indrelid = t.relation AND (x.indisprimary OR x.indisreplident) AND a.attnum = ANY (x.indkey))) AS masked (m)
-  WHERE t.relation = tracking_again.relation
-$$;
-
-COMMENT ON FUNCTION @extschema@.tracking_again(regclass) IS
-'the statement that tracks a table again, by those of its rules that can be kept';
-
 CREATE FUNCTION @extschema@.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -61,13 +45,13 @@ BEGIN
   "check" := 'output_plugin_libraries';
   value := @extschema@.setting('output_plugin_libraries');
   -- A list of names: '"a, b"' is one name.
-  ok := value IS NULL OR regexp_split_to_array(value, '\s*,\s*') && '{bemi_decoder,"\"bemi_decoder\""}';
+  ok := value IS NULL OR regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && ARRAY['bemi_decoder', '"bemi_decoder"'];
   detail := CASE WHEN value IS NULL THEN 'this server does not ask for it' WHEN value IN ('', '""') THEN 'it is empty' ELSE format('it is %s', value) END
     || CASE WHEN ok THEN '' ELSE ': the server refuses to start bemi_decoder' END;
   -- Each name quoted by itself, so that a list that was taken for one name is mended too.
   fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET output_plugin_libraries = %s; SELECT pg_reload_conf();',
     (SELECT string_agg(DISTINCT quote_ident(n), ', ')
-     FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '\s*,\s*') n WHERE n <> '')) END;
+     FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '[[:space:]]*,[[:space:]]*') n WHERE n <> '')) END;
   RETURN NEXT;
 
   "check" := 'library';
@@ -81,7 +65,7 @@ BEGIN
     value := concat_ws(', ', nullif(@extschema@.setting('shared_preload_libraries'), ''), nullif(@extschema@.setting('session_preload_libraries'), ''));
     -- Not needed: the trigger loads the library when it fires first.
     ok := true;
-    detail := CASE WHEN regexp_split_to_array(value, '\s*,\s*') && '{bemi,"$libdir/bemi"}'
+    detail := CASE WHEN regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && '{bemi,"$libdir/bemi"}'
       THEN 'bemi is preloaded: contexts of roles and PGOPTIONS are checked at login'
       ELSE 'bemi is loaded when it is first used; preloaded, it checks contexts of roles and PGOPTIONS at login' END;
     fix := NULL;
@@ -139,14 +123,14 @@ BEGIN
   "check" := 'event trigger';
   SELECT evtenabled::text INTO value FROM pg_event_trigger WHERE evtname = 'bemi_on_ddl';
   -- PostgreSQL 17 and later can turn all of them off.
-  ok := COALESCE(value IN ('O', 'A'), false) AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
+  ok := COALESCE(value = 'A', false) AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
   detail := CASE WHEN ok THEN 'new tables, partitions and renamed columns are followed'
     WHEN value IS NULL THEN 'bemi_on_ddl is gone: new tables, partitions and renamed columns are not followed'
-    ELSE 'bemi_on_ddl does not fire: new tables, partitions and renamed columns are not followed' END;
+    ELSE 'bemi_on_ddl does not fire in every session: new tables, partitions and renamed columns are not followed' END;
   fix := CASE WHEN ok THEN NULL
-    WHEN value IS NULL THEN 'CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end EXECUTE FUNCTION @extschema@.on_ddl();'
-    WHEN value IN ('O', 'A') THEN 'SET event_triggers = on;'
-    ELSE 'ALTER EVENT TRIGGER bemi_on_ddl ENABLE;' END;
+    WHEN value IS NULL THEN 'CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end EXECUTE FUNCTION bemi.on_ddl(); ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS; ALTER EXTENSION bemi ADD EVENT TRIGGER bemi_on_ddl;'
+    WHEN value = 'A' THEN 'SET event_triggers = on;'
+    ELSE 'ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;' END;
   RETURN NEXT;
 
   "check" := 'tracked tables';
@@ -161,14 +145,14 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t) ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'none in the tracked schemas' ELSE 'in the tracked schemas: ' || @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(SELECT schema FROM @extschema@.tracked_schemas ORDER BY schema)) END;
+  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(SELECT schema FROM @extschema@.tracked_schemas JOIN pg_namespace ON nspname = schema ORDER BY schema)) END;
   RETURN NEXT;
 
   "check" := 'images before';
   names := ARRAY(SELECT t.relation::text FROM @extschema@.tracked t JOIN pg_class c ON c.oid = t.relation WHERE t.replica_identity <> 'full' AND c.relkind = 'r' ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'the log has the whole row before each change' ELSE 'the log has not the whole row before a change of ' || @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s REPLICA IDENTITY FULL;', name), ' ') FROM unnest(names) name) END;
+  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('SELECT bemi.track_again(%L, ''full'');', name), ' ') FROM unnest(names) name) END;
   RETURN NEXT;
 
   "check" := 'triggers';
@@ -185,8 +169,14 @@ BEGIN
     WHERE problem !~ '^the (trigger|log) ' ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'each is in force' ELSE @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(@extschema@.tracking_again(t.relation), ' ')
-    FROM @extschema@.tracked t WHERE EXISTS (SELECT FROM unnest(t.missing) problem WHERE problem !~ '^the (trigger|log) ')) END;
+  -- A mask is never taken away without being asked for: a column that is not there may have another name now.
+  fix := CASE WHEN NOT ok THEN (
+    SELECT string_agg(DISTINCT CASE
+      WHEN problem ~ '^the partition ' THEN format('SELECT bemi.follow_table(%L);', t.relation)
+      WHEN problem ~ '^ignored columns ' THEN format('SELECT bemi.track_again(%L, ''full'');', t.relation)
+      WHEN problem ~ ' to mask' THEN format('/* SELECT bemi.track(%L, mask_columns => what is to be masked); */', t.relation)
+      ELSE format('SELECT bemi.track_again(%L);', t.relation) END, ' ')
+    FROM @extschema@.tracked t, unnest(t.missing) problem WHERE problem !~ '^the (trigger|log) ') END;
   RETURN NEXT;
 END
 $$;

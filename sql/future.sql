@@ -2,6 +2,20 @@
 
 CREATE TABLE @extschema@.tracked_schemas (schema name PRIMARY KEY);
 
+-- A dump may bring what is there already.
+CREATE FUNCTION @extschema@.pass_over_known_schema() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN CASE WHEN NOT EXISTS (SELECT FROM @extschema@.tracked_schemas s WHERE s.schema = NEW.schema) THEN NEW END;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.pass_over_known_schema() IS
+'for the table tracked_schemas: leaves out what is there already';
+
+CREATE TRIGGER pass_over_known_schema BEFORE INSERT ON @extschema@.tracked_schemas
+FOR EACH ROW EXECUTE FUNCTION @extschema@.pass_over_known_schema();
+
 -- pg_dump saves what is in it.
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.tracked_schemas', '');
 GRANT SELECT ON @extschema@.tracked_schemas TO PUBLIC;
@@ -15,7 +29,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = ANY (schemas) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-  ORDER BY c.relkind = 'p' DESC, c.oid
+  -- Partitions after what is above them; else what refers to others before these, as those who write lock them: it is
+  -- younger mostly.
+  ORDER BY c.relispartition, c.oid DESC
 $$;
 
 COMMENT ON FUNCTION @extschema@.trackable(name[]) IS
@@ -30,27 +46,46 @@ DECLARE
   done int := 0;
   others text;
 BEGIN
+  IF schemas IS NULL THEN
+    RAISE EXCEPTION 'bemi cannot track the tables of NULL' USING
+      ERRCODE = 'null_value_not_allowed', HINT = 'Name schemas, like SELECT bemi.track_all(''{public}'').';
+  END IF;
   SELECT COALESCE(quote_ident(s), 'NULL') INTO unknown FROM unnest(schemas) s
   WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = s) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'there is no schema %', unknown USING ERRCODE = 'invalid_schema_name';
   END IF;
   SELECT quote_ident(s) INTO unknown FROM unnest(schemas) s
-  WHERE s IN ('@extschema@', 'information_schema') OR s LIKE 'pg\_%' LIMIT 1;
+  WHERE s IN ('@extschema@', 'information_schema') OR starts_with(s::text, 'pg_') LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'the tables of the schema % cannot be tracked', unknown USING
       ERRCODE = 'invalid_parameter_value', HINT = 'Name schemas of your own.';
   END IF;
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    -- Whoever makes a table now waits for this to end, or has made it before we look.
+    LOCK TABLE @extschema@.tracked_schemas IN ACCESS EXCLUSIVE MODE;
+    INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s;
+  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM @extschema@.tracked_schemas) THEN
+    RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
+      HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
+  END IF;
   relations := ARRAY(SELECT t FROM @extschema@.trackable(schemas) t JOIN pg_class c ON c.oid = t
     WHERE pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t));
   FOREACH relation IN ARRAY relations LOOP
-    PERFORM @extschema@.follow_table(relation, true);
+    BEGIN
+      PERFORM @extschema@.follow_table(relation, true);
+    EXCEPTION WHEN insufficient_resources THEN
+      RAISE;
+    WHEN OTHERS THEN
+      RAISE WARNING 'bemi could not track %: %', relation, SQLERRM USING HINT = format('SELECT bemi.track(%L);', relation);
+    END;
     done := done + 1;
     IF done % 500 = 0 THEN
       RAISE NOTICE 'tracked % of % tables', done, cardinality(relations);
     END IF;
   END LOOP;
-  RAISE NOTICE 'tracked % tables that were not tracked before', done;
+  RAISE NOTICE 'tracked % tables that were not tracked before',
+    (SELECT count(*) FROM unnest(relations) r WHERE EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = r));
   SELECT string_agg(t::text, ', ') INTO others FROM (
     SELECT t FROM @extschema@.trackable(schemas) t JOIN pg_class c ON c.oid = t
     WHERE NOT pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t) LIMIT 10
@@ -58,12 +93,6 @@ BEGIN
   IF others IS NOT NULL THEN
     RAISE WARNING 'you do not own these tables, which are not tracked (the first ten of them): %', others USING
       HINT = 'Have their owners or a superuser call bemi.track_all().';
-  END IF;
-  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s ON CONFLICT DO NOTHING;
-  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM @extschema@.tracked_schemas) THEN
-    RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
-      HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
   END IF;
 END
 $$;
@@ -87,10 +116,16 @@ BEGIN
         HINT = 'As a superuser: SELECT bemi.untrack_all();';
     END IF;
   END IF;
-  relations := ARRAY(SELECT DISTINCT t.relation FROM @extschema@.context_triggers t JOIN pg_class c ON c.oid = t.relation
-    WHERE pg_has_role(c.relowner, 'USAGE') ORDER BY 1);
+  relations := ARRAY(SELECT oid FROM pg_class c WHERE pg_has_role(c.relowner, 'USAGE')
+    AND EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = c.oid) ORDER BY c.relispartition, c.relkind = 'p' DESC, c.oid DESC);
   FOREACH relation IN ARRAY relations LOOP
-    PERFORM @extschema@.untrack(relation);
+    BEGIN
+      PERFORM @extschema@.untrack_one(relation);
+    EXCEPTION WHEN insufficient_resources THEN
+      RAISE;
+    WHEN OTHERS THEN
+      RAISE WARNING 'bemi could not end the tracking of %: %', relation, SQLERRM USING HINT = format('SELECT bemi.untrack(%L);', relation);
+    END;
     done := done + 1;
     IF done % 500 = 0 THEN
       RAISE NOTICE 'ended tracking of % of % tables', done, cardinality(relations);
@@ -98,8 +133,8 @@ BEGIN
   END LOOP;
   SELECT string_agg(t::regclass::text, ', ') INTO others FROM (SELECT DISTINCT t.relation FROM @extschema@.context_triggers t LIMIT 10) AS some_others (t);
   IF others IS NOT NULL THEN
-    RAISE WARNING 'you do not own these tables, which are still tracked (the first ten of them): %', others USING
-      HINT = 'Have their owners or a superuser call bemi.untrack_all().';
+    RAISE WARNING 'these tables are still tracked (the first ten of them): %', others USING
+      HINT = 'Those that you do not own need their owners or a superuser to call bemi.untrack_all().';
   END IF;
 END
 $$;
@@ -107,43 +142,45 @@ $$;
 COMMENT ON FUNCTION @extschema@.untrack_all() IS
 'ends all tracking, and puts back the replica identities that were there before';
 
--- Tracks a table and its partitions where they should be and are not: with the rules of the tracked table above it that
--- is nearest, or without rules if its schema is tracked.
-CREATE FUNCTION @extschema@.follow_table(relation regclass, in_tracked_schema boolean DEFAULT false) RETURNS void
+-- Tracks a table and its partitions where they should be and are not: by the rules of the tracked table above that is
+-- nearest, or without rules if its schema is tracked. A table that has been attached gets the masks of what is above, and
+-- all its rules if it has none of its own.
+CREATE FUNCTION @extschema@.follow_table(relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   member regclass;
   form record;
+  own record;
   above record;
 BEGIN
   FOREACH member IN ARRAY ARRAY(SELECT @extschema@.tree(relation)) LOOP
-    SELECT relispartition, relnamespace INTO form FROM pg_class
-    WHERE oid = member AND relpersistence = 'p' AND pg_has_role(relowner, 'USAGE')
-      AND NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = member);
-    IF NOT FOUND THEN
-      CONTINUE;
-    END IF;
-    IF form.relispartition THEN
-      SELECT t.arguments, c.relreplident INTO above
-      FROM pg_partition_ancestors(member) WITH ORDINALITY AS a (relid, distance)
-      JOIN @extschema@.context_triggers t ON t.relation = a.relid JOIN pg_class c ON c.oid = a.relid
-      ORDER BY a.distance LIMIT 1;
-    ELSE
-      above := NULL;
-    END IF;
-    IF above IS NOT NULL THEN
-      PERFORM @extschema@.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END,
-        @extschema@.rules(above.arguments, 'ignore'), @extschema@.rules(above.arguments, 'mask'));
-    ELSIF in_tracked_schema OR EXISTS (
-      SELECT FROM @extschema@.tracked_schemas WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace)
-    ) THEN
+    SELECT c.*, pg_has_role(c.relowner, 'USAGE') AS is_owned INTO form FROM pg_class c WHERE c.oid = member AND c.relpersistence = 'p'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
+    CONTINUE WHEN NOT FOUND;
+    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.rules(t.arguments, 'mask') AS masked
+    INTO own FROM @extschema@.context_triggers t WHERE t.relation = member AND t.name = 'bemi_context';
+    CONTINUE WHEN own.oid IS NOT NULL AND NOT is_attached;
+    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.rules(t.arguments, 'mask') AS masked, c.relreplident
+    INTO above FROM pg_partition_ancestors(CASE WHEN form.relispartition THEN member END) WITH ORDINALITY AS a (relid, distance)
+    JOIN @extschema@.context_triggers t ON t.relation = a.relid AND t.relation <> member AND t.name = 'bemi_context' JOIN pg_class c ON c.oid = a.relid
+    ORDER BY a.distance LIMIT 1;
+    CONTINUE WHEN above.oid IS NULL AND (own.oid IS NOT NULL OR NOT (in_tracked_schema OR EXISTS (
+      SELECT FROM @extschema@.tracked_schemas WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace))));
+    IF NOT form.is_owned THEN
+      RAISE WARNING 'bemi does not track %, which you do not own', member USING
+        HINT = format('As its owner or a superuser: SELECT bemi.follow_table(%L, true);', member);
+    ELSIF above.oid IS NULL THEN
       PERFORM @extschema@.track_one(member, 'full', '{}', '{}');
+    ELSIF own.oid IS NULL OR own.ignored = '{}' AND own.masked = '{}' THEN
+      PERFORM @extschema@.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
+    ELSE
+      PERFORM @extschema@.track_one(member, 'keep', own.ignored, own.masked || above.masked);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_table(regclass, boolean) IS
+COMMENT ON FUNCTION @extschema@.follow_table(regclass, boolean, boolean) IS
 'tracks a table where it should be and is not';
 
 -- Writes the new name of a column or of an index into the rules of a table.
@@ -152,19 +189,23 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   trigger record;
 BEGIN
+  IF NOT EXISTS (SELECT FROM unnest(kinds) kind WHERE old_value = ANY (@extschema@.table_rules(relation, kind))) THEN
+    RETURN;
+  END IF;
   FOR trigger IN
     SELECT t.*, ARRAY(
       SELECT COALESCE((SELECT kind || '=' || new_value FROM unnest(kinds) kind WHERE argument = kind || '=' || old_value), argument)
       FROM unnest(@extschema@.rules(t.arguments, 'every')) WITH ORDINALITY AS a (argument, place) ORDER BY place
     ) AS renamed
-    FROM @extschema@.context_triggers t
-    WHERE t.relation = follow_rename.relation AND t.name = 'bemi_context'
-      AND EXISTS (SELECT FROM unnest(kinds) kind WHERE old_value = ANY (@extschema@.rules(t.arguments, kind)))
+    FROM @extschema@.context_triggers t WHERE t.relation = follow_rename.relation
   LOOP
-    PERFORM @extschema@.put_trigger(trigger.relation, trigger.renamed);
+    IF trigger.name <> 'bemi_context' OR NOT trigger.is_whole THEN
+      RAISE EXCEPTION 'the trigger % was not made by bemi.track()', quote_ident(trigger.name);
+    END IF;
+    PERFORM @extschema@.put_trigger(relation, trigger.renamed);
     -- The new trigger is enabled as any new one is.
     IF trigger.enabled <> 'O' THEN
-      EXECUTE format('ALTER TABLE %s %s TRIGGER bemi_context', relation,
+      EXECUTE format('ALTER TABLE ONLY %s %s TRIGGER bemi_context', relation,
         CASE trigger.enabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END);
     END IF;
   END LOOP;
@@ -174,17 +215,18 @@ $$;
 COMMENT ON FUNCTION @extschema@.follow_rename(regclass, text[], text, text) IS
 'writes the new name of a column or an index into the rules of a table';
 
--- Called by bemi.on_ddl() when something was done that matters; `done` is table, column, relation, constraint or schema,
--- the latter four with their names before and after. It never fails the statement.
+-- Called by bemi.on_ddl() when something was done that matters; `done` is table, partition (with its
+-- OID), or column, relation, index,
+-- constraint or schema with their names before and after. It never fails the statement.
 CREATE FUNCTION @extschema@.follow_ddl(done text, old_name text, new_name text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   command record;
-  followed regclass;
 BEGIN
   IF done = 'schema' THEN
     BEGIN
-      UPDATE @extschema@.tracked_schemas SET schema = new_name WHERE schema = old_name;
+      WITH renamed AS (DELETE FROM @extschema@.tracked_schemas WHERE schema = old_name RETURNING 1)
+      INSERT INTO @extschema@.tracked_schemas SELECT new_name FROM renamed;
     EXCEPTION WHEN OTHERS THEN
       IF EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
         RAISE WARNING 'tables that are made in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM USING
@@ -193,38 +235,36 @@ BEGIN
     END;
     RETURN;
   END IF;
-  FOR command IN SELECT DISTINCT classid, objid FROM pg_event_trigger_ddl_commands() WHERE NOT in_extension LOOP
+  FOR command IN
+    -- What a constraint, an index or a column belongs to; of a column, also the tables that inherit it, and those of its type.
+    WITH RECURSIVE commands AS (
+      SELECT DISTINCT CASE
+        WHEN done = 'partition' THEN old_name::oid
+        WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
+        WHEN done = 'relation' THEN (SELECT indrelid FROM pg_index WHERE indexrelid = objid)
+        WHEN classid = 'pg_class'::regclass THEN objid END AS relation
+      FROM pg_event_trigger_ddl_commands()
+    ), followed AS (
+      SELECT relation FROM commands UNION SELECT heir FROM followed, LATERAL (
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = relation AND done = 'column'
+        UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation AND done = 'column'
+      ) AS of_it (heir)
+    ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p')
+  LOOP
     BEGIN
-      followed := NULL;
-      IF done = 'constraint' THEN
-        SELECT conrelid INTO followed FROM pg_constraint WHERE oid = command.objid AND conrelid <> 0;
-      ELSIF done = 'relation' THEN
-        SELECT indrelid INTO followed FROM pg_index WHERE indexrelid = command.objid;
-      ELSIF command.classid = 'pg_class'::regclass THEN
-        SELECT oid INTO followed FROM pg_class WHERE oid = command.objid AND relkind IN ('r', 'p', 'c');
-      END IF;
-      IF followed IS NULL THEN
-        CONTINUE;
-      ELSIF done = 'table' THEN
-        PERFORM @extschema@.follow_table(followed);
+      IF done = 'table' THEN
+        PERFORM @extschema@.follow_table(command.relation);
+      ELSIF done = 'partition' THEN
+        PERFORM @extschema@.follow_table(command.relation, is_attached => true);
       ELSIF done = 'column' THEN
-        -- Tables that inherit the column, and tables of the type, have it under the new name too.
-        PERFORM @extschema@.follow_rename(r, '{ignore,mask}', old_name, new_name) FROM (
-          WITH RECURSIVE heirs (r) AS (
-            SELECT followed::oid
-            UNION SELECT heir FROM heirs, LATERAL (
-              SELECT inhrelid FROM pg_inherits WHERE inhparent = r
-              UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = r
-            ) AS of_it (heir)
-          ) SELECT r::regclass FROM heirs
-        ) AS all_heirs (r);
+        PERFORM @extschema@.follow_rename(command.relation, '{ignore,mask}', old_name, new_name);
       ELSE
-        PERFORM @extschema@.follow_rename(followed, '{identity}', 'index:' || old_name, 'index:' || new_name);
+        PERFORM @extschema@.follow_rename(command.relation, '{identity}', 'index:' || old_name, 'index:' || new_name);
       END IF;
     EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'bemi could not follow the change of %: %', COALESCE(followed, command.objid::regclass), SQLERRM USING
-        HINT = CASE done WHEN 'table' THEN format('SELECT bemi.track(%L);', followed)
-          ELSE format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.', new_name, followed) END;
+      RAISE WARNING 'bemi could not follow the change of %: %', command.relation, SQLERRM USING
+        HINT = CASE WHEN done IN ('table', 'partition') THEN format('SELECT bemi.follow_table(%L, true%s);', command.relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
+          ELSE format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.', new_name, command.relation) END;
     END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -243,8 +283,25 @@ COMMENT ON FUNCTION @extschema@.on_ddl() IS
 'for the event trigger: calls bemi.follow_ddl() after statements that matter';
 
 CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end
-WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER SCHEMA')
+WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER SCHEMA',
+  -- They rename the columns of tables too.
+  'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE')
 EXECUTE FUNCTION @extschema@.on_ddl();
+
+-- In every session: a column that is renamed would be shown.
+ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;
+
+CREATE FUNCTION @extschema@.before_ddl() RETURNS event_trigger
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_ddl';
+
+COMMENT ON FUNCTION @extschema@.before_ddl() IS
+'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there';
+
+CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION @extschema@.before_ddl();
+ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_before_ddl IS
+'lets a dump be restored into schemas that are tracked';
 
 COMMENT ON EVENT TRIGGER bemi_on_ddl IS
 'keeps the tracking of schemas, partitions and renamed columns complete';

@@ -10,16 +10,28 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_rules';
 COMMENT ON FUNCTION @extschema@.rules(bytea, text) IS
 'the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, identity, unknown, or every with their kind';
 
--- Every table that carries the trigger.
+-- Every table that carries the trigger. One that is whole fires before every statement (pg_trigger.h: 2 BEFORE, 4 INSERT,
+-- 8 DELETE, 16 UPDATE, 32 TRUNCATE).
 CREATE VIEW @extschema@.context_triggers AS
-SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t.tgargs AS arguments
+SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t.tgargs AS arguments,
+  t.tgtype = 62 AND t.tgqual IS NULL AND t.tgattr = '' AS is_whole
 FROM pg_catalog.pg_trigger t
-WHERE t.tgfoid = '@extschema@.emit_context()'::regprocedure AND NOT t.tgisinternal;
+WHERE t.tgfoid = '@extschema@.emit_context()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0;
 
 GRANT SELECT ON @extschema@.context_triggers TO PUBLIC;
 
 COMMENT ON VIEW @extschema@.context_triggers IS
 'the triggers that write the context into the log';
+
+-- What a table's triggers say of a kind: of columns to ignore, only the one that tracking makes.
+CREATE FUNCTION @extschema@.table_rules(relation regclass, kind text) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(SELECT value FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
+    WHERE t.relation = table_rules.relation AND (kind <> 'ignore' OR t.name = 'bemi_context') GROUP BY value ORDER BY min(t.oid), min(place))
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_rules(regclass, text) IS
+'the rules of a table of a kind: ignore, mask, identity or unknown';
 
 -- Gives why a relation cannot be tracked and what to do instead; no row if it can be.
 CREATE FUNCTION @extschema@.obstacle(relation regclass, OUT message text, OUT hint text) RETURNS SETOF record
@@ -51,7 +63,8 @@ $$;
 COMMENT ON FUNCTION @extschema@.obstacle(regclass) IS
 'why a relation cannot be tracked, and what to do instead; no row if it can be';
 
--- The tables that are tracked with a table: itself and its partitions, those above first.
+-- The tables that are tracked with a table: itself and its partitions, those above first. Changes of the others, foreign
+-- and unlogged tables, are not in the log.
 CREATE FUNCTION @extschema@.tree(relation regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -60,7 +73,7 @@ BEGIN
   ELSE
     -- Looked up one by one: nobody knows beforehand how few they are.
     RETURN QUERY SELECT relid FROM pg_partition_tree(relation)
-      WHERE (SELECT relkind FROM pg_class WHERE oid = relid) IN ('r', 'p') ORDER BY level, relid::oid;
+      WHERE (SELECT relkind = 'p' OR relkind = 'r' AND relpersistence = 'p' FROM pg_class WHERE oid = relid) ORDER BY level, relid::oid;
   END IF;
 END
 $$;
@@ -78,6 +91,16 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.identity_index(regclass) IS
 'the index whose columns the log has of a row before its change';
+
+-- The columns that name a row in documents and in the log.
+CREATE FUNCTION @extschema@.key_columns(relation regclass) RETURNS SETOF name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT DISTINCT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+  WHERE i.indrelid = relation AND (i.indisprimary OR i.indisreplident) AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+$$;
+
+COMMENT ON FUNCTION @extschema@.key_columns(regclass) IS
+'the columns of the primary key and of the index that is the replica identity';
 
 -- The replica identity as a rule writes it.
 CREATE FUNCTION @extschema@.identity(relation regclass) RETURNS text
@@ -100,22 +123,30 @@ $$;
 COMMENT ON FUNCTION @extschema@.identity_before(regclass) IS
 'the replica identity that a tracked table had before, if tracking changed it';
 
+-- As ALTER TABLE does it: for the owner, also one who has no rights to the rows, which LOCK TABLE would ask for.
+CREATE FUNCTION @extschema@.lock(relation regclass, exclusive boolean) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock';
+
+COMMENT ON FUNCTION @extschema@.lock(regclass, boolean) IS
+'locks a table of the caller: ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE';
+
 CREATE FUNCTION @extschema@.set_identity(relation regclass, identity text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   index name := substring(identity FROM '^index:(.*)$');
 BEGIN
-  IF index IS NOT NULL AND NOT EXISTS (
-    SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = relation AND relname = index
-  ) THEN
-    RAISE WARNING 'the index % that was the replica identity of % is gone; the replica identity is the default now', quote_ident(index), relation;
-    index := NULL;
-    identity := 'default';
-  END IF;
-  IF identity IS DISTINCT FROM @extschema@.identity(relation) THEN
+  IF identity IS NOT DISTINCT FROM @extschema@.identity(relation) THEN
+    RETURN;
+  ELSIF index IS NOT NULL THEN
+    EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY USING INDEX %I', relation, index);
+  ELSE
+    -- The argument of a trigger may be anything that anyone wrote.
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', relation,
-      CASE WHEN index IS NULL THEN identity ELSE format('USING INDEX %I', index) END);
+      CASE identity WHEN 'full' THEN 'FULL' WHEN 'nothing' THEN 'NOTHING' ELSE 'DEFAULT' END);
   END IF;
+EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR wrong_object_type THEN
+  RAISE WARNING 'the index % can no longer be the replica identity of %, which has the default now: %', quote_ident(index), relation, SQLERRM;
+  EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT', relation);
 END
 $$;
 
@@ -127,29 +158,36 @@ CREATE FUNCTION @extschema@.has_trigger(relation regclass, arguments text[]) RET
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (
     SELECT FROM @extschema@.context_triggers t WHERE t.relation = has_trigger.relation AND t.name = 'bemi_context'
-    AND t.enabled IN ('O', 'A') AND @extschema@.rules(t.arguments, 'every') = has_trigger.arguments
-  )
+    AND t.is_whole AND t.enabled IN ('O', 'A') AND @extschema@.rules(t.arguments, 'every') = has_trigger.arguments
+  ) AND (SELECT count(*) FROM @extschema@.context_triggers t WHERE t.relation = has_trigger.relation) = 1
 $$;
 
 COMMENT ON FUNCTION @extschema@.has_trigger(regclass, text[]) IS
 'whether a table has the trigger, with these arguments';
 
--- Makes the trigger, or replaces its arguments.
+-- Makes the trigger, or replaces it and others of its kind.
 CREATE FUNCTION @extschema@.put_trigger(relation regclass, arguments text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  stranger text;
+  there record;
+  other name;
 BEGIN
-  SELECT tgfoid::regprocedure INTO stranger FROM pg_trigger
-  WHERE tgrelid = relation AND tgname = 'bemi_context' AND tgfoid <> '@extschema@.emit_context()'::regprocedure;
-  IF stranger IS NOT NULL THEN
-    RAISE EXCEPTION 'the table % has a trigger bemi_context that calls %', relation, stranger USING
+  SELECT tgfoid::regprocedure AS function, tgenabled INTO there FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context';
+  IF there.function <> '@extschema@.emit_context()'::regprocedure THEN
+    RAISE EXCEPTION 'the table % has a trigger bemi_context that calls %', relation, there.function USING
       ERRCODE = 'duplicate_object', HINT = format('DROP TRIGGER bemi_context ON %s;', relation);
   END IF;
+  FOR other IN SELECT t.name FROM @extschema@.context_triggers t WHERE t.relation = put_trigger.relation AND t.name <> 'bemi_context' LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', other, relation);
+  END LOOP;
   EXECUTE format(
     'CREATE OR REPLACE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
     'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.emit_context(%s)',
     relation, (SELECT string_agg(quote_literal(argument), ', ' ORDER BY place) FROM unnest(arguments) WITH ORDINALITY AS a (argument, place)));
+  -- That enables it as a new one is.
+  IF there.tgenabled = 'A' THEN
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
+  END IF;
 END
 $$;
 
@@ -162,20 +200,26 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   arguments text[] := ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignore_columns) c ORDER BY 1)
     || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(mask_columns) c ORDER BY 1);
-  identity_now text := @extschema@.identity(relation);
-  was text := @extschema@.identity_before(relation);
+  identity_now text;
+  was text;
 BEGIN
-  IF replica_identity NOT IN ('keep', identity_now) THEN
-    was := COALESCE(was, identity_now);
-  END IF;
-  IF replica_identity IN ('keep', identity_now) AND @extschema@.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL)) THEN
-    RETURN;
-  END IF;
+  -- The second time under the lock, since others may do the same.
+  FOR attempt IN 1..2 LOOP
+    identity_now := @extschema@.identity(relation);
+    was := @extschema@.identity_before(relation);
+    IF replica_identity NOT IN ('keep', identity_now) THEN
+      was := COALESCE(was, identity_now);
+    ELSIF @extschema@.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL)) THEN
+      RETURN;
+    END IF;
+    IF attempt = 1 THEN
+      -- The stronger lock at once: a session that has read the table and waits to write it would wait for a weaker one,
+      -- and this would wait for it.
+      PERFORM @extschema@.lock(relation, replica_identity <> 'keep');
+    END IF;
+  END LOOP;
   IF replica_identity <> 'keep' THEN
-    -- First, and in any case, since this takes the stronger lock: a session that has read the table and waits to write
-    -- it would wait for us, and we for it.
-    EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', relation, replica_identity);
-    was := COALESCE(@extschema@.identity_before(relation), was);
+    PERFORM @extschema@.set_identity(relation, replica_identity);
   END IF;
   PERFORM @extschema@.put_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
 END
@@ -193,7 +237,6 @@ DECLARE
   member regclass;
   problem record;
   unknown text;
-  key_column text;
   children text;
 BEGIN
   IF relation IS NULL THEN
@@ -204,8 +247,9 @@ BEGIN
   ELSIF replica_identity IS NULL OR replica_identity NOT IN ('full', 'default', 'keep') THEN
     RAISE EXCEPTION 'replica_identity cannot be %', COALESCE(quote_literal(replica_identity), 'NULL') USING
       ERRCODE = 'invalid_parameter_value', HINT = 'It is one of ''full'' (the log has the whole row before each change), ''default'' (the key alone) and ''keep'' (what the table has).';
-  ELSIF array_position(ignore_columns, NULL) > 0 OR array_position(mask_columns, NULL) > 0 THEN
-    RAISE EXCEPTION 'a column of ignore_columns or mask_columns is NULL' USING ERRCODE = 'null_value_not_allowed';
+  ELSIF ignore_columns IS NULL OR mask_columns IS NULL OR array_position(ignore_columns || mask_columns, NULL) > 0 THEN
+    RAISE EXCEPTION 'ignore_columns or mask_columns, or one of them, is NULL' USING
+      ERRCODE = 'null_value_not_allowed', HINT = 'No columns are ''{}''.';
   END IF;
   SELECT * INTO problem FROM @extschema@.obstacle(relation);
   IF FOUND THEN
@@ -225,12 +269,10 @@ BEGIN
         HINT = (SELECT 'Its columns are ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || '.'
                 FROM pg_attribute WHERE attrelid = member AND attnum > 0 AND NOT attisdropped);
     END IF;
-    SELECT quote_ident(c) INTO key_column FROM unnest(mask_columns) c
-    JOIN pg_attribute a ON a.attrelid = member AND a.attname = c
-    JOIN pg_index i ON i.indrelid = member AND (i.indisprimary OR i.indisreplident) AND a.attnum = ANY (i.indkey) LIMIT 1;
+    SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c WHERE c IN (SELECT @extschema@.key_columns(member)) LIMIT 1;
     IF FOUND THEN
-      RAISE EXCEPTION 'the column % of % cannot be masked, since it belongs to the key', key_column, member USING
-        ERRCODE = 'feature_not_supported', HINT = 'Its rows could not be told apart any more. Mask other columns, or give the table another key.';
+      RAISE EXCEPTION 'the column % of % can be neither ignored nor masked, since it belongs to the key', unknown, member USING
+        ERRCODE = 'feature_not_supported', HINT = 'Rows could not be told apart any more. Choose other columns, or give the table another key.';
     END IF;
   END LOOP;
   FOREACH member IN ARRAY members LOOP
@@ -243,7 +285,7 @@ BEGIN
   SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid) INTO children FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
   WHERE inhparent = relation AND NOT c.relispartition AND NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = inhrelid);
   IF children IS NOT NULL THEN
-    RAISE NOTICE 'statements that name a table that inherits from % carry the context only if that is tracked too: %', relation, children;
+    RAISE NOTICE 'tables that inherit from % are tracked, and have their columns masked, by themselves: %', relation, children;
   END IF;
 END
 $$;
@@ -251,55 +293,84 @@ $$;
 COMMENT ON FUNCTION @extschema@.track(regclass, text, name[], name[]) IS
 'has the changes of a table, and of its partitions, carry the context; called again, it replaces the rules';
 
-CREATE FUNCTION @extschema@.untrack(relation regclass) RETURNS void
+CREATE FUNCTION @extschema@.untrack_one(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   trigger record;
 BEGIN
+  IF NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = untrack_one.relation) THEN
+    RETURN;
+  END IF;
+  PERFORM @extschema@.lock(relation, true);
   FOR trigger IN
-    SELECT member, t.name, (@extschema@.rules(t.arguments, 'identity'))[1] AS identity
-    FROM @extschema@.tree(untrack.relation) member JOIN @extschema@.context_triggers t ON t.relation = member
+    SELECT t.name, (@extschema@.rules(t.arguments, 'identity'))[1] AS identity
+    FROM @extschema@.context_triggers t WHERE t.relation = untrack_one.relation
   LOOP
-    -- Somebody else may have done it meanwhile.
-    EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', trigger.name, trigger.member);
+    EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, relation);
     IF trigger.identity IS NOT NULL THEN
-      PERFORM @extschema@.set_identity(trigger.member, trigger.identity);
+      PERFORM @extschema@.set_identity(relation, trigger.identity);
     END IF;
   END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.untrack_one(regclass) IS
+'ends the tracking of one table, without its partitions';
+
+CREATE FUNCTION @extschema@.untrack(relation regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM @extschema@.untrack_one(member) FROM @extschema@.tree(relation) member;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.untrack(regclass) IS
 'has the changes of a table, and of its partitions, no longer carry the context, and puts back the replica identity that was there before';
 
+-- Tracks a table again by the rules that it has, but for those that ignore columns that are not there.
+CREATE FUNCTION @extschema@.track_again(relation regclass, replica_identity text DEFAULT 'keep') RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT @extschema@.track_one(relation, replica_identity,
+    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped
+      AND attname::text = ANY (@extschema@.table_rules(relation, 'ignore')) AND attname NOT IN (SELECT @extschema@.key_columns(relation))),
+    @extschema@.table_rules(relation, 'mask'))
+  WHERE EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = track_again.relation)
+$$;
+
+COMMENT ON FUNCTION @extschema@.track_again(regclass, text) IS
+'tracks a table by the rules that it has, with another replica identity or without rules that ignore nothing';
+
 CREATE VIEW @extschema@.tracked AS
 SELECT
-  t.relation::regclass AS relation,
+  c.oid::regclass AS relation,
   CASE c.relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' WHEN 'i' THEN 'index' ELSE 'default' END AS replica_identity,
-  @extschema@.rules(t.arguments, 'ignore')::name[] AS ignore_columns,
-  @extschema@.rules(t.arguments, 'mask')::name[] AS mask_columns,
+  @extschema@.table_rules(c.oid, 'ignore')::name[] AS ignore_columns,
+  @extschema@.table_rules(c.oid, 'mask')::name[] AS mask_columns,
   ARRAY(
-    SELECT 'the trigger is disabled' WHERE t.enabled = 'D'
-    UNION ALL SELECT 'the trigger fires only for replicated changes' WHERE t.enabled = 'R'
+    SELECT CASE WHEN t.enabled = 'D' THEN 'the trigger is disabled'
+        WHEN t.enabled = 'R' THEN 'the trigger fires only for replicated changes'
+        WHEN t.name <> 'bemi_context' THEN pg_catalog.format('another trigger, %I, writes the context', t.name)
+        WHEN NOT t.is_whole THEN 'a trigger that does not fire before every statement writes the context' END AS problem
+      FROM @extschema@.context_triggers t WHERE t.relation = c.oid AND NOT (t.is_whole AND t.name = 'bemi_context' AND t.enabled IN ('O', 'A'))
     UNION ALL SELECT pg_catalog.format('there is no column %I to %s', value, kind)
-      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind, pg_catalog.unnest(@extschema@.rules(t.arguments, kind)) value
+      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind, pg_catalog.unnest(@extschema@.table_rules(c.oid, kind)) value
       WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = value AND a.attnum > 0 AND NOT a.attisdropped)
     UNION ALL SELECT pg_catalog.format('the rule %L has no meaning', value)
-      FROM pg_catalog.unnest(@extschema@.rules(t.arguments, 'unknown')) value
-    UNION ALL SELECT pg_catalog.format('the masked column %I belongs to the key, which is shown as masked', a.attname)
-      FROM pg_catalog.unnest(@extschema@.rules(t.arguments, 'mask')) value
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = value
-      WHERE EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident) AND a.attnum = ANY (i.indkey))
+      FROM pg_catalog.unnest(@extschema@.table_rules(c.oid, 'unknown')) value
+    UNION ALL SELECT pg_catalog.format('the column %I to %s belongs to the key', value, kind)
+      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind, pg_catalog.unnest(@extschema@.table_rules(c.oid, kind)) value
+      WHERE value IN (SELECT @extschema@.key_columns(c.oid))
     UNION ALL SELECT CASE WHEN @extschema@.identity_index(c.oid) IS NULL THEN 'the log does not say which rows are updated or deleted'
         ELSE 'the log has only the key of a row before its change' END
       WHERE c.relreplident <> 'f' AND c.relkind = 'r'
     UNION ALL SELECT 'ignored columns are not ignored, since the log has not the whole row before a change'
-      WHERE c.relreplident <> 'f' AND c.relkind = 'r' AND pg_catalog.cardinality(@extschema@.rules(t.arguments, 'ignore')) > 0
-    UNION ALL SELECT pg_catalog.format('the partition %s is not tracked', p.relid)
-      FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class pc ON pc.oid = p.relid AND pc.relkind IN ('r', 'p')
-      WHERE p.level > 0 AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = p.relid)
+      WHERE c.relreplident <> 'f' AND c.relkind = 'r' AND pg_catalog.cardinality(@extschema@.table_rules(c.oid, 'ignore')) > 0
+    UNION ALL SELECT pg_catalog.format('the partition %s is not tracked', p)
+      FROM @extschema@.tree(c.oid) p
+      WHERE c.relkind = 'p' AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = p)
+    ORDER BY problem
   ) AS missing
-FROM @extschema@.context_triggers t JOIN pg_catalog.pg_class c ON c.oid = t.relation;
+FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT t.relation FROM @extschema@.context_triggers t);
 
 GRANT SELECT ON @extschema@.tracked TO PUBLIC;
 

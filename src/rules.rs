@@ -32,10 +32,17 @@ impl Kind {
 /// The kind of an argument, and what it says: a name in the database's encoding, or all of an unknown one.
 pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
     let Some(at) = argument.iter().position(|byte| *byte == b'=') else { return (Kind::Unknown, argument) };
+    let value = &argument[at + 1..];
     match Kind::named(&argument[..at]) {
         None | Some(Kind::Unknown) => (Kind::Unknown, argument),
-        Some(kind) => (kind, &argument[at + 1..]),
+        Some(Kind::Identity) if !is_identity(value) => (Kind::Unknown, argument),
+        Some(kind) => (kind, value),
     }
+}
+
+fn is_identity(value: &[u8]) -> bool {
+    matches!(value, b"default" | b"nothing" | b"full")
+        || value.strip_prefix(b"index:").is_some_and(|name| !name.is_empty())
 }
 
 /// The arguments of a trigger as `pg_trigger.tgargs` holds them: each with a NUL behind it.
@@ -51,6 +58,13 @@ pub struct ColumnRules {
     pub is_ignored: bool,
     /// Its values are not shown.
     pub is_masked: bool,
+}
+
+impl ColumnRules {
+    /// What holds by these rules of a partition and those of a table above it: nothing is shown that one of them masks.
+    pub fn under(self, above: Self) -> Self {
+        Self { is_masked: self.is_masked || above.is_masked, ..self }
+    }
 }
 
 /// What the arguments of a trigger say of a column, both in the database's encoding.
@@ -76,7 +90,17 @@ mod tests {
         assert_eq!(rule(b"ignore=updated_at"), (Kind::Ignore, &b"updated_at"[..]));
         assert_eq!(rule(b"mask=a=b"), (Kind::Mask, &b"a=b"[..]));
         assert_eq!(rule(b"identity=index:todo_pkey"), (Kind::Identity, &b"index:todo_pkey"[..]));
-        for unknown in [&b"mask"[..], b"", b"=x", b"Mask=x", b" mask=x", b"unknown=x"] {
+        for unknown in [
+            &b"mask"[..],
+            b"",
+            b"=x",
+            b"identity=",
+            b"identity=index:",
+            b"identity=full; DROP TABLE t",
+            b"Mask=x",
+            b" mask=x",
+            b"unknown=x",
+        ] {
             assert_eq!(rule(unknown), (Kind::Unknown, unknown));
         }
         assert_eq!(arguments(b"").count(), 0);
@@ -86,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_comes_back(names in prop::collection::vec(("ignore|mask|identity", prop::collection::vec(1u8.., 0..70)), 0..9)) {
+        fn any_name_comes_back(names in prop::collection::vec(("ignore|mask", prop::collection::vec(1u8.., 0..70)), 0..9)) {
             let mut stored = Vec::new();
             for (kind, name) in &names {
                 stored.extend([kind.as_bytes(), b"=", name, b"\0"].concat());

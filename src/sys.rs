@@ -241,6 +241,18 @@ pub fn partition_ancestors(partition: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// Whether the current role owns a relation, or has the rights of who does. An error if there is no such relation.
+pub fn owns_relation(relation: pg_sys::Oid) -> bool {
+    // SAFETY: both look the relation up in the catalogs.
+    unsafe {
+        let role = pg_sys::GetUserId();
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::pg_class_ownercheck(relation, role);
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        return pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, role);
+    }
+}
+
 /// The function with a name and argument types in the schema of another function.
 pub fn function_beside(function: pg_sys::Oid, name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
     // SAFETY: looks functions up in the catalogs; the keys are a name, a list of types and a schema.
@@ -287,6 +299,23 @@ pub unsafe fn members<T>(list: *const pg_sys::List) -> impl Iterator<Item = *mut
             .as_ref()
             .map_or(&[][..], |list| core::slice::from_raw_parts(list.elements.cast_const(), list.length as usize));
         cells.iter().map(|cell| cell.ptr_value.cast::<T>())
+    }
+}
+
+/// The text of a node that is a string, as names are in parse trees.
+///
+/// # Safety
+/// The node is such a string, and lives as long as the text.
+pub unsafe fn string<'a>(node: *const pg_sys::Node) -> &'a CStr {
+    #[cfg(feature = "pg14")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        CStr::from_ptr((*node.cast::<pg_sys::Value>()).val.str_)
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        CStr::from_ptr((*node.cast::<pg_sys::String>()).sval)
     }
 }
 

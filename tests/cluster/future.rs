@@ -15,6 +15,9 @@ pub const TESTS: &[Test] = &[
     ("a_table_that_cannot_be_tracked_is_made_all_the_same", never_fails),
     ("untrack_all_leaves_the_schema_as_it_was", as_it_was),
     ("a_restored_dump_keeps_tracking_rules_and_identities", dump),
+    ("a_dump_is_restored_into_tracked_schemas_with_its_rules", restored_over),
+    ("foreign_tables_are_imported_into_tracked_schemas_untracked", imported),
+    ("event_triggers_of_others_with_our_functions_do_no_harm", misused_event_triggers),
     ("five_thousand_tables_are_tracked_in_one_call", five_thousand),
 ];
 
@@ -118,7 +121,22 @@ fn schemas(server: &Server) {
         )
         .unwrap();
     assert_eq!(tracked(&mut client), ["\"new'\".c", "\"new'\".d"]);
-    client.batch_execute("SELECT bemi.untrack_all(); CREATE TABLE \"new'\".e (id int)").unwrap();
+    // A name that is listed already, and one of a schema that is gone.
+    client
+        .batch_execute(
+            "CREATE SCHEMA x; CREATE SCHEMA y; SELECT bemi.track_all('{x,y}'); DROP SCHEMA y; ALTER SCHEMA x RENAME TO y; CREATE TABLE y.z (id int);
+             SELECT bemi.untrack('y.z'); DROP SCHEMA \"new'\" CASCADE",
+        )
+        .unwrap();
+    let row = client
+        .query_one("SELECT fix, (SELECT string_agg(schema, ',' ORDER BY schema) FROM bemi.tracked_schemas) FROM bemi.doctor() WHERE \"check\" = 'untracked tables'", &[])
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(1), "new',y");
+    client.batch_execute(row.get(0)).unwrap();
+    assert_eq!(tracked(&mut client), ["y.z"]);
+    client
+        .batch_execute("SELECT bemi.untrack_all(); CREATE SCHEMA \"new'\"; CREATE TABLE \"new'\".e (id int)")
+        .unwrap();
     assert_eq!(tracked(&mut client), [""; 0]);
 }
 
@@ -188,9 +206,12 @@ fn never_fails(server: &Server) {
     client.batch_execute("CREATE EVENT TRIGGER fail ON ddl_command_start EXECUTE FUNCTION fail()").unwrap();
     user.batch_execute(statements[0]).unwrap();
     let warned = notices.take().concat();
-    assert!(warned.contains("\"a b\": no triggers here HINT: SELECT bemi.track('public.\"a b\"');"), "{warned}");
+    assert!(
+        warned.contains("\"a b\": no triggers here HINT: SELECT bemi.follow_table('public.\"a b\"', true);"),
+        "{warned}"
+    );
     client.batch_execute("DROP EVENT TRIGGER fail").unwrap();
-    user.batch_execute("SELECT bemi.track('public.\"a b\"')").unwrap();
+    user.batch_execute("SELECT bemi.follow_table('public.\"a b\"', true)").unwrap();
     // So does that of a schema.
     notices.take();
     user.batch_execute("ALTER SCHEMA mine RENAME TO yours").unwrap();
@@ -292,6 +313,102 @@ fn dump(server: &Server) {
         fs::remove_file(file).unwrap();
     }
     fresh.stop();
+}
+
+/// Tables are tracked as soon as they are made, and then the dump brings their triggers.
+fn restored_over(server: &Server) {
+    let database = server.database("restored_over");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "SELECT bemi.track_all(); CREATE TABLE users (id int PRIMARY KEY, password text, seen int);
+             SELECT bemi.track('users', 'full', '{seen}', '{password}'); INSERT INTO users VALUES (1, 'hidden', 1)",
+        )
+        .unwrap();
+    let other = server.database("restored_elsewhere");
+    other.connect().batch_execute("SELECT bemi.track_all()").unwrap();
+    let file = server.host().join("restored_over.sql");
+    for (arguments, target) in [
+        (&["-t", "users", "--clean"][..], &database),
+        (&["--clean", "--if-exists", "-n", "public"], &database),
+        (&["-n", "public", "-n", "bemi"], &other),
+    ] {
+        server.check(server.program("pg_dump", &database.name).args(arguments).arg("-f").arg(&file));
+        let mut psql = server.program("psql", &target.name);
+        // The schema public itself is there already.
+        server.check(psql.args(["-q", "-o", "/dev/null", "-f"]).arg(&file));
+        let mut client = target.connect();
+        let row = client.query_one("SELECT mask_columns::text || ignore_columns::text, (SELECT count(*) FROM bemi.tracked_schemas) FROM bemi.tracked WHERE relation = 'users'::regclass", &[]).unwrap();
+        assert_eq!((row.get(0), row.get::<_, i64>(1)), ("{password}{seen}", 1), "{arguments:?}");
+    }
+    client.batch_execute("INSERT INTO bemi.tracked_schemas VALUES ('public'), ('other'), ('other')").unwrap();
+    let schemas: String = client
+        .query_one("SELECT string_agg(schema, ',' ORDER BY schema) FROM bemi.tracked_schemas", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(schemas, "other,public");
+    // A trigger of that name that is not ours is refused as ever.
+    client.batch_execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").unwrap();
+    client
+        .batch_execute("CREATE TRIGGER bemi_context BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION f()")
+        .unwrap_err();
+    fs::remove_file(file).unwrap();
+}
+
+fn imported(server: &Server) {
+    let database = server.database("imported");
+    let (mut client, notices) = server.connect_listening(&database.name, "postgres");
+    if let Err(error) = client.batch_execute("LOAD 'postgres_fdw'") {
+        // Some servers from PyPI bring one that does not fit the libpq of the machine.
+        assert_ne!(server.major, 15, "{error}");
+        println!("not run, since postgres_fdw cannot be loaded");
+        return;
+    }
+    client
+        .batch_execute(&format!(
+            "CREATE EXTENSION postgres_fdw; CREATE SERVER here FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'imported');
+             CREATE USER MAPPING FOR postgres SERVER here OPTIONS (user 'postgres'); CREATE SCHEMA far; CREATE TABLE far.t (id int);
+             SELECT bemi.track_all()",
+            server.host().display()
+        ))
+        .unwrap();
+    notices.take();
+    client
+        .batch_execute(
+            "IMPORT FOREIGN SCHEMA far FROM SERVER here INTO public; SELECT * FROM t; SELECT bemi.track_all()",
+        )
+        .unwrap();
+    assert_eq!(tracked(&mut client), [""; 0]);
+    assert_eq!(notices.take(), ["NOTICE: tracked 0 tables that were not tracked before"]);
+}
+
+/// Only a superuser can make them.
+fn misused_event_triggers(server: &Server) {
+    let database = server.database("misused_event_triggers");
+    let mut client = database.connect();
+    let events = if server.major >= 17 {
+        "ddl_command_start ddl_command_end sql_drop table_rewrite login"
+    } else {
+        "ddl_command_start ddl_command_end sql_drop table_rewrite"
+    };
+    for (i, (event, function)) in
+        events.split(' ').flat_map(|event| [(event, "on_ddl"), (event, "before_ddl")]).enumerate()
+    {
+        client
+            .batch_execute(&format!("CREATE EVENT TRIGGER misused_{i} ON {event} EXECUTE FUNCTION bemi.{function}()"))
+            .unwrap();
+    }
+    let mut client = database.connect();
+    client
+        .batch_execute("CREATE TABLE t (id int); SELECT bemi.track_all(); ALTER TABLE t ALTER id TYPE text; CREATE TABLE u (); DROP TABLE t; CREATE TABLE v AS SELECT 1 AS a; ALTER TABLE v RENAME a TO b")
+        .unwrap();
+    assert_eq!(tracked(&mut client), ["u", "v"]);
+    for function in ["on_ddl", "before_ddl"] {
+        client.batch_execute(&format!("SELECT bemi.{function}()")).unwrap_err();
+    }
+    // The old meaning of backslashes changes nothing.
+    database.connect().batch_execute("SET standard_conforming_strings = off; SELECT * FROM bemi.doctor(); CREATE SCHEMA pgab; CREATE TABLE pgab.t (id int); SELECT bemi.track_all('{pgab}')").unwrap();
+    assert_eq!(tracked(&mut client), ["pgab.t", "u", "v"]);
 }
 
 /// On a server of its own, for the locks that it takes. What the INSERT takes is told, not judged.

@@ -13,6 +13,8 @@ pub const TESTS: &[Test] = &[
     ("rules_follow_renamed_columns_everywhere", renamed),
     ("a_dropped_column_is_missing_until_it_comes_back", dropped),
     ("partitions_have_the_rules_of_their_tree", partitions),
+    ("a_partition_made_by_itself_in_a_tracked_schema_is_masked", attached_in_tracked_schema),
+    ("renames_by_other_words_and_in_other_roles_are_followed", other_renames),
     ("any_name_can_be_tracked_ignored_and_masked", hostile_names),
     ("rules_nobody_understands_are_told_and_change_nothing", unknown),
     ("a_masked_column_that_becomes_the_key_stays_masked", masked_key),
@@ -210,7 +212,7 @@ fn dropped(server: &Server) {
         )
         .unwrap();
     database.create_slot();
-    assert_eq!(missing(&mut client, "t"), ["there is no column b to ignore", "there is no column a to mask"]);
+    assert_eq!(missing(&mut client, "t"), ["there is no column a to mask", "there is no column b to ignore"]);
     let documents =
         database.changes_of("INSERT INTO t VALUES (1); ALTER TABLE t ADD a int; COMMIT; UPDATE t SET a = 42");
     assert_eq!(documents[1]["after"], json!({"id":1,"a":"[masked]"}));
@@ -255,12 +257,12 @@ fn partitions(server: &Server) {
     };
     let mask = "\"[masked]\"";
     let expected = |n: i32| ["leaf", "made", "attached"].map(|table| format!("{table} {mask} {n}"));
-    assert_eq!(of("CREATE"), [&expected(1)[..], &[format!("own \"x\" {mask}"), format!("twig {mask} 1")]].concat());
+    assert_eq!(of("CREATE"), [&expected(1)[..], &[format!("own {mask} {mask}"), format!("twig {mask} 1")]].concat());
     // That of the table with rules of its own: it ignores nothing, and is changed twice.
-    let own = [format!("own \"x\" {mask}")];
+    let own = [format!("own {mask} {mask}")];
     assert_eq!(
         of("UPDATE"),
-        [&own[..], &expected(2), &[format!("own \"y\" {mask}"), format!("twig {mask} 2")]].concat()
+        [&own[..], &expected(2), &[format!("own {mask} {mask}"), format!("twig {mask} 2")]].concat()
     );
     for table in ["middle", "leaf", "made", "attached", "tree", "twig"] {
         assert_eq!(identity(&mut client, table), ("full".to_owned(), Some("default".to_owned())), "{table}");
@@ -271,6 +273,86 @@ fn partitions(server: &Server) {
     let documents = database.changes_of("INSERT INTO made VALUES (1, 11, 'x'); INSERT INTO leaf VALUES (1, 2, 'x')");
     let secrets: Vec<&Value> = documents.iter().map(|document| &document["after"]["secret"]).collect();
     assert_eq!(secrets, ["[masked]", "[masked]"]);
+}
+
+/// As partitions are made in practice: a table first, which is tracked at once, and attached then.
+fn attached_in_tracked_schema(server: &Server) {
+    let mut database = server.database("attached_in_tracked_schema");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "SELECT bemi.track_all(); CREATE TABLE root (id int, secret text, n int) PARTITION BY LIST (id);
+             SELECT bemi.track('root', ignore_columns => '{n}', mask_columns => '{secret}')",
+        )
+        .unwrap();
+    database.create_slot();
+    client
+        .batch_execute(
+            "BEGIN; CREATE TABLE one (n int, secret text, id int); INSERT INTO one VALUES (1, 'shown', 1);
+             ALTER TABLE root ATTACH PARTITION one FOR VALUES IN (1); INSERT INTO one VALUES (1, 'hidden', 1); COMMIT;
+             CREATE TABLE two (LIKE root); SELECT bemi.untrack('two'); ALTER TABLE root DISABLE TRIGGER bemi_context;
+             ALTER EVENT TRIGGER bemi_on_ddl DISABLE; ALTER TABLE root ATTACH PARTITION two FOR VALUES IN (2);
+             CREATE TABLE three (LIKE root); SELECT bemi.track('three'); ALTER TABLE root ATTACH PARTITION three FOR VALUES IN (3);
+             INSERT INTO root VALUES (2, 'hidden', 2), (3, 'hidden', 3); UPDATE root SET n = 7",
+        )
+        .unwrap();
+    let secrets: Vec<Value> = database.documents().iter().map(|document| document["after"]["secret"].clone()).collect();
+    // What happened before the table was a partition; inserted rows; and the update of the one that has no images before,
+    // and of the one that ignores nothing.
+    assert_eq!(secrets, ["shown", "[masked]", "[masked]", "[masked]", "[masked]", "[masked]"]);
+    let rules = |client: &mut postgres::Client, table: &str| -> String {
+        let statement = format!(
+            "SELECT ignore_columns::text || mask_columns::text FROM bemi.tracked WHERE relation = '{table}'::regclass"
+        );
+        client.query_one(&statement, &[]).unwrap().get(0)
+    };
+    assert_eq!(rules(&mut client, "one"), "{n}{secret}");
+    // The doctor's statement gives the one that is not tracked the rules of its tree, and leaves the others theirs.
+    assert_eq!(missing(&mut client, "root"), ["the partition two is not tracked", "the trigger is disabled"]);
+    client.batch_execute("SELECT bemi.track('three', mask_columns => '{n}')").unwrap();
+    let fix: String = client.query_one("SELECT fix FROM bemi.doctor() WHERE \"check\" = 'rules'", &[]).unwrap().get(0);
+    client.batch_execute(&fix).unwrap();
+    assert_eq!(rules(&mut client, "two"), "{n}{secret}");
+    assert_eq!(rules(&mut client, "three"), "{}{n}");
+}
+
+fn other_renames(server: &Server) {
+    let mut database = server.database("other_renames");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, a text, b text, c text, d text); SELECT bemi.track('t', mask_columns => '{a,b,c,d}');
+             CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing;
+             CREATE FOREIGN TABLE f (id int, x text, y text) SERVER nowhere; CREATE TABLE child () INHERITS (f); SELECT bemi.track('child', mask_columns => '{x,y}')",
+        )
+        .unwrap();
+    database.create_slot();
+    client
+        .batch_execute(
+            "ALTER VIEW t RENAME COLUMN a TO aa; ALTER MATERIALIZED VIEW t RENAME COLUMN b TO bb; ALTER FOREIGN TABLE t RENAME COLUMN c TO cc;
+             SET session_replication_role = replica; ALTER TABLE t RENAME d TO dd; RESET session_replication_role;
+             ALTER FOREIGN TABLE f RENAME COLUMN x TO xx; ALTER TABLE f RENAME COLUMN y TO yy;
+             INSERT INTO t VALUES (1, 'hidden', 'hidden', 'hidden', 'hidden'); INSERT INTO child VALUES (1, 'hidden', 'hidden')",
+        )
+        .unwrap();
+    let lines = database.lines();
+    assert!(lines.len() == 2 && lines.iter().all(|line| !line.contains("hidden")), "{lines:?}");
+    // One heir that cannot be followed does not keep the others from it.
+    client
+        .batch_execute(
+            "CREATE ROLE other_renames LOGIN; CREATE TABLE par (id int, s text); CREATE TABLE heir () INHERITS (par); CREATE TABLE last () INHERITS (par);
+             ALTER TABLE par OWNER TO other_renames; ALTER TABLE heir OWNER TO other_renames; ALTER TABLE last OWNER TO other_renames;
+             SELECT bemi.track('par', mask_columns => '{s}'), bemi.track('heir', mask_columns => '{s}'), bemi.track('last', mask_columns => '{s}');
+             REVOKE TRIGGER ON heir FROM other_renames",
+        )
+        .unwrap();
+    let (mut owner, notices) = server.connect_listening("other_renames", "other_renames");
+    owner.batch_execute("ALTER TABLE par RENAME s TO s2").unwrap();
+    let said = notices.take();
+    assert!(said.len() == 1 && said[0].contains("could not follow the change of public.heir"), "{said:?}");
+    let names = client.query("SELECT mask_columns::text FROM bemi.tracked WHERE relation::text IN ('par', 'heir', 'last') ORDER BY relation::text", &[]).unwrap();
+    assert_eq!(names.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), ["{s}", "{s2}", "{s2}"]);
+    client.batch_execute("DROP OWNED BY other_renames CASCADE; DROP ROLE other_renames").unwrap();
 }
 
 fn hostile_names(server: &Server) {
@@ -332,7 +414,7 @@ fn unknown(server: &Server) {
     client
         .batch_execute(
             "CREATE TABLE t (id int PRIMARY KEY, v text);
-             CREATE TRIGGER bemi_context BEFORE INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context('mask', 'hide=v', '', 'mask=v', 7)",
+             CREATE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context('mask', 'hide=v', '', 'mask=v', 7)",
         )
         .unwrap();
     database.create_slot();
@@ -362,5 +444,5 @@ fn masked_key(server: &Server) {
         database.changes_of("INSERT INTO t VALUES (1, 'me@x'); DELETE FROM t; INSERT INTO two VALUES (1, 'me@x')");
     let keys: Vec<&Value> = documents.iter().map(|document| &document["primary_key"]).collect();
     assert_eq!(keys, [&json!("[masked]"), &json!("[masked]"), &json!("[\"1\",\"[masked]\"]")]);
-    assert_eq!(missing(&mut client, "t"), ["the masked column email belongs to the key, which is shown as masked"]);
+    assert_eq!(missing(&mut client, "t"), ["the column email to mask belongs to the key"]);
 }

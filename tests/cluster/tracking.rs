@@ -8,6 +8,8 @@ use serde_json::json;
 pub const TESTS: &[Test] = &[
     ("tracking_gives_full_images_and_untracking_puts_back_what_was_there", identities),
     ("a_renamed_index_is_still_put_back_and_a_dropped_one_gives_the_default", identity_index),
+    ("what_anyone_writes_into_a_trigger_is_never_run", injection),
+    ("triggers_that_tracking_did_not_make_are_told_and_replaced", other_triggers),
     ("what_cannot_be_tracked_is_refused_with_a_reason", refusals),
     ("wrong_arguments_of_track_are_refused_and_named", arguments),
     ("the_owner_tracks_his_table_and_nobody_elses", owners),
@@ -16,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("no_function_looks_names_up_through_the_callers_search_path", search_path),
     ("tracking_a_table_waits_no_longer_than_lock_timeout", lock_timeout),
     ("a_hundred_sessions_write_while_tables_are_tracked_and_untracked", under_load),
+    ("twenty_sessions_write_while_all_tables_are_tracked_and_untracked", all_under_load),
     ("dropping_the_extension_names_the_tables_that_stand_in_the_way", drop_extension),
 ];
 
@@ -69,7 +72,8 @@ fn identity_index(server: &Server) {
         .batch_execute(
             "CREATE TABLE t (id int CONSTRAINT one PRIMARY KEY, u int NOT NULL); CREATE UNIQUE INDEX two ON t (u);
              ALTER TABLE t REPLICA IDENTITY USING INDEX two; SELECT bemi.track('t');
-             ALTER INDEX two RENAME TO \"2'\"; ALTER TABLE \"2'\" RENAME TO \"zwei \\\"",
+             ALTER TABLE t ADD CONSTRAINT three UNIQUE USING INDEX two; ALTER TABLE t ADD CONSTRAINT two CHECK (true);
+             ALTER TABLE t RENAME CONSTRAINT two TO four; ALTER TABLE t RENAME CONSTRAINT three TO two; ALTER INDEX two RENAME TO \"2'\"; ALTER TABLE \"2'\" RENAME TO \"zwei \\\"",
         )
         .unwrap();
     assert_eq!(identity(&mut client, "t"), ("full".to_owned(), Some("index:zwei \\".to_owned())));
@@ -82,12 +86,153 @@ fn identity_index(server: &Server) {
         )
         .unwrap();
     assert_eq!(identity(&mut client, "t").0, "index:uno");
+    // What can be one no longer gives the default as well.
+    client
+        .batch_execute(
+            "CREATE TABLE n (u int NOT NULL); CREATE UNIQUE INDEX n_u ON n (u); ALTER TABLE n REPLICA IDENTITY USING INDEX n_u;
+             SELECT bemi.track('n'); ALTER TABLE n ALTER u DROP NOT NULL; SELECT bemi.untrack_all()",
+        )
+        .unwrap();
+    assert_eq!(identity(&mut client, "n"), ("default".to_owned(), None));
+    client.batch_execute("ALTER TABLE t REPLICA IDENTITY USING INDEX uno").unwrap();
     notices.take();
     client
         .batch_execute("SELECT bemi.track('t'); ALTER TABLE t DROP CONSTRAINT uno; SELECT bemi.untrack('t')")
         .unwrap();
     assert_eq!(identity(&mut client, "t").0, "default");
-    assert!(notices.take().concat().contains("index uno that was the replica identity of"));
+    assert!(notices.take().concat().contains("index uno can no longer be the replica identity of"));
+}
+
+/// The arguments of a trigger may be anything, and be there by the right TRIGGER alone.
+fn injection(server: &Server) {
+    let database = server.database("injection");
+    let (mut client, notices) = server.connect_listening(&database.name, "postgres");
+    client
+        .batch_execute(
+            "CREATE ROLE mallory LOGIN; GRANT CREATE ON SCHEMA public TO mallory; CREATE TABLE t (id int PRIMARY KEY, v text, secret text);
+             SELECT bemi.track('t', mask_columns => '{secret}'); GRANT TRIGGER, SELECT ON t TO mallory",
+        )
+        .unwrap();
+    let mut mallory = server.connect_with(&database.name, "mallory", "");
+    for argument in [
+        "identity=nothing; ALTER ROLE mallory SUPERUSER",
+        "identity=index:x; ALTER ROLE mallory SUPERUSER",
+        "identity=index:\"; ALTER ROLE mallory SUPERUSER; --",
+        "identity=",
+        "identity=rubbish",
+    ] {
+        mallory
+            .batch_execute(&format!(
+                "CREATE TABLE m (id int); CREATE TRIGGER bemi_context BEFORE INSERT ON m FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context('{argument}');
+                 CREATE TRIGGER zzz BEFORE TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context('{argument}', 'ignore=v')"
+            ))
+            .unwrap();
+        client.batch_execute("SELECT * FROM bemi.tracked; SELECT * FROM bemi.doctor(); SELECT bemi.track_again('m'), bemi.track('m'), bemi.untrack_all()").unwrap();
+        let is_superuser: bool =
+            client.query_one("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'", &[]).unwrap().get(0);
+        assert!(!is_superuser, "{argument}");
+        let left: i64 = client.query_one("SELECT count(*) FROM bemi.tracked", &[]).unwrap().get(0);
+        assert_eq!(left, 0, "{argument}: {:?}", notices.take());
+        mallory.batch_execute("DROP TABLE m").unwrap();
+        client.batch_execute("SELECT bemi.track('t', mask_columns => '{secret}')").unwrap();
+    }
+    // One table that cannot be tracked, or untracked, does not keep the others from it.
+    mallory
+        .batch_execute(
+            "CREATE TABLE m (id int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER bemi_context BEFORE INSERT ON m FOR EACH STATEMENT EXECUTE FUNCTION f()",
+        )
+        .unwrap();
+    client.batch_execute("CREATE TABLE u (id int)").unwrap();
+    notices.take();
+    client.batch_execute("SELECT bemi.track_all()").unwrap();
+    assert!(notices.take().concat().contains("could not track public.m"));
+    let tracked: i64 = client.query_one("SELECT count(*) FROM bemi.tracked", &[]).unwrap().get(0);
+    assert_eq!(tracked, 2);
+    for call in [
+        "bemi.put_trigger('t', '{}')",
+        "bemi.track_one('t', 'full', '{}', '{}')",
+        "bemi.set_identity('t', 'nothing')",
+        "bemi.lock('t', true)",
+        "bemi.untrack_one('t')",
+        "bemi.follow_rename('t', '{mask}', 'secret', 'v')",
+        "bemi.track_again('t', 'default')",
+    ] {
+        // None of these does what its caller may not do himself.
+        let result = mallory.batch_execute(&format!("BEGIN; SELECT {call}; ROLLBACK"));
+        mallory.batch_execute("ROLLBACK").unwrap();
+        assert!(
+            result.is_err() || call.starts_with("bemi.put_trigger") || call.starts_with("bemi.follow_rename"),
+            "{call}"
+        );
+    }
+    for invalid in ["ff00", "69676e6f72653dff00", "e69700"] {
+        assert_eq!(refusal(&mut mallory, &format!("SELECT bemi.rules('\\x{invalid}', 'every')")).0, "22021");
+    }
+    client.batch_execute("DROP OWNED BY mallory; DROP ROLE mallory").unwrap();
+}
+
+/// Another name, or another shape: they may mask, but nothing depends on them alone.
+fn other_triggers(server: &Server) {
+    let mut database = server.database("other_triggers");
+    let mut client = database.connect();
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text, secret text)").unwrap();
+    database.create_slot();
+    let make = |name: &str, events: &str, arguments: &str| {
+        format!(
+            "CREATE OR REPLACE TRIGGER {name} BEFORE {events} ON t FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context({arguments});"
+        )
+    };
+    for (statement, sign) in [
+        (
+            make("zzz", "INSERT OR UPDATE OR DELETE OR TRUNCATE", "'ignore=v', 'mask=secret'"),
+            "another trigger, zzz, writes the context",
+        ),
+        (make("bemi_context", "TRUNCATE", "'mask=secret'"), "a trigger that does not fire before every statement"),
+        (
+            make("bemi_context", "INSERT OR UPDATE OF v OR DELETE OR TRUNCATE", "'mask=secret'"),
+            "a trigger that does not fire before every statement",
+        ),
+        (
+            "SELECT bemi.track('t', mask_columns => '{secret}'); ALTER TRIGGER bemi_context ON t RENAME TO other"
+                .to_owned(),
+            "another trigger, other, writes the context",
+        ),
+    ] {
+        client.batch_execute(&statement).unwrap();
+        let missing: Vec<String> = client.query_one("SELECT missing FROM bemi.tracked", &[]).unwrap().get(0);
+        assert!(missing.iter().any(|missing| missing.starts_with(sign)), "{statement}: {missing:?}");
+        let documents = database.changes_of("SELECT bemi.set_context('{\"a\":1}'); DELETE FROM t; INSERT INTO t VALUES (1, 'x', 'hidden'); COMMIT; UPDATE t SET v = 'y'");
+        assert_eq!(
+            documents.last().map(|document| (&document["operation"], &document["after"]["secret"])),
+            Some((&json!("UPDATE"), &json!("[masked]"))),
+            "{statement}"
+        );
+        let fix: String =
+            client.query_one("SELECT fix FROM bemi.doctor() WHERE \"check\" = 'rules'", &[]).unwrap().get(0);
+        client.batch_execute(&fix).unwrap();
+        let row = client
+            .query_one(
+                "SELECT missing, mask_columns::text, (SELECT count(*) FROM bemi.context_triggers) FROM bemi.tracked",
+                &[],
+            )
+            .unwrap();
+        let missing: Vec<String> = row.get(0);
+        assert!(!missing.iter().any(|missing| missing.contains("trigger")), "{fix}: {missing:?}");
+        assert_eq!((row.get::<_, &str>(1), row.get::<_, i64>(2)), ("{secret}", 1), "{fix}");
+        client.batch_execute("SELECT bemi.untrack('t')").unwrap();
+        database.documents();
+    }
+    // A row trigger that is cloned to partitions is nobody's of ours, and not in the way.
+    client
+        .batch_execute(
+            "CREATE TABLE leaf (id int); CREATE TABLE root (id int) PARTITION BY LIST (id);
+             CREATE TRIGGER by_row AFTER INSERT ON root FOR EACH ROW EXECUTE FUNCTION bemi.emit_context();
+             ALTER TABLE root ATTACH PARTITION leaf FOR VALUES IN (1); SELECT bemi.untrack_all()",
+        )
+        .unwrap();
+    let left: i64 = client.query_one("SELECT count(*) FROM bemi.context_triggers", &[]).unwrap().get(0);
+    assert_eq!(left, 0);
 }
 
 /// What the server says against a statement: SQLSTATE, message and hint.
@@ -167,7 +312,9 @@ fn arguments(server: &Server) {
         assert!(text.contains("'keep'"), "{text}");
     }
     assert_eq!(refusal(&mut client, "SELECT bemi.rules('', 'nothing')").0, "22023");
-    client.batch_execute("SELECT bemi.track('t', ignore_columns => NULL, mask_columns => NULL)").unwrap();
+    for call in ["track('t', ignore_columns => NULL)", "track('t', mask_columns => NULL)", "track_all(NULL)"] {
+        assert_eq!(refusal(&mut client, &format!("SELECT bemi.{call}")).0, "22004");
+    }
 }
 
 fn owners(server: &Server) {
@@ -201,7 +348,7 @@ fn owners(server: &Server) {
     let (mut one, notices) = server.connect_listening(&database.name, "owners_one");
     one.batch_execute("SELECT bemi.untrack('mine'); CREATE TABLE mine_too (id int); SELECT bemi.track_all()").unwrap();
     let said = notices.take().join("\n");
-    assert!(said.contains("tracked 2 tables") || said.contains("tracked 3 tables"), "{said}");
+    assert!(said.contains("tracked 3 tables"), "{said}");
     assert!(said.contains("you do not own these tables") && said.contains("public.foreigner"), "{said}");
     assert!(
         said.contains("only a superuser can have that") && said.contains("SELECT bemi.track_all('{public}');"),
@@ -239,7 +386,7 @@ fn notices(server: &Server) {
         "{said}"
     );
     client.batch_execute("CREATE TABLE child () INHERITS (t); SELECT bemi.track('t')").unwrap();
-    assert!(notices.take().concat().contains("only if that is tracked too: public.child"));
+    assert!(notices.take().concat().contains("masked, by themselves: public.child"));
     client.batch_execute("SELECT bemi.track('child'), bemi.track('t')").unwrap();
     assert_eq!(notices.take(), [""; 0]);
 }
@@ -285,6 +432,20 @@ fn search_path(server: &Server) {
         .unwrap();
     client
         .batch_execute(
+            "CREATE FUNCTION evil.format(pg_catalog.text, pg_catalog.text) RETURNS pg_catalog.text LANGUAGE plpgsql AS 'BEGIN INSERT INTO evil.hits VALUES (''format''); RETURN NULL; END';
+             CREATE FUNCTION evil.format(pg_catalog.text, regclass) RETURNS pg_catalog.text LANGUAGE plpgsql AS 'BEGIN INSERT INTO evil.hits VALUES (''format''); RETURN NULL; END';
+             CREATE FUNCTION evil.unnest(pg_catalog.text[]) RETURNS SETOF pg_catalog.text LANGUAGE plpgsql AS 'BEGIN INSERT INTO evil.hits VALUES (''unnest''); END'",
+        )
+        .unwrap();
+    // They do catch whoever looks through the search_path.
+    client
+        .batch_execute("SET search_path = evil, pg_temp, pg_catalog, public; SELECT quote_ident('x'), format('x'::pg_catalog.text, 'y'::pg_catalog.text), 'a'::\"char\" = 'b'::\"char\"")
+        .unwrap();
+    let caught: i64 = client.query_one("SELECT pg_catalog.count(*) FROM evil.hits", &[]).unwrap().get(0);
+    assert_eq!(caught, 3);
+    client.batch_execute("DELETE FROM evil.hits").unwrap();
+    client
+        .batch_execute(
             "SET search_path = evil, pg_temp, pg_catalog, public;
              CREATE TABLE public.t (id int PRIMARY KEY, v pg_catalog.varchar, secret pg_catalog.varchar);
              CREATE TEMP TABLE tracked (a int); CREATE TEMP TABLE pg_proc (a int);
@@ -310,9 +471,20 @@ fn lock_timeout(server: &Server) {
     let mut reader = database.connect();
     reader.batch_execute("BEGIN; SELECT * FROM t").unwrap();
     let start = Instant::now();
-    for call in ["bemi.track('t')", "bemi.track_all()"] {
-        assert_eq!(sqlstate(client.batch_execute(&format!("SET lock_timeout = '200ms'; SELECT {call}"))), "55P03");
-    }
+    assert_eq!(sqlstate(client.batch_execute("SET lock_timeout = '200ms'; SELECT bemi.track('t')")), "55P03");
+    // That of all tables goes on to the next one.
+    let (mut listening, notices) = server.connect_listening(&database.name, "postgres");
+    listening
+        .batch_execute("CREATE TABLE another (id int); SET lock_timeout = '200ms'; SELECT bemi.track_all()")
+        .unwrap();
+    let said = notices.take().join("\n");
+    assert!(
+        said.contains(
+            "could not track public.t: canceling statement due to lock timeout HINT: SELECT bemi.track('public.t');"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("tracked 1 tables"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(20));
     // Without a new replica identity, readers are not in the way.
     client.batch_execute("SELECT bemi.track('t', 'keep')").unwrap();
@@ -326,6 +498,44 @@ fn lock_timeout(server: &Server) {
     // Which schemas are tracked is a change like any other.
     let written: Vec<_> = database.documents().iter().map(|document| document["table"].clone()).collect();
     assert_eq!(written, ["tracked_schemas", "t"]);
+}
+
+/// Sessions that write rows and, for foreign keys, lock others, while all tables are tracked and untracked.
+fn all_under_load(server: &Server) {
+    let database = server.database("all_under_load");
+    database
+        .connect()
+        .batch_execute(
+            "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int REFERENCES parent, v int);
+             CREATE TABLE root (id int) PARTITION BY RANGE (id); CREATE TABLE leaf (id int); ALTER TABLE root ATTACH PARTITION leaf FOR VALUES FROM (0) TO (1000000);
+             INSERT INTO parent SELECT generate_series(0, 20)",
+        )
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(3);
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            let database: &Database = &database;
+            scope.spawn(move || {
+                let mut client = database.connect();
+                while Instant::now() < end {
+                    client
+                        .batch_execute(&format!(
+                            "INSERT INTO child VALUES ({number}, 1); COMMIT; INSERT INTO root VALUES ({number})"
+                        ))
+                        .unwrap_or_else(|e| panic!("{e:?}"));
+                }
+            });
+        }
+        let database: &Database = &database;
+        scope.spawn(move || {
+            let mut client = database.connect();
+            while Instant::now() < end {
+                client
+                    .batch_execute("SELECT bemi.track_all(); COMMIT; SELECT bemi.untrack_all()")
+                    .unwrap_or_else(|e| panic!("{e:?}"));
+            }
+        });
+    });
 }
 
 /// Sessions that read, and then write, what is being tracked: none is the victim of a deadlock.

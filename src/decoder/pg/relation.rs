@@ -8,7 +8,7 @@ use pgrx::{PgTupleDesc, pg_sys};
 
 use super::attribute::Attribute;
 use super::catalogs;
-use super::rules::Rules;
+use super::rules::{Inherited, Rules};
 use super::value::{Builder, Composites, Reader, column_name};
 use crate::decoder::change;
 use crate::decoder::options::Options;
@@ -147,13 +147,13 @@ impl Relations {
         if !matches!(form.relkind as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
             return None;
         }
+        let ancestors = if form.relispartition { sys::partition_ancestors(oid) } else { Vec::new() };
+        self.ancestors.extend(&ancestors);
         // SAFETY: the relation is open.
         let own_rules = unsafe { Rules::read(relation) };
-        let asks_ancestors = self.options.via_partition_root || own_rules.is_none();
-        let ancestors = if form.relispartition && asks_ancestors { sys::partition_ancestors(oid) } else { Vec::new() };
-        self.ancestors.extend(&ancestors);
         // The statement may have named a table above the partition, whose rules hold for what is under it.
-        let rules = own_rules.or_else(|| ancestors.iter().find_map(|oid| Opened::new(*oid)?.rules()));
+        let above = ancestors.iter().map(|oid| Opened::new(*oid)?.rules());
+        let rules = Inherited::new(std::iter::once(own_rules).chain(above));
         if self.options.tracked_only && rules.is_none() {
             return None;
         }
@@ -273,7 +273,7 @@ impl Relation {
         name: String,
         keys: Vec<u8>,
         root: Option<(Root, Vec<Vec<u8>>)>,
-        rules: &Rules,
+        rules: &Inherited,
         mut builder: Builder,
     ) -> Self {
         let charset = builder.charset;
@@ -306,10 +306,14 @@ impl Relation {
                 }
             })
             .collect();
+        let key_numbers = indexes.primary.or(indexes.identity).unwrap_or_default();
+        for column in &mut columns {
+            let names_row = key_numbers.contains(&(column.index as i16 + 1));
+            column.is_ignored &= !(names_row || column.in_identity && identity == Identity::Index);
+        }
         if let Some((_, order)) = &root {
             columns.sort_by_key(|column| order.iter().position(|name| *name == column.name));
         }
-        let key_numbers = indexes.primary.or(indexes.identity).unwrap_or_default();
         let position = |number: &i16| columns.iter().position(|column| column.index + 1 == *number as usize);
         Self {
             name,

@@ -7,16 +7,16 @@ use pgrx::prelude::*;
 
 use crate::sys::{self, arguments};
 
-/// Something was made, moved or renamed.
+/// Something was made, attached, moved or renamed.
 struct Done {
     what: &'static CStr,
-    /// Null where there is none.
-    names: (*const c_char, *const c_char),
+    /// The name before, or what was attached, and the name after; empty where there is none.
+    names: (Vec<u8>, Vec<u8>),
 }
 
 impl Done {
     fn table() -> Self {
-        Self { what: c"table", names: (core::ptr::null(), core::ptr::null()) }
+        Self { what: c"table", names: (Vec::new(), Vec::new()) }
     }
 
     /// None if nothing was that matters.
@@ -46,12 +46,14 @@ impl Done {
                 }
                 T_AlterTableStmt => {
                     let altered: *const pg_sys::AlterTableStmt = statement.cast();
-                    sys::members::<pg_sys::AlterTableCmd>((*altered).cmds)
-                        .any(|command| {
-                            use pg_sys::AlterTableType::*;
-                            [AT_AttachPartition, AT_SetLogged].contains(&(*command).subtype)
-                        })
-                        .then(Self::table)
+                    sys::members::<pg_sys::AlterTableCmd>((*altered).cmds).find_map(|command| {
+                        use pg_sys::AlterTableType::*;
+                        match &*command {
+                            command if command.subtype == AT_AttachPartition => Self::attached(command),
+                            command if command.subtype == AT_AddConstraint => Self::made_of_index(command),
+                            command => (command.subtype == AT_SetLogged).then(Self::table),
+                        }
+                    })
                 }
                 T_AlterObjectSchemaStmt => {
                     let moved: *const pg_sys::AlterObjectSchemaStmt = statement.cast();
@@ -60,6 +62,35 @@ impl Done {
                 T_RenameStmt => Self::renamed(&*statement.cast()),
                 _ => None,
             }
+        }
+    }
+
+    /// # Safety
+    /// The command attaches a partition, or an index, and has been run.
+    unsafe fn attached(command: &pg_sys::AlterTableCmd) -> Option<Self> {
+        // SAFETY: such a command has a description that names what it attaches.
+        let partition = unsafe {
+            let command: *const pg_sys::PartitionCmd = command.def.cast();
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            pg_sys::RangeVarGetRelidExtended((*command).name, 0, flags, None, core::ptr::null_mut())
+        };
+        (partition != pg_sys::InvalidOid)
+            .then(|| Self { what: c"partition", names: (partition.to_u32().to_string().into_bytes(), Vec::new()) })
+    }
+
+    /// ADD CONSTRAINT … USING INDEX gives the index the name of the constraint.
+    ///
+    /// # Safety
+    /// The command adds a constraint, and has been run.
+    unsafe fn made_of_index(command: &pg_sys::AlterTableCmd) -> Option<Self> {
+        let constraint: *const pg_sys::Constraint = command.def.cast();
+        // SAFETY: such a command has a description; names in it are null or C strings.
+        unsafe {
+            let (old, new) = ((*constraint).indexname, (*constraint).conname);
+            (!old.is_null() && !new.is_null()).then(|| Self {
+                what: c"index",
+                names: (CStr::from_ptr(old).to_bytes().to_vec(), CStr::from_ptr(new).to_bytes().to_vec()),
+            })
         }
     }
 
@@ -77,8 +108,53 @@ impl Done {
             OBJECT_SCHEMA => (c"schema", statement.subname),
             _ => return None,
         };
-        Some(Self { what, names: (old, statement.newname) })
+        // SAFETY: a name in a parse tree is null or a C string.
+        let text = |name: *const c_char| unsafe {
+            if name.is_null() { Vec::new() } else { CStr::from_ptr(name).to_bytes().to_vec() }
+        };
+        Some(Self { what, names: (text(old), text(statement.newname)) })
     }
+}
+
+/// The statement for which an event trigger is called; None if it is called for another event.
+///
+/// # Safety
+/// `fcinfo` is what the server passed.
+unsafe fn statement(fcinfo: pg_sys::FunctionCallInfo, event: &CStr) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the caller's promise. Called as an event trigger, its context is the trigger's data.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            error!("this function can only be called by an event trigger");
+        }
+        let data: *const pg_sys::EventTriggerData = context.cast();
+        let is_wanted = CStr::from_ptr((*data).event) == event && !(*data).parsetree.is_null();
+        is_wanted.then_some((*data).parsetree)
+    }
+}
+
+/// `bemi.before_ddl()`: a CREATE TRIGGER that makes the trigger of a tracked table replaces one that is there. A dump that
+/// is restored where the schema is tracked makes a table, which is tracked at once, and then its trigger with its rules.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; a node is what its tag says, and names in it are C strings. The tree is the server's own
+    // copy for this run of the statement.
+    unsafe {
+        if let Some(statement) = statement(fcinfo, c"ddl_command_start")
+            && (*statement).type_ == pg_sys::NodeTag::T_CreateTrigStmt
+        {
+            let trigger: &mut pg_sys::CreateTrigStmt = &mut *statement.cast();
+            let function: Vec<*mut pg_sys::Node> = sys::members(trigger.funcname).collect();
+            let names = function.iter().map(|name| sys::string(*name));
+            let is_ours = names.eq([c"bemi", c"emit_context"]);
+            trigger.replace |= is_ours && !trigger.row && CStr::from_ptr(trigger.trigname) == c"bemi_context";
+        }
+    }
+    pg_sys::Datum::from(0)
 }
 
 /// `bemi.on_ddl()`: calls `bemi.follow_ddl()` if a statement did something that matters.
@@ -89,25 +165,20 @@ impl Done {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_on_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let nothing = pg_sys::Datum::from(0);
-    // SAFETY: the server's call. Called as an event trigger, its context is the trigger's data.
+    // SAFETY: the server's call.
     unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
-            error!("bemi.on_ddl() was not called as an event trigger");
-        }
-        let data: *const pg_sys::EventTriggerData = context.cast();
-        let Some(done) = Done::read((*data).parsetree) else { return nothing };
+        let Some(statement) = statement(fcinfo, c"ddl_command_end") else { return nothing };
+        let Some(done) = Done::read(statement) else { return nothing };
         // By its number: a name would be looked up with the rights of whoever runs the statement.
         let Some(follow) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"follow_ddl", &[pg_sys::TEXTOID; 3])
         else {
             return nothing;
         };
-        let text =
-            |name: *const c_char| arguments::text(if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() });
         let what = arguments::text(done.what.to_bytes());
-        pg_sys::OidFunctionCall3Coll(follow, pg_sys::InvalidOid, what, text(done.names.0), text(done.names.1));
+        let (old, new) = (arguments::text(&done.names.0), arguments::text(&done.names.1));
+        pg_sys::OidFunctionCall3Coll(follow, pg_sys::InvalidOid, what, old, new);
     }
     nothing
 }
 
-sys::sql_callable!(pg_finfo_bemi_on_ddl);
+sys::sql_callable!(pg_finfo_bemi_before_ddl, pg_finfo_bemi_on_ddl);

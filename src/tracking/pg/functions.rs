@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::rules::{self, Kind};
 use crate::sys;
-use crate::sys::arguments::{self, text_argument};
+use crate::sys::arguments::{self, argument, text_argument};
 
 /// `bemi.rules(bytea, text)`: the arguments of a trigger that are of a kind, or `every` one with its kind.
 ///
@@ -23,6 +23,11 @@ pub unsafe extern "C-unwind" fn bemi_rules(fcinfo: pg_sys::FunctionCallInfo) -> 
         let Some(kind) = Kind::named(&kind) else { refuse(&kind) };
         rules::arguments(&stored).map(rules::rule).filter(|rule| rule.0 == kind).map(|rule| rule.1).collect()
     };
+    for text in &found {
+        // What is in the catalogs is valid in the database's encoding; what anyone gives may not be.
+        // SAFETY: the function reads as many bytes as it is told.
+        unsafe { pg_sys::pg_verifymbstr(text.as_ptr().cast(), text.len() as i32, false) };
+    }
     arguments::text_array(&found)
 }
 
@@ -32,6 +37,29 @@ fn refuse(kind: &[u8]) -> ! {
         .set_hint("The kinds are ignore, mask, identity, unknown and every.")
         .report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
+}
+
+/// `bemi.lock(regclass, boolean)`: locks a table of the caller until the transaction ends, as ALTER TABLE does if the
+/// second argument is true, as CREATE TRIGGER does if it is not.
+///
+/// # Safety
+/// Called by the server, with arguments that are not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_lock(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; any number may be locked.
+    unsafe {
+        let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
+        let is_exclusive = argument(fcinfo, 1).is_some_and(|datum| datum.value() != 0);
+        if !sys::owns_relation(relation) {
+            ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the table", "bemi_lock")
+                .set_hint("A table is tracked by its owner or a superuser.")
+                .report(PgLogLevel::ERROR);
+        }
+        let mode = if is_exclusive { pg_sys::AccessExclusiveLock } else { pg_sys::ShareRowExclusiveLock };
+        pg_sys::LockRelationOid(relation, mode as pg_sys::LOCKMODE);
+    }
+    pg_sys::Datum::from(0)
 }
 
 /// `bemi.library_version()`.
@@ -44,4 +72,4 @@ pub unsafe extern "C-unwind" fn bemi_library_version(_fcinfo: pg_sys::FunctionCa
     arguments::text(env!("CARGO_PKG_VERSION").as_bytes())
 }
 
-sys::sql_callable!(pg_finfo_bemi_rules, pg_finfo_bemi_library_version);
+sys::sql_callable!(pg_finfo_bemi_rules, pg_finfo_bemi_lock, pg_finfo_bemi_library_version);
