@@ -82,6 +82,43 @@ pub fn compact(out: &mut Vec<u8>, json: &[u8]) -> Result<usize, NotJsonb> {
     Ok(deepest)
 }
 
+/// Whether the keys of an object, which is compact and has been found to be JSON, are few, have no escapes, and differ
+/// from one another.
+pub fn has_plain_keys(object: &[u8]) -> bool {
+    const FEW: usize = 16;
+    let mut keys: [&[u8]; FEW] = [b""; FEW];
+    let (mut count, mut at) = (0, 1);
+    while object.get(at) == Some(&b'"') {
+        let Some(found) = memchr::memchr2(b'"', b'\\', &object[at + 1..]) else { return false };
+        let key = &object[at + 1..at + 1 + found];
+        at += found + 1;
+        if object[at] == b'\\' || count == FEW || keys[..count].contains(&key) {
+            return false;
+        }
+        keys[count] = key;
+        count += 1;
+        // Its value, up to the comma or brace behind it.
+        let mut depth = 0usize;
+        loop {
+            at += 1;
+            match object.get(at) {
+                None => return false,
+                Some(b'"') => match string_end(object, at) {
+                    Ok(end) => at = end - 1,
+                    Err(_) => return false,
+                },
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') if depth > 0 => depth -= 1,
+                Some(b',') if depth == 0 => break,
+                Some(b'}') => return at + 1 == object.len(),
+                Some(_) => {}
+            }
+        }
+        at += 1;
+    }
+    object == b"{}"
+}
+
 /// Finds the end of the string that begins at `start`, and checks its escapes as `jsonb` does.
 fn string_end(json: &[u8], start: usize) -> Result<usize, NotJsonb> {
     let mut at = start + 1;

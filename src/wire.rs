@@ -92,6 +92,17 @@ impl Context {
         Ok(context)
     }
 
+    /// The compact JSON of a context that is written as most are: in ASCII, with few keys, without escapes in them, and
+    /// none twice. It is what reading it and writing it again would give, for less. None for all others, valid or not.
+    pub fn plain(text: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii())?;
+        let whole: &RawValue = serde_json::from_str(text).ok()?;
+        let mut compact = Vec::with_capacity(text.len());
+        let depth = json::compact(&mut compact, whole.get().as_bytes()).ok()?;
+        let is_plain = compact.first() == Some(&b'{') && depth <= MAX_DEPTH && json::has_plain_keys(&compact);
+        is_plain.then(|| String::from_utf8(compact).ok()).flatten()
+    }
+
     /// The context that stands for one that could not be read: its text, cut at [`INVALID_CONTEXT_LIMIT`] bytes.
     /// What is not UTF-8, and NUL, is shown as U+FFFD, since `jsonb` could not hold it.
     pub fn invalid(raw: &[u8]) -> Self {
@@ -209,6 +220,32 @@ mod tests {
             let text = format!(r#"{{"{}":{{"{0}":"1"}}}}"#, key.replace('"', "\\\""));
             let context = Context::parse(text.as_bytes()).unwrap();
             assert_eq!(context.to_json(Charset::Utf8), text.replacen("\\u0061", "a", 1));
+        }
+    }
+
+    #[test]
+    fn a_plain_context_is_what_reading_it_and_writing_it_gives() {
+        for plain in ["{}", " { } ", r#"{ "a": 1 }"#, r#"{"a":{"a":"}\"{"},"b":[1,{"a":2}],"":null,"ab":"\u00e9"}"#] {
+            let read = Context::parse(plain.as_bytes()).unwrap();
+            for charset in [Charset::Utf8, Charset::Ascii] {
+                assert_eq!(Context::plain(plain.as_bytes()), Some(read.to_json(charset)), "{plain}");
+            }
+        }
+        let many = format!("{{{}}}", (0..17).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+        for other in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"\u0061":1}"#,
+            r#"{"é":1}"#,
+            r#"{"a":"é"}"#,
+            "[]",
+            "{",
+            "",
+            r#"{"a":"\u0000"}"#,
+            &many,
+            &deep,
+        ] {
+            assert_eq!(Context::plain(other.as_bytes()), None, "{other}");
         }
     }
 

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use memchr::{memchr, memmem};
 
@@ -58,7 +59,8 @@ pub enum Strings {
 
 /// Whether a text may hold such a comment at all: a fast look before the text is read in earnest.
 pub fn may_occur_in(sql: &[u8]) -> bool {
-    memmem::find(sql, OPEN).is_some()
+    static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(OPEN));
+    FINDER.find(sql).is_some()
 }
 
 /// What a text holds of comments that carry a context: read once for all of its statements.

@@ -12,7 +12,9 @@ use crate::table::Table;
 /// How a table is tracked: its name, and what is done to the table.
 const WAYS: &[(&str, &str)] = &[
     ("untracked", ""),
-    ("bemi", "SELECT bemi.track('t')"),
+    ("bemi", "SELECT bemi.track('t', 'keep')"),
+    // What track() does unless it is told otherwise: the log has the whole row before each change.
+    ("bemi, REPLICA IDENTITY FULL", "SELECT bemi.track('t')"),
     // What BemiHQ's packages install: a row trigger that writes the context for each row.
     (
         "row trigger with a message",

@@ -217,6 +217,9 @@ pub fn json(input: &[u8]) {
                 }
             }
         }
+        if let Some(plain) = Context::plain(input) {
+            assert_eq!(Context::parse(input).unwrap().to_json(charset), plain);
+        }
         match Context::parse(input) {
             Ok(context) => {
                 // A context holds the numbers that `numeric` holds: more than a `Value` does.

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::settings::{self, CAPTURE_QUERY, READ_COMMENTS};
-use crate::context::comment::{self, Comment, Outline, Strings};
+use crate::context::comment::{self, Comment, Outline, State, Strings};
 use crate::json;
 use crate::sys::{self, encoding};
 use crate::wire::{self, Context, ContextError};
@@ -71,9 +71,30 @@ pub fn content() -> Rc<str> {
     if session_revision().is_some() {
         return session.content.clone();
     }
+    if session.context.is_empty()
+        && let Some(content) = plain_comment()
+    {
+        return if content == "{}" { session.content.clone() } else { content.into() };
+    }
     let mut context = session.context.clone();
     add_statement(&mut context, session.content.len());
     settings::compact(&context)
+}
+
+/// The context of the running statement's comment as compact JSON, if that is all that the statement adds, and written
+/// plainly, as most are.
+fn plain_comment() -> Option<String> {
+    if CAPTURE_QUERY.get() || !READ_COMMENTS.get() {
+        return None;
+    }
+    let text = client_text()?;
+    let sql = text.bytes();
+    match text.outline.as_ref()?.comments(statement_span(sql.len())) {
+        [Comment { content, state: State::Whole, .. }] if content.len() <= settings::max_context_size() => {
+            Context::plain(&sql[content.clone()])
+        }
+        _ => None,
+    }
 }
 
 /// Adds what the running statement brings itself.
@@ -123,11 +144,11 @@ fn statement_span(len: usize) -> Option<Range<usize>> {
     // text of several, is in the unnamed one.
     // SAFETY: a portal, where there is one, has a list of planned statements.
     let planned = unsafe {
-        let portals = [pg_sys::ActivePortal, pg_sys::GetPortalByName(c"".as_ptr())];
-        portals
-            .iter()
-            .filter_map(|portal| portal.as_ref())
-            .find(|portal| core::ptr::eq(portal.sourceText, pg_sys::debug_query_string))
+        let is_the_clients = |portal: pg_sys::Portal| {
+            portal.as_ref().filter(|portal| core::ptr::eq(portal.sourceText, pg_sys::debug_query_string))
+        };
+        is_the_clients(pg_sys::ActivePortal)
+            .or_else(|| is_the_clients(pg_sys::GetPortalByName(c"".as_ptr())))
             .into_iter()
             .flat_map(|portal| sys::members::<pg_sys::PlannedStmt>(portal.stmts))
             .map(|planned| ((*planned).stmt_location, (*planned).stmt_len))
