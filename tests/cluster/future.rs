@@ -3,12 +3,13 @@ use std::fs;
 use std::time::Instant;
 
 use crate::Test;
-use crate::server::{Server, contexts};
+use crate::server::{Server, contexts, wait_until};
 use crate::tracking::identity;
 use serde_json::json;
 
 pub const TESTS: &[Test] = &[
     ("track_all_tracks_what_is_there_and_what_comes", what_comes),
+    ("a_table_made_while_all_are_tracked_is_not_missed", meanwhile),
     ("what_is_not_in_the_log_or_belongs_to_an_extension_is_not_tracked", left_out),
     ("a_schema_is_followed_through_its_names_and_its_end", schemas),
     ("a_table_that_was_untracked_stays_so_until_it_is_moved", untracked_stays),
@@ -84,6 +85,25 @@ fn what_comes(server: &Server) {
     let before = tracked(&mut client);
     client.batch_execute("SELECT bemi.track_all('{public,other}'); SELECT bemi.track_all()").unwrap();
     assert_eq!(tracked(&mut client), before);
+}
+
+/// One that was made before and is committed after, and one that is made meanwhile.
+fn meanwhile(server: &Server) {
+    let database = server.database("meanwhile");
+    let mut client = database.connect();
+    let mut maker = database.connect();
+    maker.batch_execute("BEGIN; CREATE TABLE before (id int)").unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'meanwhile' AND wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let tracker = scope.spawn(|| database.connect().batch_execute("SELECT bemi.track_all()"));
+        wait_until("the tracker", || client.query_one(waits, &[]).unwrap().get::<_, i64>(0) == 1);
+        let late = scope.spawn(|| database.connect().batch_execute("CREATE TABLE late (id int)"));
+        wait_until("the late one", || client.query_one(waits, &[]).unwrap().get::<_, i64>(0) == 2);
+        maker.batch_execute("COMMIT").unwrap();
+        tracker.join().unwrap().unwrap();
+        late.join().unwrap().unwrap();
+    });
+    assert_eq!(tracked(&mut client), ["before", "late"]);
 }
 
 fn left_out(server: &Server) {

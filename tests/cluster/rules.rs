@@ -267,6 +267,14 @@ fn partitions(server: &Server) {
     for table in ["middle", "leaf", "made", "attached", "tree", "twig"] {
         assert_eq!(identity(&mut client, table), ("full".to_owned(), Some("default".to_owned())), "{table}");
     }
+    let rules: String = client
+        .query_one(
+            "SELECT ignore_columns::text || mask_columns::text FROM bemi.tracked WHERE relation = 'own'::regclass",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(rules, "{}{n,secret}");
     // Detached, a table stays as it was; one that nobody tracks has the rules of what is above it.
     client.batch_execute("ALTER TABLE middle DETACH PARTITION made; SELECT bemi.untrack('leaf')").unwrap();
     assert_eq!(missing(&mut client, "root"), ["the partition leaf is not tracked"]);
