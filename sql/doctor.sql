@@ -169,12 +169,13 @@ BEGIN
     WHERE problem !~ '^the (trigger|log) ' ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'each is in force' ELSE @extschema@.some_of(names) END;
-  -- A mask is never taken away without being asked for: a column that is not there may have another name now.
+  -- A mask is never taken away without being asked for: a column that is not there may have another name now. So that
+  -- statement shows the rules; only people know which to choose.
   fix := CASE WHEN NOT ok THEN (
     SELECT string_agg(DISTINCT CASE
       WHEN problem ~ '^the partition ' THEN format('SELECT bemi.follow_table(%L);', t.relation)
       WHEN problem ~ '^ignored columns ' THEN format('SELECT bemi.track_again(%L, ''full'');', t.relation)
-      WHEN problem ~ ' to mask' THEN format('/* SELECT bemi.track(%L, mask_columns => what is to be masked); */', t.relation)
+      WHEN problem ~ ' to mask' THEN format('SELECT * FROM bemi.tracked WHERE relation = %L::regclass;', t.relation)
       ELSE format('SELECT bemi.track_again(%L);', t.relation) END, ' ')
     FROM @extschema@.tracked t, unnest(t.missing) problem WHERE problem !~ '^the (trigger|log) ') END;
   RETURN NEXT;

@@ -5,6 +5,7 @@ use crate::server::Server;
 pub const TESTS: &[Test] = &[
     ("each_illness_is_named_and_its_statement_mends_it", illnesses),
     ("settings_that_take_a_restart_are_named_with_their_statement", restarts),
+    ("no_name_gets_out_of_the_statements_of_the_doctor", hostile_names),
     ("an_ordinary_role_is_told_what_it_may_not_see", ordinary_role),
 ];
 
@@ -186,6 +187,36 @@ fn restarts(_: &Server) {
         assert_eq!(check(&mut client, name).0, Some(true), "{name}");
     }
     server.stop();
+}
+
+/// Anyone names his tables as he likes; whoever runs the doctor's statements may be a superuser.
+fn hostile_names(server: &Server) {
+    let database = server.database("doctor_hostile_names");
+    let mut client = database.connect();
+    client.batch_execute("CREATE TABLE harmed (id int)").unwrap();
+    for name in [
+        "x*/ DROP TABLE harmed; --",
+        "x'); DROP TABLE harmed; --",
+        "x\"; DROP TABLE harmed; --",
+        "x\\'); DROP TABLE harmed; --",
+    ] {
+        let table = format!("\"{}\"", name.replace('"', "\"\""));
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE {table} (id int, {table} text); DO $$ DECLARE t regclass := (SELECT max(oid) FROM pg_class WHERE relkind = 'r'); c name[] := (SELECT array_agg(attname) FROM pg_attribute WHERE attrelid = t AND attnum = 2);
+                 BEGIN PERFORM bemi.track(t, 'full', '{{}}', c); END $$; ALTER TABLE {table} DROP COLUMN {table};
+                 ALTER TABLE {table} REPLICA IDENTITY DEFAULT; ALTER TABLE {table} DISABLE TRIGGER bemi_context;
+                 CREATE TRIGGER {table} BEFORE INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context()"
+            ))
+            .unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        for row in client
+            .query("SELECT fix FROM bemi.doctor() WHERE \"check\" IN ('rules', 'triggers', 'images before')", &[])
+            .unwrap()
+        {
+            client.batch_execute(row.get(0)).unwrap();
+        }
+        client.batch_execute(&format!("TABLE harmed; DROP TABLE {table}")).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    }
 }
 
 fn ordinary_role(server: &Server) {

@@ -13,6 +13,7 @@ mod hostile;
 mod memory;
 mod options;
 mod prepared;
+mod privileges;
 mod rules;
 mod server;
 mod streaming;
@@ -42,6 +43,7 @@ fn main() {
         catalogs::TESTS,
         differential::TESTS,
         tracking::TESTS,
+        privileges::TESTS,
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
