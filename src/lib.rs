@@ -5,6 +5,7 @@
 //! 1. [`context`]: a session, a role or a comment says who acts, and why.
 //! 2. [`trigger`]: the context goes into the write-ahead log, before the change.
 //! 3. [`decoder`]: the log becomes one JSON document per change, context included.
+//! 4. [`recorder`]: the documents are kept in a table.
 //!
 //! Beside them, [`tracking`] decides which tables take part.
 //!
@@ -18,6 +19,7 @@ compile_error!("choose the major version of PostgreSQL by one of the features pg
 pub mod context;
 pub mod decoder;
 pub mod json;
+pub mod recorder;
 pub mod rules;
 pub mod tracking;
 pub mod trigger;
@@ -37,6 +39,7 @@ mod extension {
     pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["trigger"]);
     pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["tracking"]);
     pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["future"]);
+    pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["doctor"]);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

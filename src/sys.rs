@@ -11,7 +11,9 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 pub mod arguments;
+pub mod decoding;
 pub mod encoding;
+pub mod process;
 
 mod unbound {
     use super::*;

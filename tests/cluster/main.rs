@@ -14,6 +14,7 @@ mod memory;
 mod options;
 mod prepared;
 mod privileges;
+mod recorder;
 mod rules;
 mod server;
 mod streaming;
@@ -47,6 +48,7 @@ fn main() {
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
+        recorder::TESTS,
         memory::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {

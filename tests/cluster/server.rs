@@ -142,6 +142,12 @@ impl Server {
         self.connect_with(database, "postgres", "")
     }
 
+    /// Connects to a database, if the server accepts connections.
+    pub fn try_connect(&self, database: &str) -> Option<Client> {
+        let mut config = postgres::Config::new();
+        config.host_path(&self.folder).user("postgres").dbname(database).connect(NoTls).ok()
+    }
+
     /// Connects as a role, with the options of `PGOPTIONS`.
     pub fn connect_with(&self, database: &str, user: &str, options: &str) -> Client {
         let mut config = postgres::Config::new();

@@ -1,0 +1,8 @@
+//! Stage 4: the documents are recorded in the table `bemi.changes`, each exactly once.
+pub mod document;
+pub mod row;
+pub mod spool;
+pub mod state;
+
+#[cfg(feature = "pgrx")]
+pub mod pg;

@@ -1,0 +1,109 @@
+//! Decodes the log in this process, with the slot of the recorder and the decoder of this library.
+use core::ffi::{CStr, c_char};
+use std::ffi::CString;
+use std::io;
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::recorder::spool::Spool;
+use crate::sys::decoding;
+
+/// A slot that is being read. What is decoded goes into a spool.
+pub struct Reader {
+    ctx: *mut pg_sys::LogicalDecodingContext,
+}
+
+impl Reader {
+    /// Takes the slot and begins where it stands. In a transaction. Raises the
+    /// server's errors, as where somebody else reads it.
+    pub fn open(slot: &CStr, options: &[(&CStr, CString)]) -> Self {
+        // SAFETY: what is made lives as long as the process.
+        unsafe {
+            let caller = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            decoding::acquire_slot(slot);
+            let mut list: *mut pg_sys::List = core::ptr::null_mut();
+            for (name, value) in options {
+                let value = pg_sys::makeString(pg_sys::pstrdup(value.as_ptr()));
+                let option = pg_sys::makeDefElem(pg_sys::pstrdup(name.as_ptr()), value.cast(), -1);
+                list = pg_sys::lappend(list, option.cast());
+            }
+            let ctx = decoding::create_context(list, Some(prepare), Some(write));
+            pg_sys::MemoryContextSwitchTo(caller);
+            pg_sys::XLogBeginRead((*ctx).reader, (*(*ctx).slot).data.restart_lsn);
+            Self { ctx }
+        }
+    }
+
+    /// Everything in the log up to there was decoded.
+    pub fn position(&self) -> u64 {
+        // SAFETY: the context lives as long as this.
+        unsafe { (*(*self.ctx).reader).EndRecPtr }
+    }
+
+    /// Decodes the next record, which is flushed. Documents of the transaction that it ends, if it ends one, go into the
+    /// spool.
+    pub fn step(&mut self, spool: &mut Spool) {
+        // SAFETY: the context lives as long as this; the spool lives as long as the call.
+        unsafe {
+            (*self.ctx).output_writer_private = core::ptr::from_mut(spool).cast();
+            let mut message: *mut c_char = core::ptr::null_mut();
+            let record = pg_sys::XLogReadRecord((*self.ctx).reader, &mut message);
+            if record.is_null() {
+                let reason =
+                    if message.is_null() { c"no record".to_owned() } else { CStr::from_ptr(message).to_owned() };
+                let text = format!("could not read the write-ahead log: {}", reason.to_string_lossy());
+                ErrorReport::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, text, "step").report(PgLogLevel::ERROR);
+            }
+            decoding::process_record(self.ctx);
+            (*self.ctx).output_writer_private = core::ptr::null_mut();
+        }
+    }
+
+    /// Lets the server drop what is before a position, since it is recorded.
+    pub fn confirm(&self, position: u64) {
+        // SAFETY: this process has the slot.
+        unsafe { pg_sys::LogicalConfirmReceivedLocation(position) };
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn prepare(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    _position: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _is_last: bool,
+) {
+    // SAFETY: the server's call; the buffer is the context's.
+    unsafe { pg_sys::resetStringInfo((*ctx).out) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn write(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    _position: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _is_last: bool,
+) {
+    // SAFETY: the server's call, within `step`, which lends the spool; the buffer holds as many bytes as it says.
+    let result = unsafe {
+        let spool: *mut Spool = (*ctx).output_writer_private.cast();
+        let out = &*(*ctx).out;
+        (*spool).push(core::slice::from_raw_parts(out.data.cast(), out.len as usize))
+    };
+    if let Err(error) = result {
+        file_failed(&error);
+    }
+}
+
+/// Raises an error of the temporary file.
+pub fn file_failed(error: &io::Error) -> ! {
+    let code = match error.raw_os_error() {
+        Some(28) => PgSqlErrorCode::ERRCODE_DISK_FULL,
+        _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
+    };
+    let message = format!("could not keep documents in a temporary file: {error}");
+    ErrorReport::new(code, message, "file_failed").report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
+}

@@ -1,0 +1,98 @@
+//! The process of a background worker: signals and waiting.
+use core::ffi::c_long;
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+mod unbound {
+    unsafe extern "C-unwind" {
+        pub fn die(signal: core::ffi::c_int);
+        pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
+    }
+}
+
+/// Has SIGTERM end the process at the next check, and SIGHUP read the configuration again.
+pub fn handle_signals() {
+    // SAFETY: the handlers are the server's own; once, at the start of the process.
+    unsafe {
+        for (signal, handler) in [
+            (pg_sys::SIGTERM, unbound::die as unsafe extern "C-unwind" fn(core::ffi::c_int)),
+            (pg_sys::SIGHUP, unbound::SignalHandlerForConfigReload),
+        ] {
+            #[cfg(not(feature = "pg18"))]
+            pg_sys::pqsignal(signal as core::ffi::c_int, Some(handler));
+            #[cfg(feature = "pg18")]
+            pg_sys::pqsignal_be(signal as core::ffi::c_int, Some(handler));
+        }
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Ends the process if it was told to.
+pub fn check_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// Waits for so long, or until somebody wakes this process, and tells whether somebody did; ends it if the server does.
+pub fn wait(duration: Duration) -> bool {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the latch is this process's own.
+    unsafe {
+        let happened = pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as core::ffi::c_int,
+            duration.as_millis() as c_long,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        happened as u32 & pg_sys::WL_LATCH_SET != 0
+    }
+}
+
+/// Whether the configuration was read again, since somebody asked for that.
+pub fn reload_configuration() -> bool {
+    // SAFETY: the flag is set by the handler; between statements the configuration can be read.
+    unsafe {
+        if pg_sys::ConfigReloadPending == 0 {
+            return false;
+        }
+        pg_sys::ConfigReloadPending = 0;
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        true
+    }
+}
+
+/// Starts the recorder of a database, and waits until it runs; gives its process id. None if no worker is free.
+pub fn launch(database: pg_sys::Oid) -> Option<i32> {
+    // After a failure it is started again in so many seconds.
+    const RESTART: i32 = 2;
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+        bgw_restart_time: RESTART,
+        bgw_main_arg: pg_sys::Datum::from(database),
+        ..Default::default()
+    };
+    set(&mut worker.bgw_name, b"bemi recorder");
+    set(&mut worker.bgw_type, b"bemi recorder");
+    set(&mut worker.bgw_library_name, b"bemi");
+    set(&mut worker.bgw_function_name, b"bemi_recorder_main");
+    // SAFETY: the description is copied; the handle belongs to the current memory context.
+    unsafe {
+        worker.bgw_notify_pid = pg_sys::MyProcPid;
+        let mut handle: *mut pg_sys::BackgroundWorkerHandle = core::ptr::null_mut();
+        if !pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) {
+            return None;
+        }
+        let mut pid = 0;
+        let status = pg_sys::WaitForBackgroundWorkerStartup(handle, &mut pid);
+        (status == pg_sys::BgwHandleStatus::BGWH_STARTED).then_some(pid)
+    }
+}
+
+/// Writes a name, which has room, with the NUL behind it that is there already.
+fn set(name: &mut [core::ffi::c_char], text: &[u8]) {
+    for (to, from) in name.iter_mut().zip(text) {
+        *to = *from as core::ffi::c_char;
+    }
+}
