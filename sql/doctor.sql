@@ -34,6 +34,7 @@ DECLARE
   used int;
   enough numeric;
   slot record;
+  recorder record;
 BEGIN
   "check" := 'wal_level';
   value := @extschema@.setting('wal_level');
@@ -102,7 +103,8 @@ BEGIN
   enough := least(1024 ^ 3, CASE WHEN value::int >= 0 THEN value::numeric * 1024 * 1024 * 0.8 END);
   FOR slot IN
     SELECT s.*, CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
-    FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database() ORDER BY s.slot_name
+    FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database()
+      AND NOT EXISTS (SELECT FROM @extschema@.recorder_slots() r WHERE r.slot_name = s.slot_name) ORDER BY s.slot_name
   LOOP
     "check" := format('slot %s', slot.slot_name);
     ok := slot.wal_status IS DISTINCT FROM 'lost' AND slot.wal_status IS DISTINCT FROM 'unreserved' AND COALESCE(slot.kept, 0) < enough;
@@ -112,6 +114,23 @@ BEGIN
     fix := CASE WHEN NOT ok THEN format('SELECT pg_drop_replication_slot(%L); -- or read it', slot.slot_name) END;
     RETURN NEXT;
   END LOOP;
+
+  "check" := 'recorder';
+  IF has_function_privilege(current_user, '@extschema@.recorder_status()', 'EXECUTE') THEN
+    SELECT * INTO recorder FROM @extschema@.recorder_status();
+    ok := recorder.state = 'never started' OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
+      AND recorder.fix IS NULL;
+    detail := CASE recorder.state WHEN 'never started' THEN 'it was never started: what changes is for other readers of the log'
+      ELSE format('it is %s, %s and %s seconds behind', recorder.state, pg_size_pretty(recorder.lag_bytes), recorder.lag_seconds)
+        || COALESCE(': ' || CASE recorder.state WHEN 'waiting' THEN recorder.last_error ELSE recorder.detail END, '') END;
+    ok := COALESCE(ok, false);
+    fix := CASE WHEN NOT ok THEN COALESCE(recorder.fix, 'SELECT * FROM bemi.status; -- and mend what last_error says, or wait') END;
+  ELSE
+    ok := NULL;
+    detail := format('the role %s may not see it: a member of pg_monitor may', quote_ident(current_user));
+    fix := NULL;
+  END IF;
+  RETURN NEXT;
 
   "check" := 'session_replication_role';
   value := @extschema@.setting('session_replication_role');

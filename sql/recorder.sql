@@ -1,5 +1,5 @@
--- Stage 4: the recorder, a background worker that keeps the table bemi.changes up to date. The table and its state are made
--- by bemi.start() and belong to no extension, so that what is recorded outlives this one.
+-- Stage 4: the recorder, a background worker that keeps the table bemi.changes up to date. That table and the recorder's
+-- state, bemi.recorder, are made by bemi.start() and belong to no extension, so that what is recorded outlives this one.
 
 CREATE FUNCTION @extschema@.launch() RETURNS integer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_launch';
@@ -13,108 +13,320 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_wake';
 COMMENT ON FUNCTION @extschema@.wake(integer) IS
 'has the worker look at once whether there is something to record';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer) FROM PUBLIC;
+CREATE FUNCTION @extschema@.create_slot(slot name) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_create_slot';
 
-CREATE FUNCTION @extschema@.recorder_slot() RETURNS name
+COMMENT ON FUNCTION @extschema@.create_slot(name) IS
+'makes a replication slot for bemi_decoder, as pg_create_logical_replication_slot does';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer), @extschema@.create_slot(name) FROM PUBLIC;
+
+-- Each slot that is made has a name of its own, so that none is taken for one that is lost. The library knows the form of
+-- the names too.
+CREATE FUNCTION @extschema@.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ('bemi_recorder_' || oid)::name FROM pg_database WHERE datname = current_database()
+  SELECT s.* FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
+  WHERE d.datname = current_database() AND s.plugin = 'bemi_decoder' AND starts_with(s.slot_name::text, 'bemi_recorder_' || d.oid || '_')
 $$;
 
-COMMENT ON FUNCTION @extschema@.recorder_slot() IS
-'the name of the replication slot of the recorder in this database';
+COMMENT ON FUNCTION @extschema@.recorder_slots() IS
+'the replication slots that recorders made in this database';
+
+CREATE FUNCTION @extschema@.new_recorder_slot() RETURNS name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('bemi_recorder_%s_%s', d.oid, n)::name
+  FROM pg_database d, generate_series(1, (SELECT count(*) + 1 FROM pg_replication_slots)) n
+  WHERE d.datname = current_database() AND NOT EXISTS (
+    SELECT FROM pg_replication_slots WHERE slot_name = format('bemi_recorder_%s_%s', d.oid, n))
+  ORDER BY n LIMIT 1
+$$;
+
+COMMENT ON FUNCTION @extschema@.new_recorder_slot() IS
+'a name for a new slot of the recorder';
 
 CREATE FUNCTION @extschema@.recorder_pid() RETURNS integer
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT pid FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database() ORDER BY backend_start DESC LIMIT 1
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT pid FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database() ORDER BY backend_start LIMIT 1
 $$;
 
 COMMENT ON FUNCTION @extschema@.recorder_pid() IS
 'the process id of the recorder of this database, or NULL if it does not run';
 
--- The partition of bemi.changes for a month.
-CREATE FUNCTION @extschema@.add_partition(month date) RETURNS void
+-- As the library makes it of a document; see src/recorder/row.rs.
+CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (lpad(to_hex(micros / 1000), 12, '0') || '8' || lpad(to_hex(micros % 1000), 3, '0')
+    || to_hex((2::bigint << 30) | (((commit_position - '0/0'::pg_lsn)::bigint >> 3) & 1073741823))
+    || lpad(to_hex(sequence), 8, '0'))::uuid
+  FROM (SELECT (extract(epoch FROM committed_at) * 1000000)::bigint AS micros) t
+$$;
+
+COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
+'the id of a change, which follows from what identifies it';
+
+-- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
+CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-  first date := date_trunc('month', month);
+  first timestamptz := date_trunc('month', month);
+  next timestamptz := first + interval '1 month';
   name text := format('changes_%s', to_char(first, 'YYYY_MM'));
+  owner name;
+  is_moved boolean := false;
 BEGIN
-  IF to_regclass(format('@extschema@.%I', name)) IS NULL THEN
-    EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)',
-      name, first::timestamptz, (first + interval '1 month')::timestamptz);
+  IF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
+    RETURN;
+  END IF;
+  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
+  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO is_moved USING first, next;
+  END IF;
+  IF is_moved THEN
+    LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE @extschema@.%I (LIKE @extschema@.changes INCLUDING ALL)', name);
+    EXECUTE format('WITH moved AS (DELETE FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
+      INSERT INTO @extschema@.%I SELECT * FROM moved', name) USING first, next;
+    EXECUTE format('ALTER TABLE @extschema@.changes ATTACH PARTITION @extschema@.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  ELSE
+    EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  END IF;
+  EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
+'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.add_partition(timestamptz) FROM PUBLIC;
+
+-- The recorder calls it once a minute.
+CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+DECLARE
+  month timestamptz;
+  partition regclass;
+BEGIN
+  FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
+    -- What the default partition holds already would have to be moved: people choose when.
+    IF to_regclass(format('@extschema@.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
+      AND NOT @extschema@.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
+    THEN
+      PERFORM @extschema@.add_partition(month);
+    END IF;
+  END LOOP;
+  FOR partition IN
+    SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = '@extschema@.changes'::regclass
+      -- Its upper bound; the default partition has none.
+      AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
+  LOOP
+    EXECUTE format('DROP TABLE %s', partition);
+    RAISE LOG 'the recorder of bemi dropped %, which is older than bemi.retention allows', partition;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.keep_partitions(interval) IS
+'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.keep_partitions(interval) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  result boolean := false;
+BEGIN
+  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
+  END IF;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
+'whether the default partition of bemi.changes holds changes';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.make_changes() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.changes') IS NULL THEN
+    CREATE TABLE @extschema@.changes (
+      id uuid NOT NULL,
+      database text NOT NULL,
+      schema text NOT NULL,
+      "table" text NOT NULL,
+      operation text NOT NULL,
+      primary_key text,
+      before jsonb NOT NULL,
+      after jsonb NOT NULL,
+      context jsonb NOT NULL,
+      committed_at timestamptz NOT NULL,
+      queued_at timestamptz NOT NULL,
+      created_at timestamptz NOT NULL,
+      transaction_id bigint NOT NULL,
+      position bigint NOT NULL,
+      commit_position pg_lsn NOT NULL,
+      sequence int NOT NULL,
+      omitted jsonb,
+      PRIMARY KEY (id, committed_at)
+    ) PARTITION BY RANGE (committed_at);
+    -- What happened to a row, what happened at a time, what somebody did.
+    CREATE INDEX changes_of_row ON @extschema@.changes (schema, "table", primary_key, committed_at);
+    CREATE INDEX changes_by_time ON @extschema@.changes (committed_at);
+    CREATE INDEX changes_by_context ON @extschema@.changes USING gin (context jsonb_path_ops);
+    CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
+    COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';
+  END IF;
+  IF to_regclass('@extschema@.recorder') IS NULL THEN
+    CREATE TABLE @extschema@.recorder (
+      slot name,
+      is_wanted boolean NOT NULL,
+      state text NOT NULL,
+      state_since timestamptz NOT NULL,
+      last_error text,
+      last_error_at timestamptz,
+      -- How often it failed since it last succeeded.
+      failures int NOT NULL DEFAULT 0,
+      -- The last change that is recorded by this slot.
+      commit_position pg_lsn NOT NULL DEFAULT '0/0',
+      sequence int NOT NULL DEFAULT 0,
+      committed_at timestamptz,
+      -- Everything before it is recorded.
+      read_position pg_lsn,
+      transactions bigint NOT NULL DEFAULT 0,
+      changes bigint NOT NULL DEFAULT 0,
+      spilled_bytes bigint NOT NULL DEFAULT 0
+    );
+    INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now());
+    COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.add_partition(date) IS
-'makes the partition of bemi.changes for the month of a day, if it is not there';
+COMMENT ON FUNCTION @extschema@.make_changes() IS
+'makes the table bemi.changes and the state of the recorder, if they are not there';
 
-CREATE FUNCTION @extschema@.start() RETURNS void
+REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.start(accept_gap boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  slot name := @extschema@.recorder_slot();
   problem record;
+  known record;
+  slot pg_replication_slots;
+  -- Where recording ended, if the slot that knew is lost or was dropped.
+  ended pg_lsn;
+  reason text;
+  old name;
+  made name;
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtextextended('bemi.start', 0));
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the recorder cannot be started on a standby' USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Start it on the primary; bemi.changes is replicated like any table.';
+  END IF;
+  -- One at a time; the worker waits for the end of this transaction too. Nobody else has a reason to take this lock.
+  LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
   IF @extschema@.recorder_pid() IS NOT NULL THEN
     RAISE NOTICE 'the recorder of this database runs already';
     RETURN;
   END IF;
-  FOR problem IN SELECT d.detail, d.fix FROM @extschema@.doctor() d WHERE d."check" IN ('wal_level', 'output_plugin_libraries', 'max_replication_slots') AND NOT d.ok LOOP
-    RAISE EXCEPTION 'the recorder cannot be started: %', problem.detail USING ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
+  FOR problem IN
+    SELECT d."check", d.detail, d.fix FROM @extschema@.doctor() d
+    WHERE d."check" IN ('wal_level', 'output_plugin_libraries', 'library', 'max_replication_slots') AND NOT d.ok
+  LOOP
+    RAISE EXCEPTION 'the recorder cannot be started: %: %', problem."check", problem.detail USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
   END LOOP;
-  IF NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = slot) THEN
-    PERFORM pg_create_logical_replication_slot(slot, 'bemi_decoder');
-  END IF;
-  IF to_regclass('@extschema@.changes') IS NULL THEN
-    CREATE TABLE @extschema@.changes (
-      id uuid NOT NULL, database text NOT NULL, schema text NOT NULL, "table" text NOT NULL, operation text NOT NULL, primary_key text,
-      before jsonb NOT NULL, after jsonb NOT NULL, context jsonb NOT NULL, committed_at timestamptz NOT NULL,
-      queued_at timestamptz NOT NULL, created_at timestamptz NOT NULL, transaction_id bigint NOT NULL, position bigint NOT NULL,
-      commit_position pg_lsn NOT NULL, sequence int NOT NULL, omitted jsonb, PRIMARY KEY (id, committed_at)
-    ) PARTITION BY RANGE (committed_at);
-    CREATE INDEX ON @extschema@.changes (schema, "table", primary_key, committed_at);
-    CREATE INDEX ON @extschema@.changes (committed_at);
-    CREATE INDEX ON @extschema@.changes USING gin (context jsonb_path_ops);
-    CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
-    CREATE TABLE @extschema@.recorder (
-      slot name NOT NULL, is_wanted boolean NOT NULL, state text NOT NULL, state_since timestamptz NOT NULL DEFAULT now(), last_error text, last_error_at timestamptz,
-      commit_position pg_lsn NOT NULL DEFAULT '0/0', sequence int NOT NULL DEFAULT 0, transactions bigint NOT NULL DEFAULT 0,
-      changes bigint NOT NULL DEFAULT 0, spilled_bytes bigint NOT NULL DEFAULT 0, recorded_at timestamptz
-    );
-    INSERT INTO @extschema@.recorder (slot, is_wanted, state) VALUES (slot, true, 'starting');
+
+  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    SELECT * INTO known FROM @extschema@.recorder;
+    SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+    IF known.slot IS NULL THEN
+      reason := 'stopped';
+    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost' THEN
+      reason := 'slot lost';
+    END IF;
+    ended := greatest(known.read_position, known.commit_position, slot.confirmed_flush_lsn);
+  ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
+    reason := 'slot lost';
+    EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
   ELSE
-    UPDATE @extschema@.recorder SET is_wanted = true;
+    reason := 'new';
   END IF;
-  PERFORM @extschema@.add_partition(current_date), @extschema@.add_partition((current_date + interval '1 month')::date);
-  PERFORM @extschema@.launch();
+  IF reason = 'slot lost' AND NOT accept_gap THEN
+    RAISE EXCEPTION 'the slot of the recorder is lost: what was changed after % is missing', ended USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
+  END IF;
+  -- What a transaction that was rolled back, or the above, left behind.
+  FOR old IN SELECT s.slot_name FROM @extschema@.recorder_slots() s WHERE NOT s.active AND (reason IS NOT NULL OR s.slot_name <> slot.slot_name) LOOP
+    PERFORM pg_drop_replication_slot(old);
+  END LOOP;
+  IF reason IS NOT NULL THEN
+    made := @extschema@.new_recorder_slot();
+    PERFORM @extschema@.create_slot(made);
+    SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = made;
+  END IF;
+
+  BEGIN
+    PERFORM @extschema@.make_changes();
+    PERFORM @extschema@.add_partition(now()), @extschema@.add_partition(now() + interval '1 month');
+    IF reason IS NOT NULL THEN
+      -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
+      UPDATE @extschema@.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn;
+    END IF;
+    UPDATE @extschema@.recorder SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
+    IF reason IN ('slot lost', 'stopped') THEN
+      INSERT INTO @extschema@.changes (id, database, schema, "table", operation, before, after, context, committed_at, queued_at, created_at,
+        transaction_id, position, commit_position, sequence)
+      VALUES (@extschema@.change_id(now(), slot.confirmed_flush_lsn, 0), current_database(), '', '', 'GAP', '{}', '{}',
+        jsonb_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user), now(), now(), now(),
+        pg_current_xact_id()::text::bigint & 4294967295, slot.confirmed_flush_lsn - '0/0', slot.confirmed_flush_lsn, 0);
+    END IF;
+    PERFORM @extschema@.launch();
+  EXCEPTION WHEN OTHERS OR query_canceled THEN
+    IF made IS NOT NULL THEN
+      PERFORM pg_drop_replication_slot(made);
+    END IF;
+    RAISE;
+  END;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.start() IS
-'records all changes of tracked tables from here on in bemi.changes';
+COMMENT ON FUNCTION @extschema@.start(boolean) IS
+'records all changes of tracked tables from here on in bemi.changes; with accept_gap also where changes before are missing';
 
 CREATE FUNCTION @extschema@.stop(drop_slot boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  slot name := @extschema@.recorder_slot();
   until timestamptz := clock_timestamp() + interval '30 s';
+  slot pg_replication_slots;
+  pid int;
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtextextended('bemi.start', 0));
+  LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     UPDATE @extschema@.recorder SET is_wanted = false, state = 'stopped', state_since = now();
   END IF;
   -- What it has not recorded is recorded when it is started again.
-  WHILE @extschema@.recorder_pid() IS NOT NULL LOOP
-    PERFORM pg_terminate_backend(@extschema@.recorder_pid());
-    PERFORM pg_sleep(0.05);
-    IF clock_timestamp() > until THEN
-      RAISE EXCEPTION 'the recorder does not end' USING ERRCODE = 'object_in_use', HINT = 'Try again.';
-    END IF;
+  LOOP
     PERFORM pg_stat_clear_snapshot();
+    pid := @extschema@.recorder_pid();
+    EXIT WHEN pid IS NULL;
+    PERFORM pg_terminate_backend(pid);
+    PERFORM pg_sleep(0.02);
+    IF clock_timestamp() > until THEN
+      RAISE EXCEPTION 'the recorder, process %, does not end', pid USING ERRCODE = 'object_in_use', HINT = 'Try again.';
+    END IF;
   END LOOP;
-  IF drop_slot AND EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = slot) THEN
-    PERFORM pg_drop_replication_slot(slot);
-    UPDATE @extschema@.recorder SET commit_position = '0/0', sequence = 0;
+  IF drop_slot THEN
+    FOR slot IN SELECT * FROM @extschema@.recorder_slots() LOOP
+      IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+        UPDATE @extschema@.recorder r SET slot = NULL, read_position = slot.confirmed_flush_lsn WHERE r.slot = slot.slot_name;
+      END IF;
+      PERFORM pg_drop_replication_slot(slot.slot_name);
+    END LOOP;
   END IF;
 END
 $$;
@@ -122,24 +334,28 @@ $$;
 COMMENT ON FUNCTION @extschema@.stop(boolean) IS
 'ends recording; with drop_slot the server no longer keeps the log for it, and what is not recorded yet never will be';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.start(), @extschema@.stop(boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.start(boolean), @extschema@.stop(boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.sync(timeout interval DEFAULT '30 s') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   target pg_lsn := pg_current_wal_insert_lsn();
   until timestamptz := clock_timestamp() + timeout;
+  slot name;
   reached pg_lsn;
-  pid int;
 BEGIN
   -- Behind the end of a page stands the header of the next one, which belongs to no record yet.
   IF (target - '0/0') % current_setting('wal_block_size')::int <= 40 THEN
     target := target - (target - '0/0') % current_setting('wal_block_size')::int;
   END IF;
+  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    SELECT r.slot INTO slot FROM @extschema@.recorder r WHERE r.is_wanted;
+  END IF;
   LOOP
-    SELECT confirmed_flush_lsn INTO reached FROM pg_replication_slots WHERE slot_name = @extschema@.recorder_slot();
+    SELECT s.confirmed_flush_lsn INTO reached FROM pg_replication_slots s
+    WHERE s.slot_name = slot AND s.database = current_database() AND s.wal_status <> 'lost';
     IF NOT FOUND THEN
-      RAISE EXCEPTION 'the changes of this database are not recorded' USING
+      RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM @extschema@.recorder_status()) USING
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
     ELSIF reached >= target THEN
       RETURN;
@@ -148,8 +364,7 @@ BEGIN
         ERRCODE = 'query_canceled', DETAIL = format('%s of log are left.', pg_size_pretty(target - reached)), HINT = 'SELECT * FROM bemi.status; says why.';
     END IF;
     PERFORM pg_stat_clear_snapshot();
-    pid := @extschema@.recorder_pid();
-    PERFORM @extschema@.wake(pid);
+    PERFORM @extschema@.wake(@extschema@.recorder_pid());
     PERFORM pg_sleep(0.002);
   END LOOP;
 END
@@ -159,25 +374,56 @@ COMMENT ON FUNCTION @extschema@.sync(interval) IS
 'returns when everything that was committed before is recorded';
 
 CREATE FUNCTION @extschema@.recorder_status(
-  OUT state text, OUT since timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT pid int, OUT slot name,
-  OUT recorded_position pg_lsn, OUT lag_bytes numeric, OUT transactions bigint, OUT changes bigint, OUT spilled_bytes bigint
+  OUT state text, OUT since timestamptz, OUT detail text, OUT fix text, OUT last_error text, OUT last_error_at timestamptz, OUT pid int, OUT slot name,
+  OUT recorded_position pg_lsn, OUT lag_bytes numeric, OUT lag_seconds numeric, OUT transactions bigint, OUT changes bigint, OUT spilled_bytes bigint
 ) RETURNS record
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  known record;
+  worker record;
+  wal_status text;
 BEGIN
-  pid := @extschema@.recorder_pid();
-  slot := @extschema@.recorder_slot();
-  SELECT confirmed_flush_lsn, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn) INTO recorded_position, lag_bytes
-  FROM pg_replication_slots WHERE slot_name = slot;
   IF to_regclass('@extschema@.recorder') IS NULL THEN
     state := 'never started';
+    fix := 'SELECT bemi.start();';
     RETURN;
   END IF;
-  SELECT r.state, r.state_since, r.last_error, r.last_error_at, r.transactions, r.changes, r.spilled_bytes
-  INTO state, since, last_error, last_error_at, transactions, changes, spilled_bytes FROM @extschema@.recorder r;
-  -- Whoever was killed could not say so.
-  IF pid IS NULL AND state <> 'stopped' THEN
-    state := CASE WHEN recorded_position IS NULL THEN 'slot lost' ELSE 'not running' END;
+  SELECT * INTO known FROM @extschema@.recorder;
+  SELECT a.pid, a.state, a.state_change INTO worker FROM pg_stat_activity a WHERE a.pid = @extschema@.recorder_pid();
+  SELECT s.confirmed_flush_lsn, s.wal_status INTO recorded_position, wal_status FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+  pid := worker.pid;
+  slot := known.slot;
+  state := known.state;
+  since := known.state_since;
+  last_error := known.last_error;
+  last_error_at := known.last_error_at;
+  transactions := known.transactions;
+  changes := known.changes;
+  spilled_bytes := known.spilled_bytes;
+  -- Whoever was ended, or has lost the slot, could not always say so.
+  IF slot IS NOT NULL AND (recorded_position IS NULL OR wal_status = 'lost') THEN
+    state := 'slot lost';
+    recorded_position := greatest(recorded_position, known.read_position, known.commit_position);
+    detail := format('what was changed after %s is missing', recorded_position);
+    fix := 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
+  ELSIF pid IS NULL AND state <> 'stopped' THEN
+    state := 'not running';
+    detail := 'a worker that ended is started again within seconds';
+    fix := 'SELECT bemi.start();';
+  ELSIF state = 'stopped' THEN
+    detail := CASE WHEN slot IS NULL THEN 'what is changed now is not recorded later' ELSE 'the server keeps the log for it' END;
+    fix := 'SELECT bemi.start();' || CASE WHEN slot IS NULL THEN '' ELSE ' -- or, to give up what is not recorded: SELECT bemi.stop(drop_slot => true);' END;
+  ELSIF @extschema@.has_strays() THEN
+    detail := 'bemi.changes_default holds changes of months that have no partition';
+    fix := format('SELECT bemi.add_partition(%L);', (SELECT min(committed_at) FROM @extschema@.changes_default));
   END IF;
+  recorded_position := COALESCE(recorded_position, known.read_position);
+  IF NOT pg_is_in_recovery() THEN
+    lag_bytes := greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0);
+  END IF;
+  -- The worker is idle when it has recorded all that there is. Else it is behind by no more than that.
+  lag_seconds := CASE WHEN lag_bytes = 0 OR state = 'recording' AND worker.state = 'idle' THEN 0
+    ELSE round(extract(epoch FROM clock_timestamp() - CASE WHEN state = 'recording' THEN worker.state_change ELSE known.committed_at END), 3) END;
 END
 $$;
 
@@ -192,3 +438,15 @@ COMMENT ON VIEW @extschema@.status IS
 REVOKE EXECUTE ON FUNCTION @extschema@.recorder_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.recorder_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.status TO pg_monitor;
+
+CREATE FUNCTION @extschema@.before_drop() RETURNS event_trigger
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_drop';
+
+COMMENT ON FUNCTION @extschema@.before_drop() IS
+'for the event trigger: refuses to drop the extension while the server keeps the log for its recorder';
+
+CREATE EVENT TRIGGER bemi_before_drop ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA') EXECUTE FUNCTION @extschema@.before_drop();
+ALTER EVENT TRIGGER bemi_before_drop ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_before_drop IS
+'keeps the extension while its recorder has a slot';

@@ -45,6 +45,8 @@ mod extension {
     #[pg_guard]
     pub extern "C-unwind" fn _PG_init() {
         crate::context::pg::settings::init();
+        crate::recorder::pg::settings::init();
+        crate::recorder::pg::launcher::register();
         crate::trigger::pg::init(crate::trigger::pg::ContextSource {
             session_revision: crate::context::pg::statement::session_revision,
             content: crate::context::pg::statement::content,

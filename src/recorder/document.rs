@@ -13,26 +13,37 @@ pub struct Document<'a> {
     position: Cow<'a, str>,
     #[serde(borrow)]
     commit_position: Cow<'a, str>,
+    /// Its number in its transaction.
     pub sequence: u32,
+    /// The number of its transaction.
     pub transaction_id: u32,
     #[serde(borrow)]
     committed_at: Cow<'a, str>,
+    /// The database, as it was named.
     #[serde(borrow)]
     pub database: Cow<'a, str>,
+    /// The schema of its table.
     #[serde(borrow)]
     pub schema: Cow<'a, str>,
+    /// Its table.
     #[serde(borrow)]
     pub table: Cow<'a, str>,
+    /// CREATE, UPDATE, DELETE or TRUNCATE.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
+    /// The row's key as text.
     #[serde(borrow)]
     pub primary_key: Option<Cow<'a, str>>,
+    /// The row before, or `{}`.
     #[serde(borrow)]
     pub before: &'a RawValue,
+    /// The row after, or `{}`.
     #[serde(borrow)]
     pub after: &'a RawValue,
+    /// Who acted, and why.
     #[serde(borrow)]
     pub context: &'a RawValue,
+    /// What the decoder left out, and why.
     #[serde(borrow, default)]
     pub omitted: Option<&'a RawValue>,
 }
@@ -40,7 +51,9 @@ pub struct Document<'a> {
 /// Which change it is, for ever: where its transaction committed, and its number there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
+    /// Where its transaction committed.
     pub commit_position: u64,
+    /// Its number there.
     pub sequence: u32,
 }
 

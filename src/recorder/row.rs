@@ -1,9 +1,12 @@
 //! Rows of `bemi.changes`, in the binary form of COPY.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::document::{Document, Identity};
+use super::portion::Reduction;
 
 /// What COPY's binary form begins with: its signature, no flags, and no further header.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -15,16 +18,23 @@ pub const COLUMNS: &str = "id, database, schema, \"table\", operation, primary_k
                            queued_at, created_at, transaction_id, position, commit_position, sequence, omitted";
 const COLUMN_COUNT: i16 = 17;
 
-/// Longest JSON that is kept: `jsonb` holds no more than 256 MB of strings and nested values.
-const MAX_JSON: usize = 250_000_000;
-const TOO_LONG: &str = r#""longer than jsonb can hold""#;
+/// Why something is left out that a document has.
+const REFUSED: &str = "the table cannot hold it";
 
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const UNIX_EPOCH: i64 = -946_684_800_000_000;
 
-/// Appends the row of a change. The times are in microseconds since 2000-01-01 UTC: when the document was decoded, and when
-/// the row is made.
-pub fn write(out: &mut Vec<u8>, document: &Document, queued_at: i64, created_at: i64) {
+/// When a document became a row, in microseconds since 2000-01-01 UTC.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// It was decoded.
+    pub queued_at: i64,
+    /// The row was made.
+    pub created_at: i64,
+}
+
+/// Appends the row of a change, with what is left out of it.
+pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Reduction, escapes: Escapes) {
     let committed_at = document.committed_at();
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
     field(out, &id(document.identity(), committed_at));
@@ -32,14 +42,17 @@ pub fn write(out: &mut Vec<u8>, document: &Document, queued_at: i64, created_at:
         field(out, text.as_bytes());
     }
     match &document.primary_key {
-        Some(key) => field(out, key.as_bytes()),
-        None => null(out),
+        Some(key) if reduction < Reduction::Key => field(out, key.as_bytes()),
+        _ => null(out),
     }
-    let images = [("before", document.before), ("after", document.after), ("context", document.context)];
-    for (_, json) in images {
-        jsonb(out, if json.get().len() > MAX_JSON { "{}" } else { json.get() });
+    for (json, at) in [
+        (document.before, Reduction::Images),
+        (document.after, Reduction::Images),
+        (document.context, Reduction::Context),
+    ] {
+        jsonb(out, if reduction < at { json.get() } else { "{}" }, escapes);
     }
-    for time in [committed_at, queued_at, created_at] {
+    for time in [committed_at, times.queued_at, times.created_at] {
         field(out, &time.to_be_bytes());
     }
     field(out, &i64::from(document.transaction_id).to_be_bytes());
@@ -47,15 +60,19 @@ pub fn write(out: &mut Vec<u8>, document: &Document, queued_at: i64, created_at:
     let identity = document.identity();
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
-    let long: Vec<String> = images
-        .iter()
-        .filter(|(_, json)| json.get().len() > MAX_JSON)
-        .map(|(key, _)| format!("\"{key}\":{TOO_LONG}"))
-        .collect();
-    match (document.omitted.map(RawValue::get), long.is_empty()) {
-        (None, true) => null(out),
-        (Some(omitted), true) => jsonb(out, omitted),
-        (_, false) => jsonb(out, &format!("{{{}}}", long.join(","))),
+    match (document.omitted.map(RawValue::get), reduction) {
+        (None, Reduction::None) => null(out),
+        (Some(omitted), Reduction::None) => jsonb(out, omitted, escapes),
+        // The columns that the decoder left out are in images that are left out too, or are found by their null.
+        (_, reduction) => {
+            let keys: &[&str] = match reduction {
+                Reduction::None | Reduction::Key => &["primary_key"],
+                Reduction::Images => &["primary_key", "before", "after"],
+                Reduction::Context => &["primary_key", "before", "after", "context"],
+            };
+            let reasons: Vec<String> = keys.iter().map(|key| format!("\"{key}\":\"{REFUSED}\"")).collect();
+            jsonb(out, &format!("{{{}}}", reasons.join(",")), escapes);
+        }
     }
 }
 
@@ -69,10 +86,52 @@ fn null(out: &mut Vec<u8>) {
 }
 
 /// The binary form of `jsonb` is a version and its text.
-fn jsonb(out: &mut Vec<u8>, json: &str) {
+fn jsonb(out: &mut Vec<u8>, json: &str, escapes: Escapes) {
+    let json = match escapes {
+        Escapes::Keep => Cow::Borrowed(json),
+        Escapes::Read => unescaped(json),
+    };
     out.extend_from_slice(&(json.len() as i32 + 1).to_be_bytes());
     out.push(1);
     out.extend_from_slice(json.as_bytes());
+}
+
+/// What becomes of `\uXXXX` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escapes {
+    /// The server reads it.
+    Keep,
+    /// The server cannot, since it does not know the encoding of its text (SQL_ASCII): it gets UTF-8.
+    Read,
+}
+
+/// JSON with the characters that escapes beyond ASCII stand for. Half of a surrogate pair stays as it is.
+fn unescaped(json: &str) -> Cow<'_, str> {
+    if !json.contains("\\u") {
+        return Cow::Borrowed(json);
+    }
+    let unit = |at: usize| {
+        let escape = json.get(at..at + 6).filter(|escape| escape.starts_with("\\u"))?;
+        u16::from_str_radix(&escape[2..], 16).ok()
+    };
+    let (mut out, mut copied, mut at) = (String::with_capacity(json.len()), 0, 0);
+    while let Some(found) = memchr::memchr(b'\\', &json.as_bytes()[at..]) {
+        let start = at + found;
+        let units = unit(start).into_iter().chain(unit(start + 6)).take(unit(start).map_or(0, |_| 2));
+        let first = char::decode_utf16(units).next().and_then(Result::ok);
+        match first.filter(|c| !c.is_ascii()) {
+            Some(c) => {
+                out.push_str(&json[copied..start]);
+                out.push(c);
+                at = start + 6 * c.len_utf16();
+                copied = at;
+            }
+            // The backslash and what it escapes, which may be another one, or half of a pair.
+            None => at = (start + 2).min(json.len()),
+        }
+    }
+    out.push_str(&json[copied..]);
+    Cow::Owned(out)
 }
 
 /// The id of a change: a UUID of version 8 (RFC 9562) that is made of what identifies it, so that it is the same whenever
@@ -97,20 +156,53 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn a_row_has_its_columns_in_their_order() {
-        assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
-        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{}}"#;
-        let mut out = Vec::new();
-        write(&mut out, &Document::parse(text.as_bytes()).unwrap(), 6, 7);
-        let mut fields = Vec::new();
-        let mut rest = &out[2..];
+    fn fields(row: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let (mut fields, mut rest) = (Vec::new(), &row[2..]);
         while !rest.is_empty() {
             let len = i32::from_be_bytes(rest[..4].try_into().unwrap());
             rest = &rest[4..];
             fields.push((len >= 0).then(|| rest[..len as usize].to_vec()));
             rest = &rest[len.max(0) as usize..];
         }
+        fields
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_row_is_named() {
+        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let times = Times { queued_at: 6, created_at: 7 };
+        for (reduction, names) in [
+            (Reduction::None, &["x"][..]),
+            (Reduction::Key, &["primary_key"]),
+            (Reduction::Images, &["primary_key", "before", "after"]),
+            (Reduction::Context, &["primary_key", "before", "after", "context"]),
+        ] {
+            let mut out = Vec::new();
+            write(&mut out, &document, times, reduction, Escapes::Keep);
+            let fields = fields(&out);
+            let omitted: serde_json::Value = serde_json::from_slice(&fields[16].as_ref().unwrap()[1..]).unwrap();
+            assert_eq!(omitted.as_object().unwrap().keys().collect::<Vec<_>>(), names);
+            let is_whole = [
+                fields[5].is_some(),
+                fields[6].as_ref().unwrap() != b"\x01{}",
+                fields[7].as_ref().unwrap() != b"\x01{}",
+                fields[8].as_ref().unwrap() != b"\x01{}",
+            ];
+            for (name, is_whole) in ["primary_key", "before", "after", "context"].iter().zip(is_whole) {
+                assert_eq!(is_whole, !names.contains(name), "{name} {reduction:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_its_columns_in_their_order() {
+        assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
+        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{}}"#;
+        let mut out = Vec::new();
+        let times = Times { queued_at: 6, created_at: 7 };
+        write(&mut out, &Document::parse(text.as_bytes()).unwrap(), times, Reduction::None, Escapes::Keep);
+        let fields = fields(&out);
         assert_eq!(fields.len(), COLUMN_COUNT as usize);
         let number = |n: i64| Some(n.to_be_bytes().to_vec());
         assert_eq!(fields[1..5], [b"d".to_vec(), b"s".to_vec(), b"t".to_vec(), b"CREATE".to_vec()].map(Some));
@@ -123,6 +215,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn escapes_are_read_as_json_reads_them(text: String, other: String) {
+            let json = serde_json::to_string(&text).unwrap();
+            let mut ascii = String::new();
+            for c in json.chars() {
+                match c {
+                    c if c.is_ascii() => ascii.push(c),
+                    c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
+                }
+            }
+            prop_assert_eq!(unescaped(&ascii), json);
+            // Whatever it is given, it gives something.
+            unescaped(&other);
+            unescaped(&format!("\\u{other}"));
+        }
+
         #[test]
         fn ids_differ_and_sort_by_time(
             changes in prop::collection::vec((0i64..1 << 57, 0u64..1 << 33, 1u32..), 2..20)

@@ -16,12 +16,14 @@ pub struct Spool {
     /// What the file holds, in bytes.
     in_file: u64,
     make_file: MakeFile,
+    /// How large the file may grow, in bytes.
+    pub file_limit: u64,
 }
 
 impl Spool {
     /// An empty one that keeps so many bytes in memory.
     pub fn new(limit: usize, make_file: MakeFile) -> Self {
-        Self { memory: Vec::new(), limit, file: None, in_file: 0, make_file }
+        Self { memory: Vec::new(), limit, file: None, in_file: 0, make_file, file_limit: u64::MAX }
     }
 
     /// Adds one document, or several with newlines between them. Fails if the file does.
@@ -36,6 +38,10 @@ impl Spool {
     }
 
     fn spill(&mut self) -> io::Result<()> {
+        if self.in_file + self.memory.len() as u64 > self.file_limit {
+            let message = format!("it would grow beyond temp_file_limit, which is {} kB", self.file_limit / 1024);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
+        }
         let file = match &mut self.file {
             Some(file) => file,
             None => self.file.insert((self.make_file)()?),
@@ -163,5 +169,14 @@ mod tests {
         spool.push(b"").unwrap();
         assert_eq!(all(&mut spool).len(), 4);
         assert_eq!(spool.spilled(), spool.len());
+        spool.file_limit = spool.spilled() + 10;
+        spool.push(b"1234567890").unwrap_err();
+        spool.file_limit += 1;
+        spool.push(b"").unwrap_err();
+        spool.file_limit += 1;
+        spool.push(b"").unwrap_err();
+        spool.file_limit += 1;
+        spool.spill().unwrap();
+        assert_eq!(all(&mut spool).len(), 7);
     }
 }

@@ -14,7 +14,9 @@ pub enum State {
     Recording,
     /// It could not write, and tries again after a while.
     Waiting,
-    /// It was told to stop.
+    /// It cannot go on: the log that it needs is gone, or the slot is.
+    SlotLost,
+    /// Nobody wants it any more.
     Stopped,
 }
 
@@ -26,26 +28,19 @@ impl State {
             Self::CatchingUp => "catching up",
             Self::Recording => "recording",
             Self::Waiting => "waiting",
+            Self::SlotLost => "slot lost",
             Self::Stopped => "stopped",
         }
     }
 }
 
-/// How long to wait after one failure and the next: twice as long each time, up to a minute.
-#[derive(Debug, Default)]
-pub struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
+/// How long to wait before trying again after so many failures in a row: twice as long each time, up to half a minute.
+pub fn delay(failures: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(500);
-    const LONGEST: Duration = Duration::from_secs(60);
-
-    /// The time to wait after one more failure.
-    pub fn next_delay(&mut self) -> Duration {
-        let delay = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
-        self.failures += 1;
-        delay
+    const LONGEST: Duration = Duration::from_secs(30);
+    match failures {
+        0 => Duration::ZERO,
+        _ => FIRST.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST),
     }
 }
 
@@ -54,10 +49,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_up_to_a_minute() {
-        let mut backoff = Backoff::default();
-        let delays: Vec<u128> = (0..10).map(|_| backoff.next_delay().as_millis()).collect();
-        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]);
-        assert_eq!(Backoff { failures: u32::MAX - 1 }.next_delay(), Backoff::LONGEST);
+    fn delays_grow_up_to_half_a_minute() {
+        let delays: Vec<u128> = (0..9).map(|failures| delay(failures).as_millis()).collect();
+        assert_eq!(delays, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(delay(u32::MAX), Duration::from_secs(30));
     }
 }

@@ -1,5 +1,8 @@
 //! The arguments of functions that are called from SQL, and their results.
+use core::ffi::CStr;
+
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 /// An argument of a function called from SQL; None for NULL and for one that is not there.
 ///
@@ -40,4 +43,21 @@ pub fn text_array(members: &[&[u8]]) -> pg_sys::Datum {
     pg_sys::Datum::from(unsafe {
         pg_sys::construct_array(members.as_mut_ptr(), members.len() as i32, pg_sys::TEXTOID, length, by_value, align)
     })
+}
+
+/// The statement for which an event trigger is called; None if it is called for another event.
+///
+/// # Safety
+/// `fcinfo` is what the server passed.
+pub unsafe fn statement(fcinfo: pg_sys::FunctionCallInfo, event: &CStr) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the caller's promise. Called as an event trigger, its context is the trigger's data.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            error!("this function can only be called by an event trigger");
+        }
+        let data: *const pg_sys::EventTriggerData = context.cast();
+        let is_wanted = CStr::from_ptr((*data).event) == event && !(*data).parsetree.is_null();
+        is_wanted.then_some((*data).parsetree)
+    }
 }

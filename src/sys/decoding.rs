@@ -1,4 +1,4 @@
-//! Decoding and COPY from within: what a walsender and the synchronisation of tables do, and pgrx does not bind.
+//! Decoding from within: what a walsender does, and pgrx does not bind.
 use core::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys;
@@ -42,6 +42,31 @@ pub fn acquire_slot(name: &CStr) {
     }
 }
 
+/// Makes a slot for the decoder of this library. The server's own function may leave another resource owner and memory
+/// context behind, which a function in PL/pgSQL that calls it does not survive (a subtransaction for the invalidations of
+/// transactions that were running, ReorderBufferImmediateInvalidation).
+///
+/// # Safety
+/// The name is a value of the type `name`.
+pub unsafe fn create_slot(name: pg_sys::Datum) {
+    // SAFETY: the caller's promise; the server's function, with the arguments of its version.
+    unsafe {
+        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        let function = pg_sys::Oid::from(pg_sys::F_PG_CREATE_LOGICAL_REPLICATION_SLOT);
+        let mut plugin = pg_sys::NameData::default();
+        for (to, from) in plugin.data.iter_mut().zip(c"bemi_decoder".to_bytes()) {
+            *to = *from as c_char;
+        }
+        let (plugin, off) = (pg_sys::Datum::from(&raw mut plugin), pg_sys::Datum::from(false));
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        pg_sys::OidFunctionCall4Coll(function, pg_sys::InvalidOid, name, plugin, off, off);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::OidFunctionCall5Coll(function, pg_sys::InvalidOid, name, plugin, off, off, off);
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+}
+
 /// A context that decodes from where the slot of this process stands, with options of its plugin: DefElems with strings.
 ///
 /// # Safety
@@ -80,33 +105,5 @@ pub fn flushed() -> u64 {
     #[cfg(not(feature = "pg14"))]
     unsafe {
         pg_sys::GetFlushRecPtr(core::ptr::null_mut())
-    }
-}
-
-/// Runs COPY FROM into columns of a table, with what `rows` gives in the binary form. In a transaction.
-pub fn copy_from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_source_cb) {
-    // SAFETY: in a transaction, which gives back what an error leaves behind. Names are copied.
-    unsafe {
-        let copy = |name: &CStr| pg_sys::pstrdup(name.as_ptr());
-        let name = pg_sys::makeRangeVar(copy(schema), copy(table), -1);
-        let relation = pg_sys::table_openrv(name, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-        let state = pg_sys::make_parsestate(core::ptr::null_mut());
-        let mode = pg_sys::RowExclusiveLock as c_int;
-        pg_sys::addRangeTableEntryForRelation(state, relation, mode, core::ptr::null_mut(), false, false);
-        let string = |text: &str| {
-            let text = std::ffi::CString::new(text).unwrap_or_default();
-            pg_sys::makeString(copy(&text))
-        };
-        let mut names: *mut pg_sys::List = core::ptr::null_mut();
-        for column in columns.split(',') {
-            names = pg_sys::lappend(names, string(column.trim().trim_matches('"')).cast());
-        }
-        let format = pg_sys::makeDefElem(copy(c"format"), string("binary").cast(), -1);
-        let options = pg_sys::lappend(core::ptr::null_mut(), format.cast());
-        let nothing = (core::ptr::null_mut(), core::ptr::null());
-        let copying = pg_sys::BeginCopyFrom(state, relation, nothing.0, nothing.1, false, rows, names, options);
-        pg_sys::CopyFrom(copying);
-        pg_sys::EndCopyFrom(copying);
-        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
     }
 }

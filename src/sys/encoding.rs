@@ -28,6 +28,11 @@ pub fn charset() -> Charset {
     if database_encoding() == pg_sys::pg_enc::PG_UTF8 as i32 { Charset::Utf8 } else { Charset::Ascii }
 }
 
+/// Whether the database knows what its bytes beyond ASCII mean.
+pub fn is_known() -> bool {
+    database_encoding() != pg_sys::pg_enc::PG_SQL_ASCII as i32
+}
+
 /// Converts text of this database to UTF-8. Raises the server's error if a character has no such form.
 ///
 /// It needs a transaction, in which the server finds the conversion.

@@ -1,6 +1,7 @@
 //! The process of a background worker: signals and waiting.
 use core::ffi::c_long;
-use std::time::Duration;
+use std::ffi::CString;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
@@ -33,19 +34,41 @@ pub fn check_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// Waits for so long, or until somebody wakes this process, and tells whether somebody did; ends it if the server does.
-pub fn wait(duration: Duration) -> bool {
+/// Shows in pg_stat_activity what the process does, and whether it is at work.
+pub fn show(activity: &str, is_busy: bool) {
+    let text = CString::new(activity.replace('\0', " ")).unwrap_or_default();
+    let state = if is_busy { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
+    // SAFETY: the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
+}
+
+/// Ends the process. With 0 it is not started again, with 1 it is, after a while.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: runs what the server has registered for the end.
+    unsafe { pg_sys::proc_exit(code) }
+}
+
+/// Waits for so long, whoever wakes this process meanwhile.
+pub fn sleep(duration: Duration) {
+    let start = Instant::now();
+    while let Some(rest) = duration.checked_sub(start.elapsed()).filter(|rest| rest.as_millis() > 0) {
+        wait(rest);
+        check_interrupts();
+    }
+}
+
+/// Waits for so long, or until somebody wakes this process; ends it if the server does.
+pub fn wait(duration: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch is this process's own.
     unsafe {
-        let happened = pg_sys::WaitLatch(
+        pg_sys::WaitLatch(
             pg_sys::MyLatch,
             events as core::ffi::c_int,
             duration.as_millis() as c_long,
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
-        happened as u32 & pg_sys::WL_LATCH_SET != 0
     }
 }
 
@@ -62,23 +85,47 @@ pub fn reload_configuration() -> bool {
     }
 }
 
-/// Starts the recorder of a database, and waits until it runs; gives its process id. None if no worker is free.
-pub fn launch(database: pg_sys::Oid) -> Option<i32> {
+/// A background worker: its name, and the function of this library that it runs.
+fn worker(name: &str, function: &str) -> pg_sys::BackgroundWorker {
     // After a failure it is started again in so many seconds.
     const RESTART: i32 = 2;
     let mut worker = pg_sys::BackgroundWorker {
-        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
+        bgw_flags: pg_sys::BGWORKER_SHMEM_ACCESS as i32,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
         bgw_restart_time: RESTART,
-        bgw_main_arg: pg_sys::Datum::from(database),
         ..Default::default()
     };
-    set(&mut worker.bgw_name, b"bemi recorder");
-    set(&mut worker.bgw_type, b"bemi recorder");
+    set(&mut worker.bgw_name, name.as_bytes());
+    set(&mut worker.bgw_type, name.as_bytes());
     set(&mut worker.bgw_library_name, b"bemi");
-    set(&mut worker.bgw_function_name, b"bemi_recorder_main");
+    set(&mut worker.bgw_function_name, function.as_bytes());
+    worker
+}
+
+/// Has the server start a background worker when it is up. Only while libraries are preloaded.
+pub fn register(name: &str, function: &str) {
+    // SAFETY: the description is copied.
+    unsafe { pg_sys::RegisterBackgroundWorker(&mut worker(name, function)) };
+}
+
+fn recorder(database: pg_sys::Oid) -> pg_sys::BackgroundWorker {
+    let mut worker = worker("bemi recorder", "bemi_recorder_main");
+    worker.bgw_flags |= pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION as i32;
+    worker.bgw_main_arg = pg_sys::Datum::from(database);
+    worker
+}
+
+/// Starts the recorder of a database; false if no worker is free.
+pub fn launch_later(database: pg_sys::Oid) -> bool {
+    // SAFETY: the description is copied; nobody asks for the handle.
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut recorder(database), core::ptr::null_mut()) }
+}
+
+/// Starts the recorder of a database, and waits until it runs; gives its process id. None if no worker is free.
+pub fn launch(database: pg_sys::Oid) -> Option<i32> {
     // SAFETY: the description is copied; the handle belongs to the current memory context.
     unsafe {
+        let mut worker = recorder(database);
         worker.bgw_notify_pid = pg_sys::MyProcPid;
         let mut handle: *mut pg_sys::BackgroundWorkerHandle = core::ptr::null_mut();
         if !pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) {

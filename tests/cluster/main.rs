@@ -18,6 +18,7 @@ mod recorder;
 mod rules;
 mod server;
 mod streaming;
+mod supervision;
 mod tracking;
 mod types;
 
@@ -49,6 +50,7 @@ fn main() {
         future::TESTS,
         doctor::TESTS,
         recorder::TESTS,
+        supervision::TESTS,
         memory::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {

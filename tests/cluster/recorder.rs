@@ -3,7 +3,7 @@ use postgres::Client;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::server::{Database, Server, sqlstate, wait_until};
+use crate::server::{Database, Server, resident_kb, run, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("changes_are_recorded_as_the_documents_say_them", recorded),
@@ -11,10 +11,17 @@ pub const TESTS: &[Test] = &[
     ("a_killed_recorder_records_each_change_once", killed),
     ("what_cannot_be_written_is_tried_again", back_off),
     ("stopping_and_starting_loses_nothing", stopped),
+    ("what_the_table_cannot_hold_is_left_out_and_named", refused),
+    ("encodings_of_databases_are_recorded", encodings),
+    ("a_large_transaction_is_recorded_in_bounded_memory", large),
+    ("a_transaction_beyond_temp_file_limit_waits_until_there_is_room", no_room),
+    ("untracked_tables_are_recorded_if_the_setting_says_so", untracked),
+    ("what_others_write_does_not_pile_up", others),
+    ("what_the_owner_of_the_table_attached_runs_with_the_owners_rights", owner),
 ];
 
 /// A database whose changes are recorded, with a tracked table `t`.
-fn recording<'a>(server: &'a Server, name: &str) -> (Database<'a>, Client) {
+fn recording<'a>(server: &'a Server, name: &str) -> (Database<'a>, Client, Stop<'a>) {
     let database = server.database(name);
     let mut client = database.connect();
     client
@@ -23,18 +30,32 @@ fn recording<'a>(server: &'a Server, name: &str) -> (Database<'a>, Client) {
         )
         .unwrap();
     client.batch_execute("SELECT bemi.start()").unwrap();
-    (database, client)
+    (database, client, Stop { server, name: name.to_owned() })
+}
+
+/// Ends the recorder with the test, so that it has not to read what others write.
+struct Stop<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        if let Some(mut client) = self.server.try_connect(&self.name) {
+            let _ = client.batch_execute("SELECT bemi.stop(drop_slot => true)");
+        }
+    }
 }
 
 fn changes(client: &mut Client) -> Vec<Value> {
-    client.batch_execute("SELECT bemi.sync()").unwrap();
+    run(client, "SELECT bemi.sync()");
     let rows =
         client.query("SELECT to_jsonb(c)::text FROM bemi.changes c ORDER BY commit_position, sequence", &[]).unwrap();
     rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
 }
 
 fn recorded(server: &Server) {
-    let (mut database, mut client) = recording(server, "recorded");
+    let (mut database, mut client, _stop) = recording(server, "recorded");
     database.create_slot();
     client
         .batch_execute(
@@ -44,7 +65,10 @@ fn recorded(server: &Server) {
         )
         .unwrap();
     let rows = changes(&mut client);
-    let documents: Vec<Value> = database.documents().into_iter().filter(|document| document["table"] == "t").collect();
+    let documents: Vec<Value> = database.documents();
+    let others: Vec<&Value> =
+        documents.iter().map(|document| &document["table"]).filter(|table| *table != "t").collect();
+    assert_eq!(others, [&json!("untracked")]);
     assert_eq!(rows.len(), 5);
     let ids: std::collections::BTreeSet<String> = rows.iter().map(|row| row["id"].to_string()).collect();
     assert_eq!(ids.len(), rows.len());
@@ -80,13 +104,24 @@ fn recorded(server: &Server) {
             }
         }
     }
-    // The recorder's own rows are not recorded, nor decoded for others that ask it.
+    let ids: i64 = client
+        .query_one(
+            "SELECT count(*) FROM bemi.changes WHERE id = bemi.change_id(committed_at, commit_position, sequence)",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(ids, 5);
+    // The recorder's own rows are neither recorded nor shown to others.
+    let tables: std::collections::BTreeSet<String> =
+        database.documents().iter().map(|d| d["table"].to_string()).collect();
+    assert!(tables.is_empty(), "{tables:?}");
     let row = client.query_one("SELECT changes, transactions, state FROM bemi.status", &[]).unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, &str>(2)), (5, 3, "recording"));
 }
 
 fn sync(server: &Server) {
-    let (database, mut client) = recording(server, "recorder_sync");
+    let (database, mut client, _stop) = recording(server, "recorder_sync");
     std::thread::scope(|scope| {
         for session in 0..4 {
             let database = &database;
@@ -94,7 +129,7 @@ fn sync(server: &Server) {
                 let mut client = database.connect();
                 for i in 0..250 {
                     client.batch_execute(&format!("INSERT INTO t (v) VALUES ('{session} {i}')")).unwrap();
-                    client.batch_execute("SELECT bemi.sync()").unwrap();
+                    run(&mut client, "SELECT bemi.sync()");
                     let found: i64 = client
                         .query_one(
                             "SELECT count(*) FROM bemi.changes WHERE after->>'v' = $1",
@@ -119,7 +154,7 @@ fn recorder_pid(client: &mut Client) -> Option<i32> {
 
 fn killed(_: &Server) {
     let server = Server::start("");
-    let (database, mut client) = recording(&server, "killed");
+    let (database, mut client, _stop) = recording(&server, "killed");
     let mut written = 0;
     for round in 0..4 {
         for _ in 0..100 {
@@ -132,8 +167,10 @@ fn killed(_: &Server) {
             }
             1 => {
                 // The server ends all sessions and recovers.
+                wait_until("the recorder", || recorder_pid(&mut client).is_some());
                 let pid = recorder_pid(&mut client).map(|pid| pid.to_string()).unwrap();
                 server.check(std::process::Command::new("kill").args(["-9", &pid]));
+                wait_until("the end of the session", || client.simple_query("SELECT").is_err());
                 wait_until("the end of recovery", || server.try_connect("killed").is_some());
                 client = database.connect();
             }
@@ -149,8 +186,8 @@ fn killed(_: &Server) {
 }
 
 fn back_off(server: &Server) {
-    let (_database, mut client) = recording(server, "back_off");
-    client.batch_execute("INSERT INTO t (v) VALUES ('before'); SELECT bemi.sync()").unwrap();
+    let (_database, mut client, _stop) = recording(server, "back_off");
+    run(&mut client, "INSERT INTO t (v) VALUES ('before'); SELECT bemi.sync()");
     client
         .batch_execute("ALTER TABLE bemi.changes ADD CONSTRAINT no CHECK (after->>'v' <> 'refused') NOT VALID")
         .unwrap();
@@ -167,8 +204,8 @@ fn back_off(server: &Server) {
 }
 
 fn stopped(server: &Server) {
-    let (_database, mut client) = recording(server, "stopped");
-    client.batch_execute("INSERT INTO t (v) VALUES ('a'); SELECT bemi.sync()").unwrap();
+    let (_database, mut client, _stop) = recording(server, "stopped");
+    run(&mut client, "INSERT INTO t (v) VALUES ('a'); SELECT bemi.sync()");
     client.batch_execute("SELECT bemi.stop()").unwrap();
     let state: String = client.query_one("SELECT state FROM bemi.status", &[]).unwrap().get(0);
     assert_eq!(state, "stopped");
@@ -177,7 +214,162 @@ fn stopped(server: &Server) {
     let values: Vec<Value> = changes(&mut client).iter().map(|row| row["after"]["v"].clone()).collect();
     assert_eq!(values, ["a", "b"].map(|value| json!(value)));
     client.batch_execute("SELECT bemi.stop(drop_slot => true)").unwrap();
-    client.batch_execute("SELECT bemi.untrack_all(); DROP EXTENSION bemi").unwrap();
+    run(&mut client, "SELECT bemi.untrack_all(); DROP EXTENSION bemi");
     let left: i64 = client.query_one("SELECT count(*) FROM bemi.changes", &[]).unwrap().get(0);
     assert_eq!(left, 2);
+}
+
+/// A key whose JSON is longer than an index holds, among others.
+fn refused(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_refused");
+    client
+        .batch_execute("CREATE TABLE long (a text, b text, v int, PRIMARY KEY (a, b)); SELECT bemi.track('long')")
+        .unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO t (v) SELECT 'before ' || i FROM generate_series(1, 100) i; COMMIT;
+             INSERT INTO t (v) VALUES ('same');
+             INSERT INTO long SELECT repeat(chr(1), 100) || string_agg(md5(i::text), ''), 'b', 7 FROM generate_series(1, 70) i;
+             INSERT INTO t (v) VALUES ('transaction'); COMMIT;
+             INSERT INTO t (v) SELECT 'after ' || i FROM generate_series(1, 100) i",
+        )
+        .unwrap();
+    let rows = changes(&mut client);
+    assert_eq!(rows.len(), 203);
+    for row in &rows {
+        let is_long = row["table"] == "long";
+        assert_eq!(row["primary_key"].is_null(), is_long);
+        assert_eq!(
+            row["omitted"],
+            if is_long { json!({"primary_key": "the table cannot hold it"}) } else { Value::Null }
+        );
+        if is_long {
+            assert_eq!(row["after"]["v"], 7);
+        }
+    }
+    let row = client.query_one("SELECT changes, state FROM bemi.status", &[]).unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (203, "recording"));
+}
+
+fn encodings(server: &Server) {
+    for (name, encoding) in [("recorder_latin1", "LATIN1"), ("recorder_ascii", "SQL_ASCII")] {
+        let clauses = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+        let database = server.database_with(name, &clauses);
+        let mut client = database.connect();
+        run(
+            &mut client,
+            "CREATE TABLE t (id int PRIMARY KEY, \"h\u{f6}he\" text, j json); SELECT bemi.track('t'); SELECT bemi.start()",
+        );
+        client
+            .batch_execute(
+                "SELECT bemi.set_context('{\"who\": \"Zo\u{eb}\"}'); INSERT INTO t VALUES (1, 'na\u{ef}ve', '\"\\u00e9\"'), (2, 'a\\u00e9', '1');
+                 INSERT INTO t VALUES (3, 'Euro', '\"\\u20ac\"'); INSERT INTO t VALUES (4, 'last', '2')",
+            )
+            .unwrap();
+        let rows = changes(&mut client);
+        assert_eq!(rows.len(), 4, "{encoding}");
+        assert_eq!(rows[0]["after"], json!({"id": 1, "h\u{f6}he": "na\u{ef}ve", "j": "\u{e9}"}), "{encoding}");
+        assert_eq!(rows[1]["after"]["h\u{f6}he"], "a\\u00e9", "{encoding}");
+        assert_eq!(rows[0]["context"], json!({"who": "Zo\u{eb}"}), "{encoding}");
+        // LATIN1 has no such character.
+        let euro =
+            if encoding == "LATIN1" { json!({}) } else { json!({"id": 3, "h\u{f6}he": "Euro", "j": "\u{20ac}"}) };
+        assert_eq!(rows[2]["after"], euro, "{encoding}");
+        assert_eq!(rows[3]["after"]["id"], 4, "{encoding}");
+    }
+}
+
+fn large(server: &Server) {
+    const ROWS: i64 = 300_000;
+    let (_database, mut client, _stop) = recording(server, "recorder_large");
+    client.batch_execute(&format!("INSERT INTO t (v) SELECT md5(i::text) FROM generate_series(1, {ROWS}) i")).unwrap();
+    let pid = recorder_pid(&mut client).unwrap();
+    run(&mut client, "SET statement_timeout = 0; SELECT bemi.sync('5 min')");
+    let found: i64 = client.query_one("SELECT count(DISTINCT id) FROM bemi.changes", &[]).unwrap().get(0);
+    assert_eq!(found, ROWS);
+    let spilled: i64 = client.query_one("SELECT spilled_bytes FROM bemi.status", &[]).unwrap().get(0);
+    assert!(spilled > ROWS * 100, "{spilled}");
+    let resident = resident_kb(pid);
+    assert!(resident < 256 << 10, "{resident} kB");
+}
+
+fn no_room(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_no_room");
+    run(&mut client, "ALTER DATABASE recorder_no_room SET temp_file_limit = '1MB'; SELECT pg_reload_conf()");
+    run(&mut client, "SELECT bemi.sync(); SELECT pg_sleep(0.5)");
+    client.batch_execute("INSERT INTO t (v) SELECT md5(i::text) FROM generate_series(1, 50000) i").unwrap();
+    wait_until("the failure", || {
+        let row = client.query_one("SELECT last_error FROM bemi.status", &[]).unwrap();
+        row.get::<_, Option<String>>(0).is_some_and(|error| error.contains("temp_file_limit, which is 1024 kB"))
+    });
+    run(&mut client, "ALTER DATABASE recorder_no_room RESET temp_file_limit; SELECT pg_reload_conf()");
+    run(&mut client, "SELECT bemi.sync('1 min')");
+    let found: i64 = client.query_one("SELECT count(*) FROM bemi.changes", &[]).unwrap().get(0);
+    assert_eq!(found, 50_000);
+    let state: String = client.query_one("SELECT state FROM bemi.status", &[]).unwrap().get(0);
+    assert_eq!(state, "recording");
+}
+
+fn untracked(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_untracked");
+    run(&mut client, "CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1); SELECT bemi.sync()");
+    let pid = recorder_pid(&mut client);
+    run(&mut client, "ALTER DATABASE recorder_untracked SET bemi.tracked_only = off; SELECT pg_reload_conf()");
+    wait_until("a new worker", || recorder_pid(&mut client).is_some_and(|new| Some(new) != pid));
+    client.batch_execute("INSERT INTO other VALUES (2); INSERT INTO t (v) VALUES ('a')").unwrap();
+    let tables: Vec<Value> = changes(&mut client).iter().map(|row| json!([row["table"], row["primary_key"]])).collect();
+    assert_eq!(tables, [json!(["other", "2"]), json!(["t", "1"])]);
+    let wrong = client.batch_execute("SET bemi.retention = 'soon'");
+    assert_eq!(sqlstate(wrong), "22023");
+    assert_eq!(sqlstate(client.batch_execute("SET bemi.retention = '-1 day'")), "22023");
+    client.batch_execute("SET bemi.retention = '90 days'").unwrap();
+}
+
+fn others(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_alone");
+    run(&mut client, "SELECT bemi.sync()");
+    let confirmed = "SELECT s.confirmed_flush_lsn::text, s.restart_lsn::text FROM pg_replication_slots s JOIN bemi.status ON slot_name = slot";
+    let positions = |client: &mut Client| -> (String, String) {
+        let row = client.query_one(confirmed, &[]).unwrap();
+        (row.get(0), row.get(1))
+    };
+    let before = positions(&mut client);
+    let other = server.database("recorder_other");
+    other.connect().batch_execute("CREATE TABLE x AS SELECT generate_series(1, 100000) i").unwrap();
+    let end: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).unwrap().get(0);
+    wait_until("the slot", || {
+        client
+            .query_one("SELECT recorded_position >= $1::text::pg_lsn FROM bemi.status", &[&end])
+            .unwrap()
+            .get::<_, bool>(0)
+    });
+    wait_until("the log to be given up", || {
+        client.batch_execute("CHECKPOINT").unwrap();
+        let now = positions(&mut client);
+        now.0 != before.0 && now.1 != before.1
+    });
+}
+
+fn owner(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_owner");
+    client
+        .batch_execute(
+            "CREATE ROLE changes_owner; GRANT CREATE, USAGE ON SCHEMA public TO changes_owner; CREATE TABLE seen (who text, at text);
+             GRANT INSERT, SELECT ON seen TO changes_owner; ALTER TABLE bemi.changes OWNER TO changes_owner;
+             DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass LOOP EXECUTE format('ALTER TABLE %s OWNER TO changes_owner', t); END LOOP; END $$;
+             SET ROLE changes_owner;
+             CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, TG_NAME); RETURN NULL; END $$;
+             RESET ROLE; GRANT USAGE ON SCHEMA bemi TO changes_owner; SET ROLE changes_owner;
+             CREATE TRIGGER row AFTER INSERT ON bemi.changes FOR EACH ROW EXECUTE FUNCTION public.look();
+             CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON bemi.changes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.look();
+             RESET ROLE; INSERT INTO t (v) VALUES ('a')",
+        )
+        .unwrap();
+    assert_eq!(changes(&mut client).len(), 1);
+    let rows = client.query("SELECT at, who FROM seen ORDER BY 1", &[]).unwrap();
+    let seen: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(
+        seen,
+        [("deferred", "changes_owner"), ("row", "changes_owner")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+    );
 }

@@ -37,6 +37,7 @@ wal_level = logical
 max_replication_slots = 200
 max_wal_senders = 50
 max_prepared_transactions = 10
+max_worker_processes = 50
 max_connections = 200
 statement_timeout = 120s
 fsync = off
@@ -103,9 +104,18 @@ impl Server {
 
     /// Starts, stops or restarts the server.
     pub fn pg_ctl(&self, action: &str) {
+        self.pg_ctl_with(action, "fast");
+    }
+
+    /// Stops the server in a mode of `pg_ctl`; its folder stays, and it can be started again.
+    pub fn stop_with(&self, mode: &str) {
+        self.pg_ctl_with("stop", mode);
+    }
+
+    fn pg_ctl_with(&self, action: &str, mode: &str) {
         let options = format!("-k {}", self.folder.display());
         let mut command = self.as_owner("pg_ctl");
-        command.args([action, "-w", "-s", "-m", "fast", "-t", "120", "-o", &options, "-D"]).arg(self.data());
+        command.args([action, "-w", "-s", "-m", mode, "-t", "120", "-o", &options, "-D"]).arg(self.data());
         command.arg("-l").arg(self.folder.join("log"));
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("pg_ctl runs");
         assert!(status.success(), "pg_ctl {action} failed: {}", self.log());
@@ -301,6 +311,13 @@ impl Database<'_> {
     pub fn changes_of(&mut self, statements: &str) -> Vec<Value> {
         self.connect().batch_execute(statements).unwrap_or_else(|e| panic!("{e:?}: {statements}"));
         self.documents()
+    }
+}
+
+/// Runs statements each in a transaction of its own, unless they say otherwise. No text or body in them holds `; `.
+pub fn run(client: &mut Client, statements: &str) {
+    for statement in statements.split("; ") {
+        client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}: {statement}"));
     }
 }
 

@@ -301,7 +301,7 @@ impl Decoder {
     /// # Safety
     /// All is from the callback that is running.
     pub unsafe fn write_change(&mut self, ctx: Context, open: pg_sys::Relation, change: Change) {
-        if !self.options.actions.contain(change.operation) {
+        if !self.options.actions.contain(change.operation) || change.origin == origin::RECORDER {
             // SAFETY: the caller's promise.
             return unsafe { self.skip(ctx) };
         }

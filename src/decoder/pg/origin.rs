@@ -11,6 +11,8 @@ use crate::sys::encoding;
 
 /// The number of no origin: the change was made here.
 pub const LOCAL: u16 = 0;
+/// The number of what is not to be replicated (replication/origin.h), as the recorder's own rows are not.
+pub const RECORDER: u16 = pg_sys::DoNotReplicateId as u16;
 
 /// The origins whose changes are dropped.
 #[derive(Debug, Default)]

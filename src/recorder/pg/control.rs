@@ -1,82 +1,129 @@
-//! What the worker is told, what it tells, and how it is started.
+//! What the worker is told by `bemi.recorder` and the settings, and what it tells there.
 use core::ffi::CStr;
 use std::ffi::CString;
-use std::time::Duration;
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::store;
+use super::settings;
+use super::transaction::{Failure, transaction};
 use crate::recorder::document::Identity;
 use crate::recorder::state::State;
-use crate::sys::arguments::argument;
-use crate::sys::{self, process};
+use crate::sys::process;
 
 /// How far the log is recorded, and by which slot.
 #[derive(Debug)]
 pub struct Progress {
     pub slot: String,
     pub recorded: Identity,
+    /// How often it failed since it last succeeded.
+    pub failures: u32,
 }
 
 /// Waits until the transaction that started this worker has ended; None if it was rolled back, or if nobody wants the
-/// worker any more.
-pub fn begin() -> Option<Progress> {
-    let found = store::transaction(|| {
-        // bemi.start() holds it until its transaction ends.
-        run("SELECT pg_advisory_xact_lock(hashtextextended('bemi.start', 0))");
-        let is_there: Option<bool> = one("SELECT to_regclass('bemi.recorder') IS NOT NULL");
-        if is_there != Some(true) {
+/// worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
+pub fn begin() -> Result<Option<Progress>, Failure> {
+    transaction(|| {
+        if one::<bool>("SELECT to_regclass('bemi.tracked_schemas') IS NOT NULL") != Some(true) {
             return None;
         }
-        let slot: Option<String> = one("SELECT slot::text FROM bemi.recorder WHERE is_wanted");
+        // As bemi.start() and bemi.stop() do until their transactions end.
+        run("LOCK TABLE bemi.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE");
+        let is_there = one::<bool>("SELECT to_regclass('bemi.recorder') IS NOT NULL") == Some(true);
+        let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };
+        run(&format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM bemi.recorder_slots() WHERE NOT active AND slot_name IS DISTINCT FROM {kept}"
+        ));
+        if !is_there {
+            return None;
+        }
+        let slot: String = one("SELECT slot::text FROM bemi.recorder WHERE is_wanted")?;
         let position: Option<i64> = one("SELECT (commit_position - '0/0')::bigint FROM bemi.recorder");
         let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
+        let failures: Option<i32> = one("SELECT failures FROM bemi.recorder");
         let recorded = Identity {
             commit_position: position.unwrap_or_default() as u64,
             sequence: sequence.unwrap_or_default() as u32,
         };
-        slot.map(|slot| Progress { slot, recorded })
-    });
-    found.unwrap_or_else(|message| error!("{message}"))
+        Some(Progress { slot, recorded, failures: failures.unwrap_or_default() as u32 })
+    })
 }
 
-/// Whether the worker is wanted still.
-pub fn is_wanted() -> bool {
-    let found = store::transaction(|| one::<bool>("SELECT is_wanted FROM bemi.recorder"));
-    matches!(found, Ok(Some(true)))
+/// What is with a slot that could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// It is there.
+    Fine,
+    /// Another recorder has it.
+    Recorded,
+    /// It is not there, or what it needs is not.
+    Lost,
 }
 
-/// Says what the worker does: in `bemi.recorder`, as far as it can be written, and in pg_stat_activity.
+/// Asks what is with a slot.
+pub fn slot_is(slot: &str) -> Result<Slot, Failure> {
+    transaction(|| {
+        let statement = "SELECT CASE WHEN s.wal_status = 'lost' THEN 'lost' WHEN a.backend_type = 'bemi recorder' THEN 'recorded' ELSE 'fine' END
+            FROM bemi.recorder_slots() s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1::name";
+        let found = Spi::get_one_with_args::<String>(statement, &[slot.into()]);
+        match found.ok().flatten().as_deref() {
+            Some("fine") => Slot::Fine,
+            Some("recorded") => Slot::Recorded,
+            _ => Slot::Lost,
+        }
+    })
+}
+
+/// Says in `bemi.recorder` what the worker does, as far as that can be written. An error counts as one failure more.
 pub fn report(state: State, error: Option<&str>) {
-    let text = match error {
-        None => format!("bemi recorder: {}", state.name()),
-        Some(error) => format!("bemi recorder: {}: {error}", state.name()),
-    };
-    let shown = CString::new(text.replace('\0', " ")).unwrap_or_default();
-    // SAFETY: the text is copied.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown.as_ptr()) };
-    let written = store::transaction(|| {
-        let statement =
-            "UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
-                         last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END";
+    let written = transaction(|| {
+        let statement = "
+            UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
+                last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END, failures = CASE WHEN $2 IS NULL THEN failures ELSE failures + 1 END";
         Spi::run_with_args(statement, &[state.name().into(), error.into()]).unwrap_or_else(|error| error!("{error}"));
     });
-    if let Err(message) = written {
-        log!("the recorder of bemi could not say that it is {}: {message}", state.name());
+    if let Err(failure) = written {
+        log!("the recorder of bemi could not say that it is {}: {}", state.name(), failure.message);
+    }
+    show(state, error, true);
+}
+
+/// Says in pg_stat_activity what the worker does.
+pub fn show(state: State, error: Option<&str>, is_busy: bool) {
+    match error {
+        None => process::show(&format!("bemi recorder: {}", state.name()), is_busy),
+        Some(error) => process::show(&format!("bemi recorder: {}: {error}", state.name()), is_busy),
     }
 }
 
-/// Options of the decoder: only the recorder's own rows are left out, and untracked tables.
-pub fn decoder_options() -> Vec<(&'static CStr, CString)> {
-    let own = CString::new(pg_sys::DoNotReplicateId.to_string()).unwrap_or_default();
-    vec![(c"filter-origins", own), (c"batch-bytes", c"65536".to_owned()), (c"tracked-only", c"true".to_owned())]
+/// Makes and drops partitions of `bemi.changes`, and says how far the log was read. False if the extension was dropped.
+pub fn keep_house(position: u64) -> Result<bool, Failure> {
+    transaction(|| {
+        if one::<bool>("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'bemi')") != Some(true) {
+            return false;
+        }
+        // Each of these writes to the log, so not more often than is worth it.
+        let statement = "UPDATE bemi.recorder SET read_position = '0/0'::pg_lsn + $1::numeric
+            WHERE read_position IS NULL OR '0/0'::pg_lsn + $1::numeric - read_position > 1048576";
+        Spi::run_with_args(statement, &[(position as i64).into()]).unwrap_or_else(|error| error!("{error}"));
+        let retention = settings::retention();
+        Spi::run_with_args("SELECT bemi.keep_partitions($1::interval)", &[retention.into()])
+            .unwrap_or_else(|error| error!("{error}"));
+        true
+    })
 }
 
-/// How long the worker waits for more when it has recorded all.
-pub fn flush_interval() -> Duration {
-    Duration::from_millis(100)
+/// Options of the decoder: the recorder's own rows are left out, and untracked tables if the setting says so.
+pub fn decoder_options() -> Vec<(&'static CStr, CString)> {
+    let own = CString::new(pg_sys::DoNotReplicateId.to_string()).unwrap_or_default();
+    let mut options = vec![(c"filter-origins", own), (c"batch-bytes", c"65536".to_owned())];
+    if settings::tracked_only() {
+        options.push((c"tracked-only", c"true".to_owned()));
+    } else {
+        // What bemi.start() writes there.
+        options.push((c"filter-tables", c"bemi.*".to_owned()));
+    }
+    options
 }
 
 fn run(statement: &str) {
@@ -91,45 +138,3 @@ fn one<T: FromDatum + IntoDatum>(statement: &str) -> Option<T> {
         Err(error) => error!("{error}"),
     }
 }
-
-/// `bemi.launch()`: starts the worker of this database; gives its process id.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_launch(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: reads a number of the process.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    match process::launch(database) {
-        Some(pid) => pg_sys::Datum::from(pid),
-        None => {
-            let code = PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
-            ErrorReport::new(code, "the recorder cannot be started: no background worker is free", "bemi_launch")
-                .set_hint("ALTER SYSTEM SET max_worker_processes = …; and restart the server.")
-                .report(PgLogLevel::ERROR);
-            unreachable!("a report at level ERROR does not return")
-        }
-    }
-}
-
-/// `bemi.wake(integer)`: has a process look whether there is something to do.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_wake(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; to wake a process does no harm.
-    unsafe {
-        if let Some(pid) = argument(fcinfo, 0) {
-            let process = pg_sys::BackendPidGetProc(pid.value() as i32);
-            if !process.is_null() {
-                pg_sys::SetLatch(&raw mut (*process).procLatch);
-            }
-        }
-    }
-    pg_sys::Datum::from(0)
-}
-
-sys::sql_callable!(pg_finfo_bemi_launch, pg_finfo_bemi_wake);

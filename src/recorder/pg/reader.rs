@@ -101,6 +101,7 @@ unsafe extern "C-unwind" fn write(
 pub fn file_failed(error: &io::Error) -> ! {
     let code = match error.raw_os_error() {
         Some(28) => PgSqlErrorCode::ERRCODE_DISK_FULL,
+        None if error.kind() == io::ErrorKind::QuotaExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
     };
     let message = format!("could not keep documents in a temporary file: {error}");

@@ -1,24 +1,30 @@
 //! Writes what waits into `bemi.changes`, together with how far it is recorded, in one transaction.
 use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
-use std::panic::AssertUnwindSafe;
 
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{PgTryBuilder, pg_sys};
 
 use super::reader::file_failed;
+use super::transaction::{Failure, transaction};
 use crate::recorder::document::{Document, Identity};
-use crate::recorder::row;
+use crate::recorder::portion::Portion;
+use crate::recorder::row::{self, Escapes, Times};
 use crate::recorder::spool::{Lines, Spool};
-use crate::sys::decoding;
+use crate::sys::{copy, encoding};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
+    /// The last of it.
     pub last: Identity,
+    /// When that was committed, in microseconds since 2000-01-01 UTC.
+    pub committed_at: i64,
     pub transactions: i64,
     pub changes: i64,
+    /// Whether nothing waits behind it.
+    pub is_all: bool,
 }
 
 /// Where the rows come from that COPY asks for.
@@ -26,7 +32,9 @@ struct Source {
     lines: Lines<'static>,
     /// What is recorded already.
     recorded: Identity,
+    portion: Portion,
     now: i64,
+    escapes: Escapes,
     line: Vec<u8>,
     /// Rows, of which the first `taken` bytes are with COPY already.
     buffer: Vec<u8>,
@@ -47,32 +55,36 @@ impl Source {
         self.buffer.clear();
         self.taken = 0;
         while self.buffer.len() < BUFFER && !self.is_over {
-            if !self.lines.next(&mut self.line).unwrap_or_else(|error| file_failed(&error)) {
+            let is_full = self.written.changes as u64 >= self.portion.limit;
+            let has_line = !is_full && self.lines.next(&mut self.line).unwrap_or_else(|error| file_failed(&error));
+            if !has_line {
                 self.buffer.extend_from_slice(row::TRAILER);
                 self.is_over = true;
+                self.written.is_all = !is_full;
                 return;
             }
-            let document = Document::parse(&self.line).unwrap_or_else(|reason| {
-                let start = String::from_utf8_lossy(&self.line[..self.line.len().min(200)]).into_owned();
-                ErrorReport::new(
-                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                    format!("a document cannot be read: {reason}"),
-                    "fill",
-                )
-                .set_detail(start)
-                .report(PgLogLevel::ERROR);
-                unreachable!("a report at level ERROR does not return")
-            });
+            let document = Document::parse(&self.line).unwrap_or_else(|reason| refuse(&self.line, &reason));
             let identity = document.identity();
             if identity <= self.recorded {
                 continue;
             }
-            row::write(&mut self.buffer, &document, self.now, self.now);
+            let times = Times { queued_at: self.now, created_at: self.now };
+            row::write(&mut self.buffer, &document, times, self.portion.reduction, self.escapes);
             self.written.transactions += i64::from(identity.commit_position != self.written.last.commit_position);
             self.written.changes += 1;
             self.written.last = identity;
+            self.written.committed_at = document.committed_at();
         }
     }
+}
+
+fn refuse(line: &[u8], reason: &str) -> ! {
+    let message = format!("a document cannot be read: {reason}");
+    let start = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "fill")
+        .set_detail(start)
+        .report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
 }
 
 #[pg_guard]
@@ -91,62 +103,55 @@ unsafe extern "C-unwind" fn next_rows(out: *mut c_void, _at_least: c_int, at_mos
     })
 }
 
-/// Records what waits in the spool and is not recorded yet. On failure nothing is, and the reason is given.
-pub fn record(spool: &mut Spool, recorded: Identity, spilled: i64) -> Result<Written, String> {
+/// Records a portion of what waits in the spool and is not recorded yet. On failure nothing is; the reason is given, and
+/// how many documents were tried, at most.
+pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result<Written, (Failure, u64)> {
+    let spilled = spool.spilled() as i64;
     let result = transaction(|| {
-        // SAFETY: the spool outlives the source, which is taken back before this function returns.
         let lines = spool.lines().unwrap_or_else(|error| file_failed(&error));
+        // SAFETY: the spool outlives the source, which is taken back before this function returns.
         let lines: Lines<'static> = unsafe { core::mem::transmute(lines) };
         // SAFETY: reads the clock.
         let now = unsafe { pg_sys::GetCurrentTimestamp() };
         let written = Written { last: recorded, ..Written::default() };
+        let escapes = if encoding::is_known() { Escapes::Keep } else { Escapes::Read };
         let (line, buffer) = (Vec::new(), row::HEADER.to_vec());
-        SOURCE.set(Some(Source { lines, recorded, now, line, buffer, taken: 0, is_over: false, written }));
-        decoding::copy_from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
-        let written = SOURCE.take().map_or(written, |source| source.written);
+        SOURCE.set(Some(Source {
+            lines,
+            recorded,
+            portion,
+            now,
+            escapes,
+            line,
+            buffer,
+            taken: 0,
+            is_over: false,
+            written,
+        }));
+        copy::from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
+        let written = SOURCE.with_borrow(|source| source.as_ref().map_or(written, |source| source.written));
         if written.changes > 0 {
-            let statement = "UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn + $1::numeric, sequence = $2,
-                             transactions = transactions + $3, changes = changes + $4, spilled_bytes = spilled_bytes + $5, recorded_at = now()";
-            let arguments = [
-                (written.last.commit_position as i64).into(),
-                (written.last.sequence as i32).into(),
-                written.transactions.into(),
-                written.changes.into(),
-                spilled.into(),
-            ];
-            Spi::run_with_args(statement, &arguments).unwrap_or_else(|error| error!("{error}"));
+            advance(&written, if written.is_all { spilled } else { 0 });
         }
         written
     });
-    SOURCE.set(None);
-    result
+    let tried = SOURCE.take().map_or(0, |source| source.written.changes as u64);
+    result.map_err(|failure| (failure, tried))
 }
 
-/// Runs `work` in a transaction, whose changes are not decoded again. Gives the message of the error that ended it.
-pub fn transaction<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    // SAFETY: no transaction is there; an error ends this one.
-    PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        pg_sys::replorigin_session_origin = pg_sys::DoNotReplicateId as pg_sys::RepOriginId;
-        let result = work();
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommitTransactionCommand();
-        pg_sys::replorigin_session_origin = pg_sys::InvalidRepOriginId as pg_sys::RepOriginId;
-        Ok(result)
-    }))
-    .catch_others(|error| {
-        let message = match &error {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message().to_owned(),
-            CaughtError::RustPanic { ereport, .. } => format!("internal error: {}", ereport.message()),
-        };
-        // SAFETY: what the server itself does after an error.
-        unsafe {
-            pg_sys::replorigin_session_origin = pg_sys::InvalidRepOriginId as pg_sys::RepOriginId;
-            pg_sys::AbortCurrentTransaction();
-        }
-        Err(message)
-    })
-    .execute()
+/// Says how far it is recorded now.
+fn advance(written: &Written, spilled: i64) {
+    let statement = "
+        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn + $1::numeric, sequence = $2, transactions = transactions + $3,
+            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0,
+            committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'";
+    let arguments = [
+        (written.last.commit_position as i64).into(),
+        (written.last.sequence as i32).into(),
+        written.transactions.into(),
+        written.changes.into(),
+        spilled.into(),
+        written.committed_at.into(),
+    ];
+    Spi::run_with_args(statement, &arguments).unwrap_or_else(|error| error!("{error}"));
 }

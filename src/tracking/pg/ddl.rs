@@ -116,23 +116,6 @@ impl Done {
     }
 }
 
-/// The statement for which an event trigger is called; None if it is called for another event.
-///
-/// # Safety
-/// `fcinfo` is what the server passed.
-unsafe fn statement(fcinfo: pg_sys::FunctionCallInfo, event: &CStr) -> Option<*mut pg_sys::Node> {
-    // SAFETY: the caller's promise. Called as an event trigger, its context is the trigger's data.
-    unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
-            error!("this function can only be called by an event trigger");
-        }
-        let data: *const pg_sys::EventTriggerData = context.cast();
-        let is_wanted = CStr::from_ptr((*data).event) == event && !(*data).parsetree.is_null();
-        is_wanted.then_some((*data).parsetree)
-    }
-}
-
 /// `bemi.before_ddl()`: a CREATE TRIGGER that makes the trigger of a tracked table replaces one that is there. A dump that
 /// is restored where the schema is tracked makes a table, which is tracked at once, and then its trigger with its rules.
 ///
@@ -144,7 +127,7 @@ pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo
     // SAFETY: the server's call; a node is what its tag says, and names in it are C strings. The tree is the server's own
     // copy for this run of the statement.
     unsafe {
-        if let Some(statement) = statement(fcinfo, c"ddl_command_start")
+        if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
             && (*statement).type_ == pg_sys::NodeTag::T_CreateTrigStmt
         {
             let trigger: &mut pg_sys::CreateTrigStmt = &mut *statement.cast();
@@ -167,7 +150,7 @@ pub unsafe extern "C-unwind" fn bemi_on_ddl(fcinfo: pg_sys::FunctionCallInfo) ->
     let nothing = pg_sys::Datum::from(0);
     // SAFETY: the server's call.
     unsafe {
-        let Some(statement) = statement(fcinfo, c"ddl_command_end") else { return nothing };
+        let Some(statement) = arguments::statement(fcinfo, c"ddl_command_end") else { return nothing };
         let Some(done) = Done::read(statement) else { return nothing };
         // By its number: a name would be looked up with the rights of whoever runs the statement.
         let Some(follow) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"follow_ddl", &[pg_sys::TEXTOID; 3])

@@ -1,0 +1,96 @@
+//! The functions that the SQL of this stage calls.
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use super::slots;
+use crate::sys::arguments::{self, argument};
+use crate::sys::{self, decoding, process};
+
+/// `bemi.launch()`: starts the worker of this database; gives its process id.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_launch(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: reads a number of the process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    match process::launch(database) {
+        Some(pid) => pg_sys::Datum::from(pid),
+        None => {
+            let code = PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+            let message = "the recorder cannot be started: no background worker is free";
+            ErrorReport::new(code, message, "bemi_launch")
+                .set_hint("ALTER SYSTEM SET max_worker_processes = 16; -- more than now, and restart the server")
+                .report(PgLogLevel::ERROR);
+            unreachable!("a report at level ERROR does not return")
+        }
+    }
+}
+
+/// `bemi.wake(integer)`: has a process look whether there is something to do.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_wake(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; to wake a process does no harm.
+    unsafe {
+        if let Some(pid) = argument(fcinfo, 0) {
+            let process = pg_sys::BackendPidGetProc(pid.value() as i32);
+            if !process.is_null() {
+                pg_sys::SetLatch(&raw mut (*process).procLatch);
+            }
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// `bemi.create_slot(name)`: makes a slot for the decoder.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_create_slot(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; the argument is a name.
+    unsafe {
+        if let Some(name) = argument(fcinfo, 0) {
+            decoding::create_slot(name);
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
+/// stop then by a function of the extension.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    use pg_sys::ObjectType::{OBJECT_EXTENSION, OBJECT_SCHEMA};
+    // SAFETY: the server's call; a node is what its tag says, and the names of extensions and schemas are strings.
+    unsafe {
+        if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
+            && (*statement).type_ == pg_sys::NodeTag::T_DropStmt
+        {
+            let drop: &pg_sys::DropStmt = &*statement.cast();
+            let is_ours = [OBJECT_EXTENSION, OBJECT_SCHEMA].contains(&drop.removeType)
+                && sys::members::<pg_sys::Node>(drop.objects).any(|name| sys::string(name) == c"bemi");
+            if is_ours && slots::databases().contains(&pg_sys::MyDatabaseId.to_u32()) {
+                let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
+                let message = "the recorder of bemi has a slot in this database, for which the server keeps the log";
+                ErrorReport::new(code, message, "bemi_before_drop")
+                    .set_hint("SELECT bemi.stop(drop_slot => true); -- what is recorded stays in bemi.changes")
+                    .report(PgLogLevel::ERROR);
+            }
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+sys::sql_callable!(pg_finfo_bemi_launch, pg_finfo_bemi_wake, pg_finfo_bemi_create_slot, pg_finfo_bemi_before_drop);

@@ -1,0 +1,147 @@
+//! The settings of the recorder. `ALTER DATABASE … SET` gives each database its own; the worker reads them again when the
+//! configuration is reloaded.
+use core::ffi::{CStr, c_char, c_void};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgTryBuilder, pg_sys};
+
+static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(100);
+static TRACKED_ONLY: GucSetting<bool> = GucSetting::<bool>::new(true);
+/// The value of `bemi.retention`, kept by the server.
+static mut RETENTION: *mut c_char = core::ptr::null_mut();
+
+/// Defines the settings.
+pub fn init() {
+    GucRegistry::define_int_guc(
+        c"bemi.flush_interval",
+        c"Sets how long changes wait at most until they are recorded, if there is nothing else to do.",
+        c"",
+        &FLUSH_INTERVAL,
+        1,
+        60_000,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_bool_guc(
+        c"bemi.tracked_only",
+        c"Records the changes of tracked tables only.",
+        c"",
+        &TRACKED_ONLY,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // SAFETY: the server keeps the address of a static; the hook is guarded.
+    unsafe {
+        pg_sys::DefineCustomStringVariable(
+            c"bemi.retention".as_ptr(),
+            c"Sets for how long recorded changes are kept: an interval.".as_ptr(),
+            c"Months that are older are dropped whole. Empty to keep all.".as_ptr(),
+            &raw mut RETENTION,
+            c"".as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            0,
+            Some(check_retention),
+            None,
+            None,
+        );
+    }
+}
+
+/// Accepts positive intervals. The server may call it outside of a transaction.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_retention(
+    newval: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the server passes a C string, or null for a setting without a value.
+    let text = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval) } };
+    if text.is_empty() {
+        return true;
+    }
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        let arguments = (pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1));
+        // SAFETY: the type's input function, with a C string; it gives a new interval. The server finds its own
+        // functions without the catalogs.
+        unsafe {
+            let interval: *const pg_sys::Interval = pg_sys::OidFunctionCall3Coll(
+                pg_sys::Oid::from(pg_sys::F_INTERVAL_IN),
+                pg_sys::InvalidOid,
+                arguments.0,
+                arguments.1,
+                arguments.2,
+            )
+            .cast_mut_ptr();
+            let days = i64::from((*interval).month) * 30 + i64::from((*interval).day);
+            days * 86_400_000_000 + (*interval).time > 0
+        }
+    }))
+    .catch_others(|_| false)
+    .execute()
+}
+
+/// How long the worker waits for more when it has recorded all.
+pub fn flush_interval() -> Duration {
+    Duration::from_millis(u64::from(FLUSH_INTERVAL.get().unsigned_abs()))
+}
+
+/// Whether untracked tables are left out.
+pub fn tracked_only() -> bool {
+    TRACKED_ONLY.get()
+}
+
+/// For how long changes are kept, as the type interval reads it; None for ever.
+pub fn retention() -> Option<String> {
+    // SAFETY: the server keeps a C string there from the definition of the setting on.
+    let text = unsafe { if RETENTION.is_null() { c"" } else { CStr::from_ptr(RETENTION) } };
+    (!text.is_empty()).then(|| text.to_string_lossy().into_owned())
+}
+
+/// How large temporary files may grow, in bytes (`temp_file_limit`).
+pub fn temporary_file_limit() -> u64 {
+    // SAFETY: reads a setting of the process, in kB.
+    u64::try_from(unsafe { pg_sys::temp_file_limit }).map_or(u64::MAX, |kilobytes| kilobytes * 1024)
+}
+
+/// What the worker needs whatever the database's settings are.
+const PINNED: [(&CStr, &CStr); 7] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    // What is confirmed must be on disk.
+    (c"synchronous_commit", c"on"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    (c"session_replication_role", c"origin"),
+];
+
+/// Sets these for the worker's session.
+pub fn pin() {
+    for (name, value) in PINNED {
+        // SAFETY: both are C strings, which the function copies.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+/// Gives settings the values that they have now for a new session in this database: those of ALTER DATABASE, else those
+/// of the configuration files. In a transaction.
+pub fn read_again() {
+    let statement = "
+        SELECT set_config(s.name, COALESCE(
+            (SELECT substr(c, strpos(c, '=') + 1) FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
+             WHERE d.datname = current_database() AND r.setrole = 0 AND lower(split_part(c, '=', 1)) = lower(s.name)),
+            (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) AND f.applied ORDER BY f.seqno DESC LIMIT 1),
+            s.boot_val), false)
+        FROM pg_settings s
+        WHERE s.name IN ('bemi.flush_interval', 'bemi.tracked_only', 'bemi.retention', 'temp_file_limit', 'logical_decoding_work_mem')";
+    Spi::run(statement).unwrap_or_else(|error| error!("{error}"));
+}
