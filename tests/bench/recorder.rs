@@ -39,7 +39,8 @@ const MAKE_COPY: &str = "
 
 /// Changes per second that are recorded when all of them are in the log already, beside what the server needs to put the
 /// same rows into the same kind of table. The rows are there only when they are recorded, so the copy comes second. The
-/// first round does not count: the copy, but not COPY, would use buffers and files of the log that were never used before.
+/// first round does not count: its copy would be the first to use most of the server's buffers, which takes a third longer,
+/// while COPY has a few of its own.
 fn backlog(server: &Server, workload: &Workload, runs: usize) -> Table {
     println!("-- recorder: backlog");
     const RECORDING: &str = "bemi, from bemi.start() to the end of bemi.sync()";
@@ -221,7 +222,7 @@ fn share(sorted: &[f64], of_hundred: usize) -> f64 {
 }
 
 /// Single-row transactions by pgbench, two clients, while their changes are recorded and while they are not. A recorder
-/// reads the whole log of the server, so there is one, which is stopped now and then.
+/// reads the log of the whole server, whichever database is written to, so it is stopped for the latter.
 fn writers(server: &Server, runs: usize) -> Vec<Table> {
     println!("-- recorder: writers");
     const WITH: &str = "bemi, recorded meanwhile";
