@@ -1,6 +1,6 @@
-//! bemi against its peers, in one run: how long they take to decode a log, what they cost the writers, and how fast what
-//! changed is recorded. The runs of all are interleaved, so that a noisy machine is noisy for each; what counts are the
-//! ratios of the medians.
+//! bemi against its peers, in one run: how long they take to decode a log, what they cost the writers, and how fast
+//! what changed is recorded. The runs of all are interleaved, so that a noisy machine is noisy for each; what counts are
+//! the ratios of the medians.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by a panic")]
 mod recorder;
 #[path = "../cluster/server.rs"]
@@ -16,7 +16,8 @@ use postgres::Client;
 use server::{Server, wait_until};
 use table::Table;
 
-/// Processor time is to show, not the disk: what is decoded fits into memory, and what is recorded into the buffers, twice.
+/// Processor time is to show, not the disk: what is decoded fits into memory, and what is recorded fits into the buffers
+/// twice.
 const SETTINGS: &str = "
 shared_buffers = 4GB
 max_wal_size = 16GB

@@ -37,10 +37,10 @@ const MAKE_COPY: &str = "
   END
   $$";
 
-/// Changes per second that are recorded when all of them are in the log already, beside what the server needs to put the
-/// same rows into the same kind of table. The rows are there only when they are recorded, so the copy comes second. The
-/// first round does not count: its copy would be the first to use most of the server's buffers, which takes a third longer,
-/// while COPY has a few of its own.
+/// Changes per second that are recorded when all of them are in the log already, beside what the server needs to put
+/// the same rows into the same kind of table. The rows are there only when they are recorded, so the copy comes second.
+/// The first round does not count: its copy would be the first to use most of the server's buffers, which takes a third
+/// longer, while COPY has a few of its own.
 fn backlog(server: &Server, workload: &Workload, runs: usize) -> Table {
     println!("-- recorder: backlog");
     const RECORDING: &str = "bemi, from bemi.start() to the end of bemi.sync()";
@@ -171,10 +171,11 @@ fn write(mut client: Client, writer: u32, begin: Instant) -> Vec<Committed> {
 fn watch(mut client: Client, count: usize) -> Vec<Seen> {
     // The table has no statistics, by which the server would know that the index is better.
     client.batch_execute("SET enable_seqscan = off").unwrap();
-    // Changes come in the order of their commit positions. The times of their commits are not quite in that order, so the
-    // index on these is asked for some more.
-    let statement = "SELECT commit_position, committed_at, (after->>'number')::bigint FROM bemi.changes
-                     WHERE commit_position > $1 AND committed_at > $2::timestamptz - interval '1 s' ORDER BY commit_position";
+    // Changes come in the order of their commit positions. The times of their commits are not quite in that order, so
+    // the index on these is asked for some more.
+    let statement = "
+      SELECT commit_position, committed_at, (after->>'number')::bigint FROM bemi.changes
+      WHERE commit_position > $1 AND committed_at > $2::timestamptz - interval '1 s' ORDER BY commit_position";
     let new = client.prepare(statement).unwrap();
     let statement = "SELECT COALESCE(max(commit_position), '0/0'), now() FROM bemi.changes";
     let row = client.query_one(statement, &[]).unwrap();
