@@ -1,6 +1,8 @@
-//! bemi against its peers, in one run: how long they take to decode a log, and what they cost the writers. The runs of
-//! all are interleaved, so that a noisy machine is noisy for each; what counts are the ratios of the medians.
+//! bemi against its peers, in one run: how long they take to decode a log, what they cost the writers, and how fast
+//! what changed is recorded. The runs of all are interleaved, so that a noisy machine is noisy for each; what counts are
+//! the ratios of the medians.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by a panic")]
+mod recorder;
 #[path = "../cluster/server.rs"]
 #[allow(dead_code)]
 mod server;
@@ -14,9 +16,10 @@ use postgres::Client;
 use server::{Server, wait_until};
 use table::Table;
 
-/// Processor time is to show, not the disk: what is decoded fits into memory.
+/// Processor time is to show, not the disk: what is decoded fits into memory, and what is recorded fits into the buffers
+/// twice.
 const SETTINGS: &str = "
-shared_buffers = 1GB
+shared_buffers = 4GB
 max_wal_size = 16GB
 checkpoint_timeout = 1h
 logical_decoding_work_mem = 4GB
@@ -39,6 +42,9 @@ fn main() {
     }
     if "writers".contains(&only) {
         tables.extend(writers::run(&server, runs));
+    }
+    if "recorder".contains(&only) {
+        tables.extend(recorder::run(&server, runs));
     }
     server.stop();
     table::save(&tables, runs);
