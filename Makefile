@@ -71,7 +71,7 @@ fuzz-pure: ## Run random inputs through the pure parsers and writers, SECONDS=30
 fuzz-decoder: ## Compare random changes of random tables with to_jsonb for SECONDS=30, on a server of PG_CONFIG's version.
 	BEMI_FUZZ_SECONDS=$(SECONDS) PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- --nocapture random_changes
 
-bench: ## Measure bemi against its peers (Debian, as root; about 17 minutes): decoding, and what tracking costs writers.
+bench: ## Measure bemi against its peers (Debian, as root; about 22 minutes): decoding, recording, and what tracking costs writers.
 	tests/bench/bench.sh $(ARGS)
 
 clean: ## Remove everything that was built.

@@ -210,11 +210,36 @@ COMMENT ON FUNCTION @extschema@.make_changes() IS
 
 REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.end_recorder() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  until timestamptz := clock_timestamp() + interval '30 s';
+  pid int;
+BEGIN
+  LOOP
+    PERFORM pg_stat_clear_snapshot();
+    pid := @extschema@.recorder_pid();
+    EXIT WHEN pid IS NULL;
+    PERFORM pg_terminate_backend(pid);
+    PERFORM pg_sleep(0.02);
+    IF clock_timestamp() > until THEN
+      RAISE EXCEPTION 'the recorder, process %, does not end', pid USING ERRCODE = 'object_in_use', HINT = 'Try again.';
+    END IF;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.end_recorder() IS
+'ends the worker of this database, and waits until it has ended';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.end_recorder() FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.start(accept_gap boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   problem record;
   known record;
+  is_wanted boolean := false;
   slot pg_replication_slots;
   -- Where recording ended, if the slot that knew is lost or was dropped.
   ended pg_lsn;
@@ -228,7 +253,23 @@ BEGIN
   END IF;
   -- One at a time; the worker waits for the end of this transaction too. Nobody else has a reason to take this lock.
   LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
-  IF @extschema@.recorder_pid() IS NOT NULL THEN
+  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    SELECT * INTO known FROM @extschema@.recorder;
+    SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+    IF known.slot IS NULL THEN
+      reason := 'stopped';
+    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost' THEN
+      reason := 'slot lost';
+    END IF;
+    is_wanted := known.is_wanted AND reason IS NULL;
+    ended := greatest(known.read_position, known.commit_position, slot.confirmed_flush_lsn);
+  ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
+    reason := 'slot lost';
+    EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
+  ELSE
+    reason := 'new';
+  END IF;
+  IF is_wanted AND @extschema@.recorder_pid() IS NOT NULL THEN
     RAISE NOTICE 'the recorder of this database runs already';
     RETURN;
   END IF;
@@ -239,27 +280,13 @@ BEGIN
     RAISE EXCEPTION 'the recorder cannot be started: %: %', problem."check", problem.detail USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
   END LOOP;
-
-  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
-    SELECT * INTO known FROM @extschema@.recorder;
-    SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
-    IF known.slot IS NULL THEN
-      reason := 'stopped';
-    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost' THEN
-      reason := 'slot lost';
-    END IF;
-    ended := greatest(known.read_position, known.commit_position, slot.confirmed_flush_lsn);
-  ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
-    reason := 'slot lost';
-    EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
-  ELSE
-    reason := 'new';
-  END IF;
   IF reason = 'slot lost' AND NOT accept_gap THEN
     RAISE EXCEPTION 'the slot of the recorder is lost: what was changed after % is missing', ended USING
       ERRCODE = 'object_not_in_prerequisite_state',
       HINT = 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   END IF;
+  -- One that is about to end, or to find that its slot is lost.
+  PERFORM @extschema@.end_recorder();
   -- What a transaction that was rolled back, or the above, left behind.
   FOR old IN SELECT s.slot_name FROM @extschema@.recorder_slots() s WHERE NOT s.active AND (reason IS NOT NULL OR s.slot_name <> slot.slot_name) LOOP
     PERFORM pg_drop_replication_slot(old);
@@ -277,7 +304,7 @@ BEGIN
       -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
       UPDATE @extschema@.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn;
     END IF;
-    UPDATE @extschema@.recorder SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
+    UPDATE @extschema@.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
     IF reason IN ('slot lost', 'stopped') THEN
       INSERT INTO @extschema@.changes (id, database, schema, "table", operation, before, after, context, committed_at, queued_at, created_at,
         transaction_id, position, commit_position, sequence)
@@ -301,25 +328,14 @@ COMMENT ON FUNCTION @extschema@.start(boolean) IS
 CREATE FUNCTION @extschema@.stop(drop_slot boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  until timestamptz := clock_timestamp() + interval '30 s';
   slot pg_replication_slots;
-  pid int;
 BEGIN
   LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     UPDATE @extschema@.recorder SET is_wanted = false, state = 'stopped', state_since = now();
   END IF;
   -- What it has not recorded is recorded when it is started again.
-  LOOP
-    PERFORM pg_stat_clear_snapshot();
-    pid := @extschema@.recorder_pid();
-    EXIT WHEN pid IS NULL;
-    PERFORM pg_terminate_backend(pid);
-    PERFORM pg_sleep(0.02);
-    IF clock_timestamp() > until THEN
-      RAISE EXCEPTION 'the recorder, process %, does not end', pid USING ERRCODE = 'object_in_use', HINT = 'Try again.';
-    END IF;
-  END LOOP;
+  PERFORM @extschema@.end_recorder();
   IF drop_slot THEN
     FOR slot IN SELECT * FROM @extschema@.recorder_slots() LOOP
       IF to_regclass('@extschema@.recorder') IS NOT NULL THEN

@@ -3,49 +3,35 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 /// A document of a change, as the decoder writes it. Keys that the table has no column for are left out.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Document<'a> {
-    #[serde(borrow)]
-    position: Cow<'a, str>,
-    #[serde(borrow)]
-    commit_position: Cow<'a, str>,
-    /// Its number in its transaction.
-    pub sequence: u32,
+    /// Which change it is.
+    pub identity: Identity,
+    /// Where in the log it is.
+    pub position: u64,
     /// The number of its transaction.
     pub transaction_id: u32,
-    #[serde(borrow)]
-    committed_at: Cow<'a, str>,
+    /// When its transaction committed, in microseconds since 2000-01-01 UTC.
+    pub committed_at: i64,
     /// The database, as it was named.
-    #[serde(borrow)]
     pub database: Cow<'a, str>,
     /// The schema of its table.
-    #[serde(borrow)]
     pub schema: Cow<'a, str>,
     /// Its table.
-    #[serde(borrow)]
     pub table: Cow<'a, str>,
     /// CREATE, UPDATE, DELETE or TRUNCATE.
-    #[serde(borrow)]
     pub operation: Cow<'a, str>,
     /// The row's key as text.
-    #[serde(borrow)]
     pub primary_key: Option<Cow<'a, str>>,
-    /// The row before, or `{}`.
-    #[serde(borrow)]
-    pub before: &'a RawValue,
-    /// The row after, or `{}`.
-    #[serde(borrow)]
-    pub after: &'a RawValue,
-    /// Who acted, and why.
-    #[serde(borrow)]
-    pub context: &'a RawValue,
-    /// What the decoder left out, and why.
-    #[serde(borrow, default)]
-    pub omitted: Option<&'a RawValue>,
+    /// The row before, or `{}`: JSON.
+    pub before: &'a str,
+    /// The row after, or `{}`: JSON.
+    pub after: &'a str,
+    /// Who acted, and why: JSON.
+    pub context: &'a str,
+    /// What the decoder left out, and why: JSON.
+    pub omitted: Option<&'a str>,
 }
 
 /// Which change it is, for ever: where its transaction committed, and its number there.
@@ -58,30 +44,150 @@ pub struct Identity {
 }
 
 impl<'a> Document<'a> {
-    /// Reads a document of a committed change; gives what is wrong with it otherwise.
+    /// Reads a document of a committed change; gives what is wrong with it otherwise. What is inside of `before`, `after`,
+    /// `context` and `omitted` is not looked at: the server reads it, and refuses what is no JSON.
     pub fn parse(text: &'a [u8]) -> Result<Self, String> {
-        let document: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        for (key, value) in [("position", &document.position), ("commit_position", &document.commit_position)] {
-            lsn(value).ok_or_else(|| format!("{key} is {value:?}, which is no position"))?;
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+        const KEYS: [&str; 14] = [
+            "position",
+            "commit_position",
+            "sequence",
+            "transaction_id",
+            "committed_at",
+            "database",
+            "schema",
+            "table",
+            "operation",
+            "primary_key",
+            "before",
+            "after",
+            "context",
+            "omitted",
+        ];
+        let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
+        // The decoder writes them in this order; others may be between.
+        let mut next = 0;
+        for member in members(text) {
+            let (key, value) = member.ok_or("it is no JSON object")?;
+            if let Some(found) = KEYS[next..].iter().position(|known| *known == key) {
+                next += found;
+                values[next] = Some(value);
+            }
         }
-        timestamp(&document.committed_at)
-            .ok_or_else(|| format!("committed_at is {:?}, which is no time", document.committed_at))?;
-        Ok(document)
+        let value = |index: usize| values[index].ok_or_else(|| format!("it has no key {:?} in its place", KEYS[index]));
+        let wrong = |index: usize| format!("{} is {}", KEYS[index], values[index].unwrap_or("missing"));
+        let string = |index: usize| self::string(value(index)?).ok_or_else(|| wrong(index));
+        let number = |index: usize| value(index)?.parse::<u32>().map_err(|_| wrong(index));
+        let position = |index: usize| lsn(&string(index)?).ok_or_else(|| wrong(index));
+        Ok(Self {
+            identity: Identity { commit_position: position(1)?, sequence: number(2)? },
+            position: position(0)?,
+            transaction_id: number(3)?,
+            committed_at: timestamp(&string(4)?).ok_or_else(|| wrong(4))?,
+            database: string(5)?,
+            schema: string(6)?,
+            table: string(7)?,
+            operation: string(8)?,
+            primary_key: if value(9)? == "null" { None } else { Some(string(9)?) },
+            before: value(10)?,
+            after: value(11)?,
+            context: value(12)?,
+            omitted: values[13],
+        })
     }
+}
 
-    /// Which change it is.
-    pub fn identity(&self) -> Identity {
-        Identity { commit_position: lsn(&self.commit_position).unwrap_or_default(), sequence: self.sequence }
+/// The members of a JSON object without white space around them, as keys without their quotes and values as they are
+/// written; None, and no more, where it is none.
+fn members(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
+    let mut rest = text.strip_prefix('{').unwrap_or_default();
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let member = member(rest);
+        is_over = match member {
+            Some((_, _, behind)) => {
+                rest = behind.get(1..).unwrap_or_default();
+                !behind.starts_with(',')
+            }
+            None => true,
+        };
+        Some(member.filter(|(_, _, behind)| behind.starts_with(',') || *behind == "}").map(|found| (found.0, found.1)))
+    })
+}
+
+/// The key and the value that a text begins with, and what is behind them.
+fn member(text: &str) -> Option<(&str, &str, &str)> {
+    let key_len = string_len(text)?;
+    let value = text[key_len..].strip_prefix(':')?;
+    let len = match value.as_bytes().first()? {
+        b'"' => string_len(value)?,
+        b'{' => object_len(value)?,
+        // Numbers and literals; the document has no arrays but `unchanged`, of strings.
+        b'[' => array_len(value)?,
+        _ => value.find([',', '}'])?,
+    };
+    Some((&text[1..key_len - 1], &value[..len], &value[len..]))
+}
+
+/// How long the string is that a text begins with, with its quotes.
+fn string_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = if bytes.first() == Some(&b'"') { 1 } else { return None };
+    loop {
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
     }
+}
 
-    /// Where in the log it is.
-    pub fn position(&self) -> u64 {
-        lsn(&self.position).unwrap_or_default()
+/// How long the object is that a text begins with.
+fn object_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    loop {
+        at += memchr::memchr3(b'"', b'{', b'}', bytes.get(at..)?)?;
+        match bytes[at] {
+            b'"' => at += string_len(text.get(at..)?)?,
+            b'{' => {
+                depth += 1;
+                at += 1;
+            }
+            _ => {
+                depth -= 1;
+                at += 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+        }
     }
+}
 
-    /// When its transaction committed, in microseconds since 2000-01-01 UTC.
-    pub fn committed_at(&self) -> i64 {
-        timestamp(&self.committed_at).unwrap_or_default()
+/// How long the array of strings is that a text begins with.
+fn array_len(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b']', bytes.get(at..)?)?;
+        match bytes[at] {
+            b'"' => at += string_len(text.get(at..)?)?,
+            _ => return Some(at + 1),
+        }
+    }
+}
+
+/// The text of a JSON string.
+fn string(value: &str) -> Option<Cow<'_, str>> {
+    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
+    if inside.contains('\\') {
+        serde_json::from_str::<String>(value).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inside))
     }
 }
 
@@ -128,22 +234,27 @@ mod tests {
     #[test]
     fn a_document_says_which_change_it_is() {
         let document = Document::parse(EXAMPLE.as_bytes()).unwrap();
-        assert_eq!(document.identity(), Identity { commit_position: 0x1_0000_00A0, sequence: 7 });
-        assert_eq!((document.position(), document.committed_at()), (0x16B_3748, 848_489_935_720_782));
+        assert_eq!(document.identity, Identity { commit_position: 0x1_0000_00A0, sequence: 7 });
+        assert_eq!((document.position, document.committed_at), (0x16B_3748, 848_489_935_720_782));
         assert_eq!((&*document.table, document.primary_key.as_deref()), ("to \"do\"", Some("26")));
-        assert_eq!(document.after.get(), r#"{"id":26,"x":1e400}"#);
-        assert_eq!(document.omitted.map(RawValue::get), Some(r#"{"y":"why"}"#));
+        assert_eq!((document.before, document.after), (r#"{"id":26}"#, r#"{"id":26,"x":1e400}"#));
+        assert_eq!((document.context, document.omitted), (r#"{"user_id":187234}"#, Some(r#"{"y":"why"}"#)));
     }
 
     #[test]
     fn what_is_no_document_of_a_committed_change_is_told() {
         for (wrong, sign) in [
-            (EXAMPLE.replace("\"1/A0\"", "null"), "null"),
+            (EXAMPLE.replace("\"1/A0\"", "null"), "commit_position is null"),
             (EXAMPLE.replace("1/A0", "1-A0"), "commit_position"),
             (EXAMPLE.replace("2026-11-20T11:38:55.720782+00:00", "now"), "committed_at"),
-            (EXAMPLE.replace("\"sequence\":7,", ""), "sequence"),
-            ("{}".to_owned(), "position"),
-            (String::new(), "EOF"),
+            (EXAMPLE.replace("\"sequence\":7,", ""), "\"sequence\""),
+            (EXAMPLE.replace("\"sequence\":7", "\"sequence\":-7"), "sequence is -7"),
+            (EXAMPLE.replace("\"table\":\"to ", "\"table\":\"\\qo "), "table is"),
+            (EXAMPLE[..EXAMPLE.len() - 1].to_owned(), "no JSON object"),
+            (EXAMPLE[..EXAMPLE.len() - 20].to_owned(), "no JSON object"),
+            (format!("{EXAMPLE}x"), "no JSON object"),
+            ("{}".to_owned(), "no JSON object"),
+            (String::new(), "no JSON object"),
         ] {
             let error = Document::parse(wrong.as_bytes()).unwrap_err();
             assert!(error.contains(sign), "{error}");
@@ -162,8 +273,41 @@ mod tests {
         }
 
         #[test]
-        fn no_text_stops_it(text: String) {
-            let _ = (timestamp(&text), lsn(&text), Document::parse(text.as_bytes()).is_ok());
+        fn members_are_those_that_serde_finds(
+            keys in prop::collection::hash_set("\\PC{0,8}", 0..8), texts in prop::collection::vec("\\PC{0,12}", 16), shape in 0usize..1 << 24
+        ) {
+            use serde_json::{Map, Value, json};
+            let texts: Vec<Value> = texts.into_iter().map(Value::from).collect();
+            let object: Map<String, Value> = keys.into_iter().enumerate().map(|(i, key)| {
+                let (one, other) = (&texts[2 * i], &texts[2 * i + 1]);
+                let value = match shape >> (3 * i) & 7 {
+                    0 => one.clone(),
+                    1 => json!({"a": one, one.as_str().unwrap(): [other, {"b": {}}]}),
+                    2 => json!([one, other]),
+                    3 => json!([]),
+                    4 => json!(shape),
+                    5 => json!(true),
+                    6 => json!({}),
+                    _ => Value::Null,
+                };
+                (key, value)
+            }).collect();
+            let text = serde_json::to_string(&object).unwrap();
+            let found: Option<Vec<(Value, Value)>> = members(&text)
+                .map(|member| {
+                    let (key, value) = member?;
+                    Some((string(&format!("\"{key}\"")).unwrap().into(), serde_json::from_str(value).unwrap()))
+                })
+                .collect();
+            let expected: Vec<(Value, Value)> = object.into_iter().map(|(key, value)| (key.into(), value)).collect();
+            prop_assert_eq!(found, (!expected.is_empty()).then_some(expected));
+        }
+
+        #[test]
+        fn no_text_stops_it(text: String, bytes: Vec<u8>, cut in 0..EXAMPLE.len(), put in 0..EXAMPLE.len()) {
+            let _ = (timestamp(&text), lsn(&text), Document::parse(text.as_bytes()).is_ok(), Document::parse(&bytes).is_ok());
+            let broken = format!("{}{text}{}", &EXAMPLE[..cut], &EXAMPLE[put..]);
+            let _ = Document::parse(broken.as_bytes());
         }
     }
 }

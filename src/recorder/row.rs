@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::document::{Document, Identity};
 use super::portion::Reduction;
 
@@ -35,9 +33,9 @@ pub struct Times {
 
 /// Appends the row of a change, with what is left out of it.
 pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Reduction, escapes: Escapes) {
-    let committed_at = document.committed_at();
+    let committed_at = document.committed_at;
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
-    field(out, &id(document.identity(), committed_at));
+    field(out, &id(document.identity, committed_at));
     for text in [&document.database, &document.schema, &document.table, &document.operation] {
         field(out, text.as_bytes());
     }
@@ -50,17 +48,17 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
         (document.after, Reduction::Images),
         (document.context, Reduction::Context),
     ] {
-        jsonb(out, if reduction < at { json.get() } else { "{}" }, escapes);
+        jsonb(out, if reduction < at { json } else { "{}" }, escapes);
     }
     for time in [committed_at, times.queued_at, times.created_at] {
         field(out, &time.to_be_bytes());
     }
     field(out, &i64::from(document.transaction_id).to_be_bytes());
-    field(out, &document.position().to_be_bytes());
-    let identity = document.identity();
+    field(out, &document.position.to_be_bytes());
+    let identity = document.identity;
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
-    match (document.omitted.map(RawValue::get), reduction) {
+    match (document.omitted, reduction) {
         (None, Reduction::None) => null(out),
         (Some(omitted), Reduction::None) => jsonb(out, omitted, escapes),
         // The columns that the decoder left out are in images that are left out too, or are found by their null.

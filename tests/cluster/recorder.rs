@@ -258,16 +258,22 @@ fn encodings(server: &Server) {
         let mut client = database.connect();
         run(
             &mut client,
-            "CREATE TABLE t (id int PRIMARY KEY, \"h\u{f6}he\" text, j json); SELECT bemi.track('t'); SELECT bemi.start()",
+            "CREATE TABLE t (id int PRIMARY KEY, \"h\u{f6}he\" text, j json); SELECT bemi.track('t'); SELECT bemi.start(); \
+             CREATE TABLE \"h\u{f6}hen\" (id text PRIMARY KEY); SELECT bemi.track('\"h\u{f6}hen\"')",
         );
         client
             .batch_execute(
                 "SELECT bemi.set_context('{\"who\": \"Zo\u{eb}\"}'); INSERT INTO t VALUES (1, 'na\u{ef}ve', '\"\\u00e9\"'), (2, 'a\\u00e9', '1');
-                 INSERT INTO t VALUES (3, 'Euro', '\"\\u20ac\"'); INSERT INTO t VALUES (4, 'last', '2')",
+                 INSERT INTO t VALUES (3, 'Euro', '\"\\u20ac\"'); INSERT INTO t VALUES (4, 'last', '2'); INSERT INTO \"h\u{f6}hen\" VALUES ('\u{df}')",
             )
             .unwrap();
         let rows = changes(&mut client);
-        assert_eq!(rows.len(), 4, "{encoding}");
+        assert_eq!(rows.len(), 5, "{encoding}");
+        assert_eq!(
+            (&rows[4]["table"], &rows[4]["primary_key"]),
+            (&json!("h\u{f6}hen"), &json!("\u{df}")),
+            "{encoding}"
+        );
         assert_eq!(rows[0]["after"], json!({"id": 1, "h\u{f6}he": "na\u{ef}ve", "j": "\u{e9}"}), "{encoding}");
         assert_eq!(rows[1]["after"]["h\u{f6}he"], "a\\u00e9", "{encoding}");
         assert_eq!(rows[0]["context"], json!({"who": "Zo\u{eb}"}), "{encoding}");

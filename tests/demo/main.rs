@@ -34,6 +34,10 @@ INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :a
 END;
 "#;
 
+/// What everyone asks first.
+const QUERY: &str = "SELECT primary_key, \"table\", operation, before, after, context, committed_at FROM bemi.changes \
+                     ORDER BY commit_position, sequence LIMIT 7";
+
 fn main() -> ExitCode {
     println!("-- Starting a throwaway server");
     let server = Server::start("max_slot_wal_keep_size = 10GB\n");
@@ -42,7 +46,9 @@ fn main() -> ExitCode {
     println!("-- The server is stopped and its folder removed");
     match outcome {
         Ok(problems) if problems.is_empty() => {
-            println!("\nEvery change came out of the log once, with the context it was made under.");
+            println!(
+                "\nEvery change came out of the log once, and was recorded once, with the context it was made under."
+            );
             println!("Next: README.md, \"Install it on your own server\".");
             ExitCode::SUCCESS
         }
@@ -64,6 +70,8 @@ fn run(server: &Server) -> Vec<String> {
     println!("-- Preparing pgbench");
     server.check(server.program("pgbench", "demo").args(["-i", "-q"]));
     let mut client = database.connect();
+    println!("-- SELECT bemi.start()");
+    client.batch_execute("SELECT bemi.start()").expect("the recorder starts");
     database.create_slot();
 
     println!("-- Streaming with pg_recvlogical -P bemi_decoder, while a todo application works");
@@ -118,7 +126,28 @@ fn run(server: &Server) -> Vec<String> {
     println!();
     println!("-- SELECT * FROM bemi.doctor()");
     problems.extend(doctor(&mut client));
+    println!();
+    problems.extend(check_recorded(&mut client, &contexts, changes));
+    println!("-- {QUERY}");
+    let table = server.check(server.program("psql", "demo").args(["-X", "-c", QUERY])).stdout;
+    println!("{}", String::from_utf8_lossy(&table));
     problems
+}
+
+/// The recorder has each of the changes that came out of the log, too, under the same contexts.
+fn check_recorded(client: &mut postgres::Client, contexts: &HashSet<String>, changes: usize) -> Vec<String> {
+    client.batch_execute("SELECT bemi.sync()").expect("the recorder keeps up");
+    let statement = "SELECT count(*), count(DISTINCT id), count(DISTINCT context) FROM bemi.changes";
+    let row = client.query_one(statement, &[]).expect("the changes");
+    let recorded: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    let expected = [changes, changes, contexts.len()].map(|count| count as i64);
+    println!("recorded in bemi.changes   {}", recorded[0]);
+    println!();
+    if recorded == expected {
+        Vec::new()
+    } else {
+        vec![format!("changes, ids and contexts recorded are {recorded:?}, not {expected:?}")]
+    }
 }
 
 /// Prints what the doctor says, and gives what is not well.

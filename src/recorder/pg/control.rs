@@ -9,7 +9,7 @@ use super::settings;
 use super::transaction::{Failure, transaction};
 use crate::recorder::document::Identity;
 use crate::recorder::state::State;
-use crate::sys::process;
+use crate::sys::{encoding, process};
 
 /// How far the log is recorded, and by which slot.
 #[derive(Debug)]
@@ -49,43 +49,39 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
     })
 }
 
-/// What is with a slot that could not be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
-    /// It is there.
-    Fine,
-    /// Another recorder has it.
-    Recorded,
-    /// It is not there, or what it needs is not.
-    Lost,
+/// Whether another recorder reads the slot.
+pub fn slot_is_recorded(slot: &str) -> Result<bool, Failure> {
+    transaction(|| {
+        let statement =
+            "SELECT EXISTS (SELECT FROM bemi.recorder_slots() s JOIN pg_stat_activity a ON a.pid = s.active_pid
+            WHERE s.slot_name = $1::name AND a.backend_type = 'bemi recorder' AND a.pid <> pg_backend_pid())";
+        let found = Spi::get_one_with_args(statement, &[slot.into()]);
+        found.unwrap_or_else(|error| error!("{error}")).unwrap_or_default()
+    })
 }
 
-/// Asks what is with a slot.
-pub fn slot_is(slot: &str) -> Result<Slot, Failure> {
+/// Whether the slot is gone, or the log that it needs is.
+pub fn slot_is_lost() -> Result<bool, Failure> {
     transaction(|| {
-        let statement = "SELECT CASE WHEN s.wal_status = 'lost' THEN 'lost' WHEN a.backend_type = 'bemi recorder' THEN 'recorded' ELSE 'fine' END
-            FROM bemi.recorder_slots() s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1::name";
-        let found = Spi::get_one_with_args::<String>(statement, &[slot.into()]);
-        match found.ok().flatten().as_deref() {
-            Some("fine") => Slot::Fine,
-            Some("recorded") => Slot::Recorded,
-            _ => Slot::Lost,
-        }
+        let statement = "SELECT NOT EXISTS (SELECT FROM bemi.recorder r JOIN bemi.recorder_slots() s ON s.slot_name = r.slot WHERE s.wal_status <> 'lost')";
+        one(statement).unwrap_or_default()
     })
 }
 
 /// Says in `bemi.recorder` what the worker does, as far as that can be written. An error counts as one failure more.
 pub fn report(state: State, error: Option<&str>) {
+    let error = error.map(encoding::message_text);
     let written = transaction(|| {
         let statement = "
             UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
                 last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END, failures = CASE WHEN $2 IS NULL THEN failures ELSE failures + 1 END";
-        Spi::run_with_args(statement, &[state.name().into(), error.into()]).unwrap_or_else(|error| error!("{error}"));
+        Spi::run_with_args(statement, &[state.name().into(), error.clone().into()])
+            .unwrap_or_else(|error| error!("{error}"));
     });
     if let Err(failure) = written {
         log!("the recorder of bemi could not say that it is {}: {}", state.name(), failure.message);
     }
-    show(state, error, true);
+    show(state, error.as_deref(), true);
 }
 
 /// Says in pg_stat_activity what the worker does.

@@ -106,8 +106,11 @@ pub fn temporary_file_limit() -> u64 {
 }
 
 /// What the worker needs whatever the database's settings are.
-const PINNED: [(&CStr, &CStr); 7] = [
+const PINNED: [(&CStr, &CStr); 9] = [
+    (c"role", c"none"),
     (c"search_path", c"pg_catalog, pg_temp"),
+    // Documents are.
+    (c"client_encoding", c"UTF8"),
     // What is confirmed must be on disk.
     (c"synchronous_commit", c"on"),
     (c"default_transaction_read_only", c"off"),
@@ -117,7 +120,7 @@ const PINNED: [(&CStr, &CStr); 7] = [
     (c"session_replication_role", c"origin"),
 ];
 
-/// Sets these for the worker's session.
+/// Sets these for the worker's session. In a transaction.
 pub fn pin() {
     for (name, value) in PINNED {
         // SAFETY: both are C strings, which the function copies.
@@ -130,6 +133,9 @@ pub fn pin() {
             );
         }
     }
+    // PostgreSQL 17 and later have it.
+    Spi::run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'")
+        .unwrap_or_else(|error| error!("{error}"));
 }
 
 /// Gives settings the values that they have now for a new session in this database: those of ALTER DATABASE, else those

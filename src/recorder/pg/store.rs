@@ -64,7 +64,7 @@ impl Source {
                 return;
             }
             let document = Document::parse(&self.line).unwrap_or_else(|reason| refuse(&self.line, &reason));
-            let identity = document.identity();
+            let identity = document.identity;
             if identity <= self.recorded {
                 continue;
             }
@@ -73,7 +73,7 @@ impl Source {
             self.written.transactions += i64::from(identity.commit_position != self.written.last.commit_position);
             self.written.changes += 1;
             self.written.last = identity;
-            self.written.committed_at = document.committed_at();
+            self.written.committed_at = document.committed_at;
         }
     }
 }

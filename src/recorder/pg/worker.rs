@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::control::{self, Progress, Slot};
+use super::control::{self, Progress};
 use super::reader::Reader;
 use super::transaction::{Failure, guarded, transaction};
 use super::{settings, slots, store};
@@ -18,6 +18,8 @@ use crate::sys::{self, process};
 const MEMORY: usize = 8 << 20;
 /// What waits is recorded when it is longer than this, in bytes.
 const BATCH: u64 = 64 << 20;
+/// What waits is recorded after so long, so that not much has to be decoded again after a crash.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 /// How often partitions are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
@@ -36,18 +38,24 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
     }
     // SAFETY: once, at the start of the process.
     unsafe {
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0);
-        // Documents are in UTF-8.
-        pg_sys::SetClientEncoding(pg_sys::pg_enc::PG_UTF8 as i32);
+        // Also where nobody may connect any more: what was committed before is recorded.
+        let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, flags);
     }
-    settings::pin();
-    match guarded(run).and_then(|result| result) {
+    match transaction(settings::pin).and_then(|()| guarded(run)).and_then(|result| result) {
         Ok(()) => process::exit(0),
-        Err(failure) => {
-            log!("the recorder of bemi failed, and is started again: {}", failure.message);
-            control::report(State::Waiting, Some(&failure.message));
-            process::exit(1);
-        }
+        Err(failure) => match control::slot_is_lost() {
+            Ok(true) => {
+                log!("the recorder of bemi ends, since its slot is lost: {}", failure.message);
+                control::report(State::SlotLost, Some(&failure.message));
+                process::exit(0);
+            }
+            _ => {
+                log!("the recorder of bemi failed, and is started again: {}", failure.message);
+                control::report(State::Waiting, Some(&failure.message));
+                process::exit(1);
+            }
+        },
     }
 }
 
@@ -61,16 +69,8 @@ fn run() -> Result<(), Failure> {
     // In a transaction: outside of one the server would take this process for a walsender, whose snapshots keep no row from
     // being vacuumed.
     let reader = match transaction(|| Reader::open(&slot, &control::decoder_options())) {
-        Ok(reader) => reader,
-        Err(failure) => match control::slot_is(&progress.slot)? {
-            Slot::Fine => return Err(failure),
-            Slot::Recorded => return Ok(()),
-            Slot::Lost => {
-                log!("the recorder of bemi ends, since its slot is lost: {}", failure.message);
-                control::report(State::SlotLost, Some(&failure.message));
-                return Ok(());
-            }
-        },
+        Err(_) if control::slot_is_recorded(&progress.slot)? => return Ok(()),
+        opened => opened?,
     };
     control::report(State::CatchingUp, None);
     let mut recorder = Recorder {
@@ -122,7 +122,8 @@ impl Recorder {
             }
             self.be_busy(true);
             self.read_catalogs_as_of(false);
-            while self.reader.position() < end && self.spool.len() < BATCH {
+            let start = Instant::now();
+            while self.reader.position() < end && self.spool.len() < BATCH && start.elapsed() < BATCH_TIME {
                 self.reader.step(&mut self.spool);
                 process::check_interrupts();
             }

@@ -1,0 +1,68 @@
+#!/bin/bash
+# What is recorded survives pg_upgrade, and recording goes on: tests/upgrade/upgrade.sh /old/bin/pg_config /new/bin/pg_config
+# bemi is installed in both servers. As root, the servers run as the user postgres.
+set -euo pipefail
+old=$("$1" --bindir) new=$("$2" --bindir)
+folder=$(mktemp -d /tmp/bemi-upgrade.XXXXXX)
+chmod 755 "$folder"
+as=()
+if [ "$(id -u)" = 0 ]; then
+  chown postgres "$folder"
+  as=(runuser -u postgres --)
+fi
+cd "$folder"
+running=
+finish() {
+  [ -z "$running" ] || "${as[@]}" "$running/pg_ctl" stop -s -w -m immediate -D "$folder/$(data_of "$running")" || true
+  rm -rf "$folder"
+}
+trap finish EXIT
+data_of() { if [ "$1" = "$old" ]; then echo old; else echo new; fi; }
+
+# Both clusters alike: versions differ in whether they have checksums.
+init() {
+  local checksums=()
+  ! "$1/initdb" --help | grep -q no-data-checksums || checksums=(--no-data-checksums)
+  "${as[@]}" "$1/initdb" -U postgres -A trust -E UTF8 --no-locale --no-sync "${checksums[@]}" -D "$folder/$2" > /dev/null
+  {
+    echo "listen_addresses = ''"
+    echo "unix_socket_directories = '$folder'"
+    echo "wal_level = logical"
+    echo "fsync = off"
+    ! "${as[@]}" "$1/postgres" --describe-config | grep -q '^output_plugin_libraries' ||
+      echo "output_plugin_libraries = 'pgoutput, bemi_decoder'"
+  } >> "$folder/$2/postgresql.conf"
+}
+start() { "${as[@]}" "$1/pg_ctl" start -s -w -D "$folder/$2" -l "$folder/$2.log" > /dev/null; running=$1; }
+stop() { "${as[@]}" "$1/pg_ctl" stop -s -w -m fast -D "$folder/$2"; running=; }
+sql() { "$new/psql" -h "$folder" -U postgres -X -q -A -t -v ON_ERROR_STOP=1 -d app "$@"; }
+
+init "$old" old
+init "$new" new
+start "$old" old
+"$new/psql" -h "$folder" -U postgres -X -q -d postgres -c "CREATE DATABASE app"
+sql <<'SQL'
+CREATE EXTENSION bemi;
+CREATE TABLE t (id int PRIMARY KEY, v text);
+SELECT bemi.track_all();
+SELECT bemi.start();
+SELECT bemi.set_context('{"user_id":1}');
+INSERT INTO t VALUES (1, 'before'), (2, 'before');
+SELECT bemi.sync();
+SELECT bemi.stop(drop_slot => true);
+SQL
+stop "$old" old
+"${as[@]}" "$new/pg_upgrade" -b "$old" -B "$new" -d "$folder/old" -D "$folder/new" -s "$folder" -U postgres > "$folder/upgrade.log" ||
+  { cat "$folder/upgrade.log"; find "$folder/new/pg_upgrade_output.d" -name '*.log' -exec tail -n 20 {} +; exit 1; }
+start "$new" new
+sql <<'SQL'
+SELECT bemi.start();
+INSERT INTO t VALUES (3, 'after');
+SELECT bemi.sync();
+SQL
+found=$(sql -c "SELECT string_agg(operation || COALESCE(primary_key, ''), ' ' ORDER BY committed_at, sequence) FROM bemi.changes")
+state=$(sql -c "SELECT state FROM bemi.status")
+sql -c "SELECT bemi.stop(drop_slot => true)"
+stop "$new" new
+[ "$found, $state" = "CREATE1 CREATE2 GAP CREATE3, recording" ] || { echo "recorded is $found, $state"; exit 1; }
+echo "pg_upgrade from $("$1" --version | cut -d' ' -f2) to $("$2" --version | cut -d' ' -f2): $found"
