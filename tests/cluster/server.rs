@@ -103,9 +103,18 @@ impl Server {
 
     /// Starts, stops or restarts the server.
     pub fn pg_ctl(&self, action: &str) {
+        self.pg_ctl_with(action, "fast");
+    }
+
+    /// Stops the server in a mode of `pg_ctl`; its folder stays, and it can be started again.
+    pub fn stop_with(&self, mode: &str) {
+        self.pg_ctl_with("stop", mode);
+    }
+
+    fn pg_ctl_with(&self, action: &str, mode: &str) {
         let options = format!("-k {}", self.folder.display());
         let mut command = self.as_owner("pg_ctl");
-        command.args([action, "-w", "-s", "-m", "fast", "-t", "120", "-o", &options, "-D"]).arg(self.data());
+        command.args([action, "-w", "-s", "-m", mode, "-t", "120", "-o", &options, "-D"]).arg(self.data());
         command.arg("-l").arg(self.folder.join("log"));
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("pg_ctl runs");
         assert!(status.success(), "pg_ctl {action} failed: {}", self.log());
