@@ -43,6 +43,8 @@ impl Problems {
 pub struct Figures {
     /// Prepared transactions that were still pending.
     pub pending: usize,
+    /// Bytes of log that were not recorded yet.
+    pub lag: i64,
     pub synced_in: Duration,
     pub transactions: usize,
     pub changes: u64,
@@ -58,6 +60,8 @@ pub fn run(connection: &mut Client, problems: &mut Problems) -> Result<Figures, 
         end_prepared(connection, row.get(0))?;
         figures.pending += 1;
     }
+    let statement = "SELECT COALESCE(lag_bytes::bigint, 0) FROM bemi.status";
+    figures.lag = connection.query_one(statement, &[])?.get(0);
     let start = Instant::now();
     if let Err(error) = connection.batch_execute("SELECT bemi.sync('5 min')") {
         problems.add("bemi.sync failed", || format!("{error:?}"));

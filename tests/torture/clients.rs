@@ -14,7 +14,7 @@ use crate::transaction::{Context, Session, Transaction, end_prepared, implicit};
 
 /// How many there are.
 pub const CLIENTS: u64 = 8;
-/// Rows of a big transaction, whose documents do not fit into the recorder's memory.
+/// Rows of the biggest transactions; the documents of half of them do not fit into the recorder's memory either.
 const BIG: u64 = 100_000;
 /// So many prepared transactions may wait, and a few more.
 const PREPARED: i64 = 16;
@@ -45,6 +45,8 @@ pub struct Shared {
     pub is_over: AtomicBool,
     /// Somebody shall make a big transaction.
     pub wants_big: AtomicBool,
+    /// The recorder is far behind: what it has to do shall not grow without end.
+    pub is_behind: AtomicBool,
     pub problems: Mutex<Vec<String>>,
     pub committed: AtomicU64,
     pub rolled_back: AtomicU64,
@@ -65,7 +67,7 @@ fn connect(server: &Server, shared: &Shared) -> Option<Client> {
     let start = Instant::now();
     loop {
         if let Some(mut connection) = server.try_connect(shared.database)
-            && connection.batch_execute("SET lock_timeout = '2s'; SET statement_timeout = '100s'").is_ok()
+            && connection.batch_execute("SET lock_timeout = '1s'; SET statement_timeout = '100s'").is_ok()
         {
             return Some(connection);
         }
@@ -112,8 +114,9 @@ pub fn run(server: &Server, shared: &Shared, me: u64, mut random: Random) {
                     break;
                 }
             }
-            if random.once_in(4) {
-                std::thread::sleep(Duration::from_millis(random.below(10)));
+            let pause = if shared.is_behind.load(Relaxed) { 100 } else { 15 };
+            if random.once_in(2) {
+                std::thread::sleep(Duration::from_millis(random.below(pause)));
             }
         }
     }
@@ -133,9 +136,9 @@ fn work(session: &mut Session, random: &mut Random, shared: &Shared, counter: u6
     match random.below(100) {
         0..=24 => implicit(session, random, counter)?,
         25..=27 => return session.set_context(random, counter),
-        28..=37 => return resolve(session, random),
-        38..=47 => return prepare(session, random, shared, counter),
-        48..=55 => {
+        28..=33 => return resolve(session, random),
+        34..=43 => return prepare(session, random, shared, counter),
+        44..=51 => {
             let is_doomed = random.once_in(4);
             alter(session, random, counter, is_doomed)?;
             count(shared, is_doomed);
@@ -160,8 +163,8 @@ fn count(shared: &Shared, is_doomed: bool) {
 /// Some rows of a table that other clients may want too, from a random one on.
 fn some_rows(random: &mut Random, table: &str) -> String {
     let count = random.between(1, 4);
-    // Who waits for the others, now and then forever, meets their rows in the order in which they were committed.
-    let skip = if random.once_in(2) { "" } else { " SKIP LOCKED" };
+    // Who waits for the others gets their rows in the order in which they are committed, unless all wait for each other.
+    let skip = if random.once_in(8) { "" } else { " SKIP LOCKED" };
     format!(
         "id IN (SELECT id FROM {table} WHERE id >= (SELECT min(id) + random() * (max(id) - min(id)) FROM {table})::bigint
                 ORDER BY id LIMIT {count} FOR UPDATE{skip})"
@@ -173,7 +176,7 @@ fn plain(session: &mut Session, random: &mut Random, counter: u64, is_doomed: bo
     let steps = random.between(1, 8);
     let mut t = Transaction::begin(session, random, counter, is_doomed)?;
     for _ in 0..steps {
-        let table = *t.random.one_of(&["items", "items", "items", "list_a", "list_b"]);
+        let table = if t.random.once_in(8) { *t.random.one_of(&["list_a", "list_b"]) } else { "items" };
         let rows = some_rows(t.random, table);
         let count = t.random.between(1, 30);
         match t.random.below(40) {
@@ -185,8 +188,8 @@ fn plain(session: &mut Session, random: &mut Random, counter: u64, is_doomed: bo
             24..=28 => t.delete(table, &rows).map(|_| ())?,
             29..=32 => t.savepoint()?,
             33..=35 => t.end_savepoint()?,
-            36 if t.random.once_in(2) => t.truncate(&["list_a", "list_b"])?,
-            36 => t.truncate(&["list_b"])?,
+            36 if t.random.once_in(5) => t.truncate(&["list_a", "list_b"])?,
+            36 if t.random.once_in(5) => t.truncate(&["list_b"])?,
             _ => t.set_context()?,
         }
     }
@@ -219,7 +222,7 @@ fn prepare(session: &mut Session, random: &mut Random, shared: &Shared, counter:
     }
     let name = t.prepare()?;
     shared.prepared.fetch_add(1, Relaxed);
-    if random.once_in(2) {
+    if random.once_in(3) {
         return end_in_a_race(session, &name);
     }
     Ok(())
@@ -289,7 +292,7 @@ fn alter(session: &mut Session, random: &mut Random, counter: u64, is_doomed: bo
                 t.define(&format!("ALTER TABLE {table} ALTER n TYPE {kind}"), None)?;
             }
             14 => new_table(&mut t)?,
-            15 => drop_table(&mut t)?,
+            15 => drop_tables(&mut t)?,
             16..=17 => t.savepoint()?,
             18 => t.end_savepoint()?,
             _ => t.set_context()?,
@@ -320,12 +323,13 @@ fn new_table(t: &mut Transaction) -> Result<(), Error> {
 }
 
 /// Drops the oldest of the tables that the client made, if there are enough of them.
-fn drop_table(t: &mut Transaction) -> Result<(), Error> {
+fn drop_tables(t: &mut Transaction) -> Result<(), Error> {
     let pattern = format!("new\\_{}\\_%", t.session.me);
     let statement = "SELECT relname::text FROM pg_class WHERE relname LIKE $1 AND relkind = 'r' ORDER BY oid";
-    let tables = t.session.connection.query(statement, &[&pattern])?;
-    if tables.len() > 2 {
-        let table: String = tables[0].get(0);
+    let mut tables = t.session.connection.query(statement, &[&pattern])?;
+    tables.truncate(tables.len().saturating_sub(2));
+    for row in tables {
+        let table: String = row.get(0);
         if t.random.once_in(2) {
             t.delete(&table, "id % 2 = 0")?;
         }
@@ -338,23 +342,23 @@ fn drop_table(t: &mut Transaction) -> Result<(), Error> {
 fn big(session: &mut Session, random: &mut Random, counter: u64) -> Result<bool, Error> {
     let rows: i64 = session.connection.query_one("SELECT count(*) FROM big", &[])?.get(0);
     let is_doomed = random.once_in(8);
+    let count = random.between(BIG / 2, BIG);
     let mut t = Transaction::begin(session, random, counter, is_doomed)?;
-    if rows > 2 * BIG as i64 || t.random.once_in(5) {
+    let mut is_full = rows > BIG as i64 / 2;
+    if rows > BIG as i64 || t.random.once_in(5) {
         t.truncate(&["big"])?;
+        is_full = false;
     }
-    let rows = if t.random.once_in(3) {
+    if t.random.once_in(3) {
         t.savepoint()?;
         t.insert("big", BIG / 10)?;
         t.end_savepoint()?;
-        0
-    } else {
-        rows
-    };
+    }
     match t.random.below(6) {
-        0 if rows > BIG as i64 / 2 => t.update("big", "true", "")?,
-        1 if rows > BIG as i64 / 2 => t.delete("big", "true")?,
-        0..=3 => t.copy("big", BIG)?,
-        _ => t.insert("big", BIG)?,
+        0..=1 if is_full => t.update("big", "true", "")?,
+        2 if is_full => t.delete("big", "true")?,
+        0..=2 => t.copy("big", count)?,
+        _ => t.insert("big", count)?,
     };
     t.end().map(|()| !is_doomed)
 }

@@ -15,6 +15,9 @@ const RETURN: Duration = Duration::from_secs(60);
 /// So long the recorder may try in vain.
 const LOW_LIMIT: Duration = Duration::from_secs(8);
 
+/// With so many bytes of log to record, the clients shall write less.
+const FAR_BEHIND: i64 = 200_000_000;
+
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ill {
@@ -71,6 +74,8 @@ pub struct Tormentor<'a> {
     /// The time that the recorder was awaited, in all and at most.
     pub waited: Duration,
     pub longest: Duration,
+    /// It did not come back: there is nothing left to torment.
+    pub is_lost: bool,
     /// What was done when.
     pub history: Vec<String>,
 }
@@ -86,30 +91,47 @@ impl<'a> Tormentor<'a> {
             backoffs: 0,
             waited: Duration::ZERO,
             longest: Duration::ZERO,
+            is_lost: false,
             history: Vec::new(),
         }
     }
 
     /// Does one thing, and notes what did not go well.
     pub fn inflict(&mut self, ill: Ill, random: &mut Random) {
-        self.note(ill.name());
-        let done = match ill {
-            Ill::Kill => self.signal("-KILL"),
-            Ill::Term => self.signal("-TERM"),
-            Ill::Terminate => self.terminate(),
-            Ill::StopImmediate => self.restart("immediate", random),
-            Ill::StopFast => self.restart("fast", random),
-            Ill::Checkpoint => self.connect().batch_execute("CHECKPOINT").map(|()| true),
-            Ill::LowLimit => self.low_limit(random),
-        };
-        match done {
-            Ok(true) => *self.counts.entry(ill).or_default() += 1,
-            Ok(false) => self.note("was not done"),
-            Err(error) => {
-                self.note(&format!("failed: {error:?}"));
-                self.shared.problem(format!("{} failed: {error:?}", ill.name()));
+        let lag = self.lag();
+        self.shared.is_behind.store(lag > FAR_BEHIND, Relaxed);
+        self.note(&format!("{} at a lag of {lag} bytes", ill.name()));
+        // The recorder may end by itself just before it is to be ended.
+        for _ in 0..5 {
+            let done = match ill {
+                Ill::Kill => self.signal("-KILL"),
+                Ill::Term => self.signal("-TERM"),
+                Ill::Terminate => self.terminate(),
+                Ill::StopImmediate => self.restart("immediate", random),
+                Ill::StopFast => self.restart("fast", random),
+                Ill::Checkpoint => self.connect().batch_execute("CHECKPOINT").map(|()| true),
+                Ill::LowLimit => self.low_limit(random),
+            };
+            match done {
+                Ok(true) => {
+                    *self.counts.entry(ill).or_default() += 1;
+                    return;
+                }
+                Ok(false) if self.is_lost => return,
+                Ok(false) => self.note("was not done"),
+                Err(error) => {
+                    self.note(&format!("failed: {error:?}"));
+                    self.shared.problem(format!("{} failed: {error:?}", ill.name()));
+                    return;
+                }
             }
         }
+    }
+
+    /// How much of the log is not recorded yet.
+    fn lag(&self) -> i64 {
+        let statement = "SELECT COALESCE(lag_bytes::bigint, 0) FROM bemi.status";
+        self.connect().query_one(statement, &[]).map_or(0, |row| row.get(0))
     }
 
     fn note(&mut self, text: &str) {
@@ -141,6 +163,7 @@ impl<'a> Tormentor<'a> {
             if start.elapsed() > RETURN {
                 self.note("the recorder is not back");
                 self.shared.problem(format!("the recorder was not back within {RETURN:?}"));
+                self.is_lost = true;
                 break None;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -177,19 +200,18 @@ impl<'a> Tormentor<'a> {
     fn low_limit(&mut self, random: &mut Random) -> Result<bool, Error> {
         let Some(_) = self.recorder() else { return Ok(false) };
         let mut connection = self.connect();
-        let spilled = spilled(&mut connection)?;
+        let before = spilled(&mut connection)?;
         connection.batch_execute("ALTER SYSTEM SET temp_file_limit = '256kB'")?;
         connection.batch_execute("SELECT pg_reload_conf()")?;
         self.shared.wants_big.store(true, Relaxed);
+        let statement =
+            "SELECT state = 'waiting' OR COALESCE(last_error_at > now() - interval '1 s', false) FROM bemi.status";
         let start = Instant::now();
+        // One that does not mind spills.
         let mut is_waiting = false;
-        while start.elapsed() < LOW_LIMIT && !is_waiting {
+        while start.elapsed() < LOW_LIMIT && !is_waiting && spilled(&mut connection)? == before {
             std::thread::sleep(Duration::from_millis(50));
-            is_waiting = connection.query_one("SELECT state = 'waiting' FROM bemi.status", &[])?.get(0);
-            // It does not mind.
-            if self::spilled(&mut connection)? > spilled {
-                break;
-            }
+            is_waiting = connection.query_one(statement, &[])?.get(0);
         }
         if is_waiting {
             self.backoffs += 1;
@@ -200,15 +222,28 @@ impl<'a> Tormentor<'a> {
         connection.batch_execute("ALTER SYSTEM RESET temp_file_limit")?;
         connection.batch_execute("SELECT pg_reload_conf()")?;
         // Now and then the next ill comes before it has tried again.
-        let start = Instant::now();
-        while is_waiting && random.below(8) > 0 && start.elapsed() < RETURN {
-            std::thread::sleep(Duration::from_millis(500));
-            is_waiting = connection.query_one("SELECT state = 'waiting' FROM bemi.status", &[])?.get(0);
-        }
-        if is_waiting && start.elapsed() >= RETURN {
-            self.shared.problem(format!("the recorder still waits {RETURN:?} after there is room again"));
+        if is_waiting && random.below(8) > 0 {
+            self.goes_on(&mut connection, before)?;
         }
         Ok(true)
+    }
+
+    /// Waits until the recorder has recorded what it had no room for.
+    fn goes_on(&mut self, connection: &mut Client, before: i64) -> Result<(), Error> {
+        let start = Instant::now();
+        while spilled(connection)? == before {
+            if start.elapsed() > RETURN {
+                let statement = "SELECT to_jsonb(s)::text FROM bemi.status s";
+                let status: String = connection.query_one(statement, &[])?.get(0);
+                self.shared.problem(format!(
+                    "the recorder did not go on within {RETURN:?} after there was room again: {status}"
+                ));
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.note(&format!("it goes on after {:.1} s", start.elapsed().as_secs_f64()));
+        Ok(())
     }
 }
 
