@@ -1,5 +1,5 @@
-//! What must hold in the end: the ledger tells what each transaction did, and the recorded changes have to tell the same,
-//! in the same order; replayed, they have to give the tables as they are.
+//! What must hold in the end: the ledger tells what each transaction did, and the recorded changes have to tell the
+//! same, in the same order; replayed, they have to give the tables as they are.
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The load: clients that change rows in every way there is, whatever happens to the server meanwhile. They know nothing
-//! that is not in the database.
+//! The load: clients that change rows in every way there is, whatever happens to the server meanwhile. They know
+//! nothing that is not in the database.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ fn connect(server: &Server, shared: &Shared) -> Option<Client> {
 }
 
 /// Whether an error is what a client has to live with here: its server goes away, or another client was first.
-fn is_expected(error: &Error) -> bool {
+pub fn is_expected(error: &Error) -> bool {
     const EXPECTED: &[SqlState] = &[
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
@@ -163,10 +163,11 @@ fn count(shared: &Shared, is_doomed: bool) {
 /// Some rows of a table that other clients may want too, from a random one on.
 fn some_rows(random: &mut Random, table: &str) -> String {
     let count = random.between(1, 4);
-    // Who waits for the others gets their rows in the order in which they are committed, unless all wait for each other.
+    // Who waits for the others gets their rows in the order of their commits, unless all wait for each other.
     let skip = if random.once_in(8) { "" } else { " SKIP LOCKED" };
     format!(
-        "id IN (SELECT id FROM {table} WHERE id >= (SELECT min(id) + random() * (max(id) - min(id)) FROM {table})::bigint
+        "id IN (SELECT id FROM {table}
+                WHERE id >= (SELECT min(id) + random() * (max(id) - min(id)) FROM {table})::bigint
                 ORDER BY id LIMIT {count} FOR UPDATE{skip})"
     )
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, Error};
 
-use crate::clients::Shared;
+use crate::clients::{Shared, is_expected};
 use crate::random::Random;
 use crate::server::Server;
 
@@ -104,7 +104,7 @@ impl<'a> Tormentor<'a> {
         // The recorder may end by itself just before it is to be ended.
         for _ in 0..5 {
             let done = match ill {
-                Ill::Kill => self.signal("-KILL"),
+                Ill::Kill => self.kill(),
                 Ill::Term => self.signal("-TERM"),
                 Ill::Terminate => self.terminate(),
                 Ill::StopImmediate => self.restart("immediate", random),
@@ -119,6 +119,8 @@ impl<'a> Tormentor<'a> {
                 }
                 Ok(false) if self.is_lost => return,
                 Ok(false) => self.note("was not done"),
+                // The server is still about to go.
+                Err(error) if is_expected(&error) => self.note(&format!("was not done: {error}")),
                 Err(error) => {
                     self.note(&format!("failed: {error:?}"));
                     self.shared.problem(format!("{} failed: {error:?}", ill.name()));
@@ -171,6 +173,17 @@ impl<'a> Tormentor<'a> {
         self.waited += start.elapsed();
         self.longest = self.longest.max(start.elapsed());
         pid
+    }
+
+    fn kill(&mut self) -> Result<bool, Error> {
+        let mut witness = self.connect();
+        let is_done = self.signal("-KILL")?;
+        let start = Instant::now();
+        // What comes next shall not meet a server that does not know of it yet.
+        while is_done && start.elapsed() < RETURN && witness.batch_execute("SELECT 1").is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(is_done)
     }
 
     fn signal(&mut self, signal: &str) -> Result<bool, Error> {

@@ -121,7 +121,10 @@ fn run(tormentor: &mut Tormentor, random: &mut Random, seconds: u64) {
     let mut connection = tormentor.connect();
     let seconds_of_torture = tormentor.start.elapsed();
     let start = Instant::now();
-    if tormentor.recorder().is_none() {
+    // What was to do so may have been interrupted.
+    let reset = "ALTER SYSTEM RESET temp_file_limit";
+    connection.batch_execute(reset).and_then(|()| connection.batch_execute("SELECT pg_reload_conf()")).expect("room");
+    if tormentor.is_lost || tormentor.recorder().is_none() {
         println!("Without the recorder there is nothing to check.");
         return;
     }

@@ -221,7 +221,8 @@ impl<'a> Transaction<'a> {
         let keeps_note = !self.is_doomed() && self.random.once_in(3);
         self.change(table, "UPDATE", |[me, counter, step, note]| {
             let note = if keeps_note { "note" } else { note };
-            format!("UPDATE {table} SET client = {me}, counter = {counter}, step = {step}, note = {note}{more} WHERE {condition}")
+            let set = format!("client = {me}, counter = {counter}, step = {step}, note = {note}{more}");
+            format!("UPDATE {table} SET {set} WHERE {condition}")
         })
     }
 
