@@ -27,6 +27,8 @@ pub enum Ill {
     Term,
     /// `pg_terminate_backend` of the worker.
     Terminate,
+    /// As before, and `bemi.start()` while it is about to come back.
+    StartAgain,
     /// The server stops without a checkpoint and is started again.
     StopImmediate,
     /// The server stops as usual and is started again.
@@ -37,10 +39,11 @@ pub enum Ill {
 }
 
 impl Ill {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Kill,
         Self::Term,
         Self::Terminate,
+        Self::StartAgain,
         Self::StopImmediate,
         Self::StopFast,
         Self::Checkpoint,
@@ -53,6 +56,7 @@ impl Ill {
             Self::Kill => "SIGKILL",
             Self::Term => "SIGTERM",
             Self::Terminate => "pg_terminate_backend",
+            Self::StartAgain => "bemi.start() meanwhile",
             Self::StopImmediate => "immediate stop",
             Self::StopFast => "fast stop",
             Self::Checkpoint => "checkpoint",
@@ -107,6 +111,7 @@ impl<'a> Tormentor<'a> {
                 Ill::Kill => self.kill(),
                 Ill::Term => self.signal("-TERM"),
                 Ill::Terminate => self.terminate(),
+                Ill::StartAgain => self.start_again(random),
                 Ill::StopImmediate => self.restart("immediate", random),
                 Ill::StopFast => self.restart("fast", random),
                 Ill::Checkpoint => self.connect().batch_execute("CHECKPOINT").map(|()| true),
@@ -197,6 +202,24 @@ impl<'a> Tormentor<'a> {
         }
         let statement = "SELECT COALESCE(pg_terminate_backend(bemi.recorder_pid()), false)";
         self.connect().query_one(statement, &[]).map(|row| row.get(0))
+    }
+
+    /// There has to be one recorder then, and not a second one that fails for ever, since the first one has the slot.
+    fn start_again(&mut self, random: &mut Random) -> Result<bool, Error> {
+        if !self.terminate()? {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(random.below(500)));
+        let mut connection = self.connect();
+        connection.batch_execute("SELECT bemi.start()")?;
+        std::thread::sleep(Duration::from_secs(5));
+        let failed: Option<String> =
+            connection.query_one("SELECT max(last_error) FROM bemi.status WHERE state = 'waiting'", &[])?.get(0);
+        if let Some(error) = failed {
+            self.note(&format!("it waits: {error}"));
+            self.shared.problem(format!("the recorder waits 5 s after bemi.start(): {error}"));
+        }
+        Ok(true)
     }
 
     fn restart(&mut self, mode: &str, random: &mut Random) -> Result<bool, Error> {
