@@ -15,6 +15,8 @@ const RETURN: Duration = Duration::from_secs(60);
 /// So long the recorder may try in vain.
 const LOW_LIMIT: Duration = Duration::from_secs(8);
 
+/// So long it may catch up undisturbed.
+const REST: Duration = Duration::from_secs(10);
 /// With so many bytes of log to record, the clients shall write less.
 const FAR_BEHIND: i64 = 200_000_000;
 
@@ -97,6 +99,14 @@ impl<'a> Tormentor<'a> {
             longest: Duration::ZERO,
             is_lost: false,
             history: Vec::new(),
+        }
+    }
+
+    /// Lets a recorder that is far behind catch up, for some seconds, so that its backlog does not grow for ever.
+    pub fn rest(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < REST && self.lag() > FAR_BEHIND {
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 

@@ -164,6 +164,9 @@ fn torment(tormentor: &mut Tormentor, random: &mut Random, seconds: u64) {
                 last_big = Instant::now();
                 tormentor.shared.wants_big.store(true, Relaxed);
             }
+            if !is_first {
+                tormentor.rest();
+            }
             tormentor.inflict(*ill, random);
         }
         is_first = false;
