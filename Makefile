@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster fuzz-pure fuzz-decoder bench clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -70,6 +70,9 @@ fuzz-pure: ## Run random inputs through the pure parsers and writers, SECONDS=30
 
 fuzz-decoder: ## Compare random changes of random tables with to_jsonb for SECONDS=30, on a server of PG_CONFIG's version.
 	BEMI_FUZZ_SECONDS=$(SECONDS) PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- --nocapture random_changes
+
+torture: ## Kill and starve the recorder for SECONDS=30 under load, on a server of PG_CONFIG's version, then check each change.
+	BEMI_TORTURE_SECONDS=$(SECONDS) PG_CONFIG=$(PG_CONFIG_PATH) cargo run --no-default-features --features cluster --example torture
 
 bench: ## Measure bemi against its peers (Debian, as root; about 22 minutes): decoding, recording, and what tracking costs writers.
 	tests/bench/bench.sh $(ARGS)

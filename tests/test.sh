@@ -34,5 +34,10 @@ for major in 15 14 16 17 18; do
   make --no-print-directory install PG_CONFIG="$pg_config"
   step "PostgreSQL $major: integration tests"
   make --no-print-directory test-cluster PG_CONFIG="$pg_config"
+  # The recorder comes back with the server by itself where it is preloaded, else when it is started again.
+  preload=0 seconds=20
+  case $major in 15) preload=1 seconds=60 ;; 17) preload=1 ;; esac
+  step "PostgreSQL $major: torture of the recorder, $seconds s"
+  BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$pg_config"
 done
 step "All tests passed"
