@@ -108,14 +108,14 @@ struct Recorder {
 impl Recorder {
     /// Records what there is. False if nobody wants it any more.
     fn work(&mut self) -> Result<bool, Failure> {
-        process::check_interrupts();
-        if process::reload_configuration() {
-            self.read_settings()?;
-        }
-        if self.housekeeping.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) && !self.keep_house() {
-            return Ok(false);
-        }
         loop {
+            process::check_interrupts();
+            if process::reload_configuration() {
+                self.read_settings()?;
+            }
+            if self.housekeeping.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) && !self.keep_house() {
+                return Ok(false);
+            }
             let end = sys::decoding::flushed();
             if self.reader.position() >= end {
                 break;
