@@ -40,4 +40,8 @@ for major in 15 14 16 17 18; do
   step "PostgreSQL $major: torture of the recorder, $seconds s"
   BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$pg_config"
 done
+for majors in "14 16" "17 18"; do
+  step "pg_upgrade from ${majors/ / to }"
+  tests/upgrade/upgrade.sh "$pg/${majors% *}/bin/pg_config" "$pg/${majors#* }/bin/pg_config"
+done
 step "All tests passed"

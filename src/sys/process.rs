@@ -43,9 +43,11 @@ pub fn show(activity: &str, is_busy: bool) {
 }
 
 /// Ends the process. With 0 it is not started again, with 1 it is, after a while.
+#[allow(unreachable_code, reason = "PostgreSQL 18's headers do not say in our words that proc_exit does not return")]
 pub fn exit(code: i32) -> ! {
     // SAFETY: runs what the server has registered for the end.
-    unsafe { pg_sys::proc_exit(code) }
+    unsafe { pg_sys::proc_exit(code) };
+    unreachable!("the process has ended")
 }
 
 /// Waits for so long, whoever wakes this process meanwhile.

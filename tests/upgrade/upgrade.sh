@@ -21,15 +21,17 @@ data_of() { if [ "$1" = "$old" ]; then echo old; else echo new; fi; }
 
 # Both clusters alike: versions differ in whether they have checksums.
 init() {
-  local checksums=()
-  ! "$1/initdb" --help | grep -q no-data-checksums || checksums=(--no-data-checksums)
+  local checksums=() known
+  known=$("$1/initdb" --help)
+  [[ $known != *no-data-checksums* ]] || checksums=(--no-data-checksums)
+  known=$("${as[@]}" "$1/postgres" --describe-config)
   "${as[@]}" "$1/initdb" -U postgres -A trust -E UTF8 --no-locale --no-sync "${checksums[@]}" -D "$folder/$2" > /dev/null
   {
     echo "listen_addresses = ''"
     echo "unix_socket_directories = '$folder'"
     echo "wal_level = logical"
     echo "fsync = off"
-    ! "${as[@]}" "$1/postgres" --describe-config | grep -q '^output_plugin_libraries' ||
+    [[ $known != *output_plugin_libraries* ]] ||
       echo "output_plugin_libraries = 'pgoutput, bemi_decoder'"
   } >> "$folder/$2/postgresql.conf"
 }
@@ -44,7 +46,7 @@ start "$old" old
 sql <<'SQL'
 CREATE EXTENSION bemi;
 CREATE TABLE t (id int PRIMARY KEY, v text);
-SELECT bemi.track_all();
+SELECT bemi.track('t');
 SELECT bemi.start();
 SELECT bemi.set_context('{"user_id":1}');
 INSERT INTO t VALUES (1, 'before'), (2, 'before');
@@ -53,7 +55,7 @@ SELECT bemi.stop(drop_slot => true);
 SQL
 stop "$old" old
 "${as[@]}" "$new/pg_upgrade" -b "$old" -B "$new" -d "$folder/old" -D "$folder/new" -s "$folder" -U postgres > "$folder/upgrade.log" ||
-  { cat "$folder/upgrade.log"; find "$folder/new/pg_upgrade_output.d" -name '*.log' -exec tail -n 20 {} +; exit 1; }
+  { cat "$folder/upgrade.log"; find "$folder/new/pg_upgrade_output.d" -name '*.log' -exec grep -H -i -E "error|fatal" {} +; exit 1; }
 start "$new" new
 sql <<'SQL'
 SELECT bemi.start();
