@@ -104,7 +104,7 @@ BEGIN
   FOR slot IN
     SELECT s.*, CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
     FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database()
-      AND NOT EXISTS (SELECT FROM @extschema@.recorder_slots() r WHERE r.slot_name = s.slot_name) ORDER BY s.slot_name
+      AND s.slot_name IS DISTINCT FROM @extschema@.recorder_slot() ORDER BY s.slot_name
   LOOP
     "check" := format('slot %s', slot.slot_name);
     ok := slot.wal_status IS DISTINCT FROM 'lost' AND slot.wal_status IS DISTINCT FROM 'unreserved' AND COALESCE(slot.kept, 0) < enough;

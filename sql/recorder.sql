@@ -19,10 +19,16 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_create_slot';
 COMMENT ON FUNCTION @extschema@.create_slot(name) IS
 'makes a replication slot for bemi_decoder, as pg_create_logical_replication_slot does';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer), @extschema@.create_slot(name) FROM PUBLIC;
+CREATE FUNCTION @extschema@.flush_log(until pg_lsn) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_flush_log';
 
--- Each slot that is made has a name of its own, so that none is taken for one that is lost. The library knows the form of
--- the names too.
+COMMENT ON FUNCTION @extschema@.flush_log(pg_lsn) IS
+'has the write-ahead log on disk up to a position';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer), @extschema@.create_slot(name), @extschema@.flush_log(pg_lsn) FROM PUBLIC;
+
+-- Each slot that is made has a name of its own, which never comes again, so that none is taken for one that is lost. The
+-- library knows the form of the names too.
 CREATE FUNCTION @extschema@.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT s.* FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
@@ -33,16 +39,27 @@ COMMENT ON FUNCTION @extschema@.recorder_slots() IS
 'the replication slots that recorders made in this database';
 
 CREATE FUNCTION @extschema@.new_recorder_slot() RETURNS name
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('bemi_recorder_%s_%s', d.oid, n)::name
-  FROM pg_database d, generate_series(1, (SELECT count(*) + 1 FROM pg_replication_slots)) n
-  WHERE d.datname = current_database() AND NOT EXISTS (
-    SELECT FROM pg_replication_slots WHERE slot_name = format('bemi_recorder_%s_%s', d.oid, n))
-  ORDER BY n LIMIT 1
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('bemi_recorder_%s_%s', oid, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)::name
+  FROM pg_database WHERE datname = current_database()
 $$;
 
 COMMENT ON FUNCTION @extschema@.new_recorder_slot() IS
 'a name for a new slot of the recorder';
+
+-- Everyone may know the name: the doctor shows the other slots by themselves.
+CREATE FUNCTION @extschema@.recorder_slot() RETURNS name
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.recorder') IS NULL THEN
+    RETURN NULL;
+  END IF;
+  RETURN (SELECT slot FROM @extschema@.recorder);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorder_slot() IS
+'the name of the slot of the recorder of this database, if it has one';
 
 CREATE FUNCTION @extschema@.recorder_pid() RETURNS integer
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -80,6 +97,11 @@ BEGIN
   SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
   IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
     EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO is_moved USING first, next;
+  END IF;
+  IF is_moved AND owner <> current_user AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = owner) THEN
+    -- Triggers, checks and indexes of the owner would run with the rights of the caller.
+    RAISE EXCEPTION 'the default partition of bemi.changes holds changes of that month, and belongs to the role %', quote_ident(owner) USING
+      ERRCODE = 'insufficient_privilege', HINT = 'Have a superuser own bemi.changes and its partitions.';
   END IF;
   IF is_moved THEN
     LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
@@ -120,8 +142,12 @@ BEGIN
       -- Its upper bound; the default partition has none.
       AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
   LOOP
-    EXECUTE format('DROP TABLE %s', partition);
-    RAISE LOG 'the recorder of bemi dropped %, which is older than bemi.retention allows', partition;
+    BEGIN
+      EXECUTE format('DROP TABLE %s', partition);
+      RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention allows';
+    EXCEPTION WHEN lock_not_available THEN
+      -- Somebody reads it: in a minute.
+    END;
   END LOOP;
 END
 $$;
@@ -132,7 +158,7 @@ COMMENT ON FUNCTION @extschema@.keep_partitions(interval) IS
 REVOKE EXECUTE ON FUNCTION @extschema@.keep_partitions(interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
   result boolean := false;
 BEGIN
@@ -140,6 +166,9 @@ BEGIN
     EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
   END IF;
   RETURN result;
+EXCEPTION WHEN lock_not_available THEN
+  -- Who asks how the recorder is does not wait for others.
+  RETURN false;
 END
 $$;
 
@@ -197,7 +226,9 @@ BEGIN
       read_position pg_lsn,
       transactions bigint NOT NULL DEFAULT 0,
       changes bigint NOT NULL DEFAULT 0,
-      spilled_bytes bigint NOT NULL DEFAULT 0
+      spilled_bytes bigint NOT NULL DEFAULT 0,
+      -- The document of a gap that is to be recorded.
+      gap text
     );
     INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now());
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
@@ -299,18 +330,20 @@ BEGIN
 
   BEGIN
     PERFORM @extschema@.make_changes();
-    PERFORM @extschema@.add_partition(now()), @extschema@.add_partition(now() + interval '1 month');
+    PERFORM @extschema@.keep_partitions(NULL);
     IF reason IS NOT NULL THEN
       -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
       UPDATE @extschema@.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn;
     END IF;
     UPDATE @extschema@.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
     IF reason IN ('slot lost', 'stopped') THEN
-      INSERT INTO @extschema@.changes (id, database, schema, "table", operation, before, after, context, committed_at, queued_at, created_at,
-        transaction_id, position, commit_position, sequence)
-      VALUES (@extschema@.change_id(now(), slot.confirmed_flush_lsn, 0), current_database(), '', '', 'GAP', '{}', '{}',
-        jsonb_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user), now(), now(), now(),
-        pg_current_xact_id()::text::bigint & 4294967295, slot.confirmed_flush_lsn - '0/0', slot.confirmed_flush_lsn, 0);
+      -- The worker records it first of all, with the rights of the owner of the table.
+      UPDATE @extschema@.recorder SET gap = format(
+        '{"position":%1$s,"commit_position":%1$s,"sequence":0,"transaction_id":%2$s,"committed_at":%3$s,"database":%4$s,"schema":"","table":"",'
+        '"operation":"GAP","primary_key":null,"before":{},"after":{},"context":%5$s}',
+        to_json(slot.confirmed_flush_lsn), pg_current_xact_id()::text::bigint & 4294967295,
+        to_json(to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')), to_json(current_database()),
+        json_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user));
     END IF;
     PERFORM @extschema@.launch();
   EXCEPTION WHEN OTHERS OR query_canceled THEN
@@ -331,11 +364,12 @@ DECLARE
   slot pg_replication_slots;
 BEGIN
   LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
+  -- What it has not recorded is recorded when it is started again. One that the server starts again waits for this
+  -- transaction.
+  PERFORM @extschema@.end_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     UPDATE @extschema@.recorder SET is_wanted = false, state = 'stopped', state_since = now();
   END IF;
-  -- What it has not recorded is recorded when it is started again.
-  PERFORM @extschema@.end_recorder();
   IF drop_slot THEN
     FOR slot IN SELECT * FROM @extschema@.recorder_slots() LOOP
       IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
@@ -359,6 +393,7 @@ DECLARE
   until timestamptz := clock_timestamp() + timeout;
   slot name;
   reached pg_lsn;
+  is_flushed boolean := false;
 BEGIN
   -- Behind the end of a page stands the header of the next one, which belongs to no record yet.
   IF (target - '0/0') % current_setting('wal_block_size')::int <= 40 THEN
@@ -375,6 +410,10 @@ BEGIN
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
     ELSIF reached >= target THEN
       RETURN;
+    ELSIF NOT is_flushed THEN
+      -- Else what others have not committed yet might keep the end of the log in memory.
+      PERFORM @extschema@.flush_log(target);
+      is_flushed := true;
     ELSIF clock_timestamp() > until THEN
       RAISE EXCEPTION 'not everything was recorded within %', timeout USING
         ERRCODE = 'query_canceled', DETAIL = format('%s of log are left.', pg_size_pretty(target - reached)), HINT = 'SELECT * FROM bemi.status; says why.';

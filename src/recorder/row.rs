@@ -58,20 +58,21 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
     let identity = document.identity;
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
-    match (document.omitted, reduction) {
-        (None, Reduction::None) => null(out),
-        (Some(omitted), Reduction::None) => jsonb(out, omitted, escapes),
-        // The columns that the decoder left out are in images that are left out too, or are found by their null.
-        (_, reduction) => {
-            let keys: &[&str] = match reduction {
-                Reduction::None | Reduction::Key => &["primary_key"],
-                Reduction::Images => &["primary_key", "before", "after"],
-                Reduction::Context => &["primary_key", "before", "after", "context"],
-            };
-            let reasons: Vec<String> = keys.iter().map(|key| format!("\"{key}\":\"{REFUSED}\"")).collect();
-            jsonb(out, &format!("{{{}}}", reasons.join(",")), escapes);
-        }
-    }
+    let refused: &[&str] = match reduction {
+        Reduction::None => &[],
+        Reduction::Key => &["primary_key"],
+        Reduction::Images => &["primary_key", "before", "after"],
+        Reduction::Context => &["primary_key", "before", "after", "context"],
+    };
+    // What the decoder left out is in the images; it may be what is refused.
+    let omitted = document.omitted.filter(|_| reduction < Reduction::Images);
+    let members = omitted.and_then(|omitted| omitted.strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
+    let members: Vec<String> = refused
+        .iter()
+        .map(|key| format!("\"{key}\":\"{REFUSED}\""))
+        .chain((!members.is_empty()).then(|| members.to_owned()))
+        .collect();
+    if members.is_empty() { null(out) } else { jsonb(out, &format!("{{{}}}", members.join(",")), escapes) }
 }
 
 fn field(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -172,7 +173,7 @@ mod tests {
         let times = Times { queued_at: 6, created_at: 7 };
         for (reduction, names) in [
             (Reduction::None, &["x"][..]),
-            (Reduction::Key, &["primary_key"]),
+            (Reduction::Key, &["primary_key", "x"]),
             (Reduction::Images, &["primary_key", "before", "after"]),
             (Reduction::Context, &["primary_key", "before", "after", "context"]),
         ] {

@@ -16,6 +16,8 @@ pub fn from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_
         let owner = (*(*relation).rd_rel).relowner;
         let (mut user, mut security) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
+        // Settings that the owner's code leaves behind go with it.
+        let level = pg_sys::NewGUCNestLevel();
         if owner != user {
             // What is deferred would run with our rights at the end of the transaction.
             Spi::run("SET CONSTRAINTS ALL IMMEDIATE").unwrap_or_else(|error| error!("{error}"));
@@ -41,6 +43,7 @@ pub fn from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_
         pg_sys::EndCopyFrom(copying);
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
 
+        pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(user, security);
     }
 }

@@ -28,6 +28,21 @@ mod unbound {
     }
 }
 
+/// Reads a page of the log as far as it is on disk: what is not is not waited for.
+unsafe extern "C-unwind" fn read_flushed_page(
+    state: *mut pg_sys::XLogReaderState,
+    page: pg_sys::XLogRecPtr,
+    length: c_int,
+    record: pg_sys::XLogRecPtr,
+    buffer: *mut c_char,
+) -> c_int {
+    if page + length as u64 > flushed() {
+        return -1;
+    }
+    // SAFETY: the server's call, passed on.
+    unsafe { unbound::read_local_xlog_page(state, page, length, record, buffer) }
+}
+
 /// Takes a slot that nobody else reads; an error if somebody does, or if there is none.
 pub fn acquire_slot(name: &CStr) {
     // SAFETY: the name is a C string.
@@ -77,7 +92,7 @@ pub unsafe fn create_context(
     write: pg_sys::LogicalOutputPluginWriterWrite,
 ) -> *mut pg_sys::LogicalDecodingContext {
     let mut routine = pg_sys::XLogReaderRoutine {
-        page_read: Some(unbound::read_local_xlog_page),
+        page_read: Some(read_flushed_page),
         segment_open: Some(unbound::wal_segment_open),
         segment_close: Some(unbound::wal_segment_close),
     };

@@ -123,7 +123,8 @@ pub fn launch_later(database: pg_sys::Oid) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut recorder(database), core::ptr::null_mut()) }
 }
 
-/// Starts the recorder of a database, and waits until it runs; gives its process id. None if no worker is free.
+/// Starts the recorder of a database, and waits until it runs; gives its process id, or 0 if it has ended already. None if
+/// no worker is free.
 pub fn launch(database: pg_sys::Oid) -> Option<i32> {
     // SAFETY: the description is copied; the handle belongs to the current memory context.
     unsafe {
@@ -134,8 +135,8 @@ pub fn launch(database: pg_sys::Oid) -> Option<i32> {
             return None;
         }
         let mut pid = 0;
-        let status = pg_sys::WaitForBackgroundWorkerStartup(handle, &mut pid);
-        (status == pg_sys::BgwHandleStatus::BGWH_STARTED).then_some(pid)
+        pg_sys::WaitForBackgroundWorkerStartup(handle, &mut pid);
+        Some(pid)
     }
 }
 

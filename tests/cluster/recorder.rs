@@ -17,6 +17,9 @@ pub const TESTS: &[Test] = &[
     ("a_transaction_beyond_temp_file_limit_waits_until_there_is_room", no_room),
     ("untracked_tables_are_recorded_if_the_setting_says_so", untracked),
     ("what_others_write_does_not_pile_up", others),
+    ("sync_does_not_wait_for_transactions_that_are_open", open_transaction),
+    ("a_lock_on_the_table_is_told_and_waited_for", locked),
+    ("nothing_is_left_out_for_what_others_added_to_the_table", additions),
     ("what_the_owner_of_the_table_attached_runs_with_the_owners_rights", owner),
 ];
 
@@ -356,6 +359,45 @@ fn others(server: &Server) {
     });
 }
 
+fn open_transaction(server: &Server) {
+    let (database, mut client, _stop) = recording(server, "recorder_open");
+    let mut other = database.connect();
+    for i in 0..50 {
+        client.batch_execute(&format!("INSERT INTO t (v) VALUES ('{i}')")).unwrap();
+        other.batch_execute(&format!("BEGIN; INSERT INTO t (v) SELECT repeat('x', {i} * 100)")).unwrap();
+        client.batch_execute("SELECT bemi.sync('2 s')").unwrap();
+        other.batch_execute("ROLLBACK").unwrap();
+    }
+    assert_eq!(changes(&mut client).len(), 50);
+}
+
+fn locked(server: &Server) {
+    let (database, mut client, _stop) = recording(server, "recorder_locked");
+    let mut other = database.connect();
+    other.batch_execute("BEGIN; LOCK TABLE bemi.changes").unwrap();
+    client.batch_execute("INSERT INTO t (v) VALUES ('a')").unwrap();
+    wait_until("the failure", || {
+        let row = client.query_one("SELECT state, COALESCE(last_error, '') FROM bemi.status", &[]).unwrap();
+        row.get::<_, &str>(0) == "waiting" && row.get::<_, &str>(1).contains("lock timeout")
+    });
+    other.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(changes(&mut client).len(), 1);
+}
+
+fn additions(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_additions");
+    client.batch_execute("CREATE INDEX added ON bemi.changes ((after->>'v'))").unwrap();
+    client
+        .batch_execute("INSERT INTO t (v) SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) i")
+        .unwrap();
+    wait_until("the failure", || {
+        client.query_one("SELECT state FROM bemi.status", &[]).unwrap().get::<_, &str>(0) == "waiting"
+    });
+    client.batch_execute("DROP INDEX bemi.added").unwrap();
+    let rows = changes(&mut client);
+    assert_eq!((rows.len(), rows[0]["after"]["v"].as_str().map(str::len)), (1, Some(16_000)));
+}
+
 fn owner(server: &Server) {
     let (_database, mut client, _stop) = recording(server, "recorder_owner");
     client
@@ -364,7 +406,9 @@ fn owner(server: &Server) {
              GRANT INSERT, SELECT ON seen TO changes_owner; ALTER TABLE bemi.changes OWNER TO changes_owner;
              DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass LOOP EXECUTE format('ALTER TABLE %s OWNER TO changes_owner', t); END LOOP; END $$;
              SET ROLE changes_owner;
-             CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, TG_NAME); RETURN NULL; END $$;
+             CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, TG_NAME); PERFORM set_config('search_path', 'evil', false); RETURN NULL; END $$;
+             RESET ROLE; CREATE SCHEMA evil; CREATE FUNCTION evil.add(pg_lsn, numeric) RETURNS pg_lsn LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, 'evil'); RETURN $1; END $$;
+             CREATE OPERATOR evil.+ (FUNCTION = evil.add, LEFTARG = pg_lsn, RIGHTARG = numeric);
              RESET ROLE; GRANT USAGE ON SCHEMA bemi TO changes_owner; SET ROLE changes_owner;
              CREATE TRIGGER row AFTER INSERT ON bemi.changes FOR EACH ROW EXECUTE FUNCTION public.look();
              CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON bemi.changes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.look();

@@ -8,6 +8,7 @@ use crate::server::{Server, run, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("preloaded_the_recorders_of_all_databases_come_back", preloaded),
+    ("other_options_after_a_crash_record_nothing_twice", other_options),
     ("without_a_free_worker_the_recorder_is_not_started_and_nothing_is_left", exhausted),
     ("a_server_without_logical_decoding_is_told_what_is_missing", not_logical),
     ("who_may_start_and_read_the_recorder", privileges),
@@ -67,6 +68,31 @@ fn preloaded(_: &Server) {
     assert_eq!(found, ["two"]);
     // One that was killed while it was not connected finds nothing, and does not come back.
     assert!(!server.log().contains("does not exist"), "{}", server.log());
+    server.stop();
+}
+
+/// Of what is decoded again after a restart, other options of the decoder make other numbers.
+fn other_options(_: &Server) {
+    let server = Server::start("shared_preload_libraries = 'bemi'\n");
+    let database = server.database("options");
+    let mut client = database.connect();
+    run(&mut client, &format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY); SELECT bemi.start()"));
+    let count = |client: &mut Client| -> i64 {
+        run(client, "SELECT bemi.sync()");
+        client.query_one("SELECT count(*) FROM bemi.changes", &[]).unwrap().get(0)
+    };
+    for (value, before, after) in [("off", 1, 2), ("on", 4, 5)] {
+        let statements = "BEGIN; INSERT INTO u SELECT count(*) FROM u; INSERT INTO t (v) VALUES ('a'); COMMIT";
+        client.batch_execute(statements).unwrap();
+        assert_eq!(count(&mut client), before, "{value}");
+        client.batch_execute(&format!("ALTER DATABASE options SET bemi.tracked_only = {value}")).unwrap();
+        server.stop_with("immediate");
+        server.pg_ctl("start");
+        client = database.connect();
+        wait_until("the recorder", || status(&mut client) == "recording");
+        client.batch_execute("INSERT INTO t (v) VALUES ('b')").unwrap();
+        assert_eq!(count(&mut client), after, "{value}");
+    }
     server.stop();
 }
 
@@ -237,6 +263,17 @@ fn rolled_back(server: &Server) {
     // So is a stop.
     run(&mut client, "BEGIN; SELECT bemi.stop(); ROLLBACK; INSERT INTO t (v) VALUES ('c')");
     assert_eq!(values(&mut client), ["a", "b", "c"]);
+    // A slot that was lost stays so.
+    run(
+        &mut client,
+        "SELECT bemi.stop(); SELECT pg_drop_replication_slot(slot) FROM bemi.status; INSERT INTO t (v) VALUES ('lost')",
+    );
+    run(&mut client, "BEGIN; SELECT bemi.start(accept_gap => true); ROLLBACK");
+    wait_until("the slot to go", || slots(&mut client) == 0);
+    assert_eq!(status(&mut client), "slot lost");
+    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.start()")), "55000");
+    run(&mut client, "SELECT bemi.start(accept_gap => true); INSERT INTO t (v) VALUES ('d')");
+    assert_eq!(values(&mut client), ["a", "b", "c", "GAP", "d"]);
     // A transaction that has written cannot make a slot.
     client.batch_execute("SELECT bemi.stop(drop_slot => true)").unwrap();
     assert_eq!(sqlstate(client.batch_execute("BEGIN; INSERT INTO t (v) VALUES ('d'); SELECT bemi.start()")), "25001");

@@ -16,6 +16,8 @@ use crate::sys::{encoding, process};
 pub struct Progress {
     pub slot: String,
     pub recorded: Identity,
+    /// The document of a gap before the slot, which is to be recorded.
+    pub gap: Option<String>,
     /// How often it failed since it last succeeded.
     pub failures: u32,
 }
@@ -24,11 +26,11 @@ pub struct Progress {
 /// worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
 pub fn begin() -> Result<Option<Progress>, Failure> {
     transaction(|| {
-        if one::<bool>("SELECT to_regclass('bemi.tracked_schemas') IS NOT NULL") != Some(true) {
+        // As bemi.start() and bemi.stop() do until their transactions end. Before anything gives this transaction an id: a
+        // slot that is being made waits for all that have one.
+        if !lock(c"bemi", c"tracked_schemas") {
             return None;
         }
-        // As bemi.start() and bemi.stop() do until their transactions end.
-        run("LOCK TABLE bemi.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE");
         let is_there = one::<bool>("SELECT to_regclass('bemi.recorder') IS NOT NULL") == Some(true);
         let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };
         run(&format!(
@@ -45,8 +47,39 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
             commit_position: position.unwrap_or_default() as u64,
             sequence: sequence.unwrap_or_default() as u32,
         };
-        Some(Progress { slot, recorded, failures: failures.unwrap_or_default() as u32 })
+        let gap: Option<Vec<u8>> = one("SELECT convert_to(gap, 'UTF8') FROM bemi.recorder");
+        let gap = gap.map(|gap| String::from_utf8_lossy(&gap).into_owned());
+        Some(Progress { slot, recorded, gap, failures: failures.unwrap_or_default() as u32 })
     })
+}
+
+/// Locks a table against others that do the same, and no more. False if it is not there.
+fn lock(schema: &CStr, table: &CStr) -> bool {
+    // SAFETY: looks names up; any number may be locked.
+    unsafe {
+        let relation = pg_sys::get_relname_relid(table.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), true));
+        if relation == pg_sys::InvalidOid {
+            return false;
+        }
+        pg_sys::LockRelationOid(relation, pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE);
+        true
+    }
+}
+
+/// Whether somebody added to `bemi.changes` what may refuse a row for reasons of its own: triggers, checks, indexes. If it
+/// cannot be found out, it counts as if there were.
+pub fn table_has_additions() -> bool {
+    let found = transaction(|| {
+        let statement = "
+            WITH tables AS (SELECT relid FROM pg_partition_tree('bemi.changes'))
+            SELECT EXISTS (SELECT FROM pg_trigger JOIN tables ON relid = tgrelid WHERE NOT tgisinternal)
+                OR EXISTS (SELECT FROM pg_constraint JOIN tables ON relid = conrelid WHERE contype = 'c')
+                OR EXISTS (SELECT FROM pg_index i JOIN tables ON relid = indrelid JOIN pg_class c ON c.oid = indexrelid
+                    LEFT JOIN pg_inherits h ON h.inhrelid = indexrelid LEFT JOIN pg_class p ON p.oid = h.inhparent
+                    WHERE COALESCE(p.relname, c.relname) NOT IN ('changes_pkey', 'changes_of_row', 'changes_by_time', 'changes_by_context'))";
+        one::<bool>(statement)
+    });
+    !matches!(found, Ok(Some(false)))
 }
 
 /// Whether another recorder reads the slot.
@@ -74,7 +107,8 @@ pub fn report(state: State, error: Option<&str>) {
     let written = transaction(|| {
         let statement = "
             UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
-                last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END, failures = CASE WHEN $2 IS NULL THEN failures ELSE failures + 1 END";
+                last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END, 
+                failures = CASE WHEN $2 IS NOT NULL THEN failures + 1 WHEN $1 = 'recording' THEN 0 ELSE failures END";
         Spi::run_with_args(statement, &[state.name().into(), error.clone().into()])
             .unwrap_or_else(|error| error!("{error}"));
     });

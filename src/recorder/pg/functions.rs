@@ -48,6 +48,22 @@ pub unsafe extern "C-unwind" fn bemi_wake(fcinfo: pg_sys::FunctionCallInfo) -> p
     pg_sys::Datum::from(0)
 }
 
+/// `bemi.flush_log(pg_lsn)`: has the log on disk up to a position, at which a record or a page ends.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_flush_log(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; the argument is a position.
+    unsafe {
+        if let Some(until) = argument(fcinfo, 0) {
+            pg_sys::XLogFlush(until.value() as u64);
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
 /// `bemi.create_slot(name)`: makes a slot for the decoder.
 ///
 /// # Safety
@@ -93,4 +109,10 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
     pg_sys::Datum::from(0)
 }
 
-sys::sql_callable!(pg_finfo_bemi_launch, pg_finfo_bemi_wake, pg_finfo_bemi_create_slot, pg_finfo_bemi_before_drop);
+sys::sql_callable!(
+    pg_finfo_bemi_launch,
+    pg_finfo_bemi_wake,
+    pg_finfo_bemi_flush_log,
+    pg_finfo_bemi_create_slot,
+    pg_finfo_bemi_before_drop
+);

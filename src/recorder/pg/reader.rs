@@ -13,6 +13,7 @@ use crate::sys::decoding;
 /// A slot that is being read. What is decoded goes into a spool.
 pub struct Reader {
     ctx: *mut pg_sys::LogicalDecodingContext,
+    position: u64,
 }
 
 impl Reader {
@@ -31,33 +32,37 @@ impl Reader {
             }
             let ctx = decoding::create_context(list, Some(prepare), Some(write));
             pg_sys::MemoryContextSwitchTo(caller);
-            pg_sys::XLogBeginRead((*ctx).reader, (*(*ctx).slot).data.restart_lsn);
-            Self { ctx }
+            let position = (*(*ctx).slot).data.restart_lsn;
+            pg_sys::XLogBeginRead((*ctx).reader, position);
+            Self { ctx, position }
         }
     }
 
     /// Everything in the log up to there was decoded.
     pub fn position(&self) -> u64 {
-        // SAFETY: the context lives as long as this.
-        unsafe { (*(*self.ctx).reader).EndRecPtr }
+        self.position
     }
 
-    /// Decodes the next record, which is flushed. Documents of the transaction that it ends, if it ends one, go into the
-    /// spool.
-    pub fn step(&mut self, spool: &mut Spool) {
+    /// Decodes the next record. Documents of the transaction that it ends, if it ends one, go into the spool. False if no
+    /// more is on disk as a whole.
+    pub fn step(&mut self, spool: &mut Spool) -> bool {
         // SAFETY: the context lives as long as this; the spool lives as long as the call.
         unsafe {
             (*self.ctx).output_writer_private = core::ptr::from_mut(spool).cast();
             let mut message: *mut c_char = core::ptr::null_mut();
             let record = pg_sys::XLogReadRecord((*self.ctx).reader, &mut message);
-            if record.is_null() {
-                let reason =
-                    if message.is_null() { c"no record".to_owned() } else { CStr::from_ptr(message).to_owned() };
-                let text = format!("could not read the write-ahead log: {}", reason.to_string_lossy());
+            if !message.is_null() {
+                let reason = CStr::from_ptr(message).to_string_lossy().into_owned();
+                let text = format!("could not read the write-ahead log: {reason}");
                 ErrorReport::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, text, "step").report(PgLogLevel::ERROR);
+            }
+            if record.is_null() {
+                return false;
             }
             decoding::process_record(self.ctx);
             (*self.ctx).output_writer_private = core::ptr::null_mut();
+            self.position = (*(*self.ctx).reader).EndRecPtr;
+            true
         }
     }
 

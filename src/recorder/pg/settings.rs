@@ -122,7 +122,19 @@ const PINNED: [(&CStr, &CStr); 9] = [
 
 /// Sets these for the worker's session. In a transaction.
 pub fn pin() {
-    for (name, value) in PINNED {
+    set(&PINNED);
+    // PostgreSQL 17 and later have it.
+    Spi::run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'")
+        .unwrap_or_else(|error| error!("{error}"));
+}
+
+/// From here on, the worker tells when it waits for a lock for long, and tries again.
+pub fn limit_locks() {
+    set(&[(c"lock_timeout", c"10s")]);
+}
+
+fn set(settings: &[(&CStr, &CStr)]) {
+    for (name, value) in settings {
         // SAFETY: both are C strings, which the function copies.
         unsafe {
             pg_sys::SetConfigOption(
@@ -133,9 +145,6 @@ pub fn pin() {
             );
         }
     }
-    // PostgreSQL 17 and later have it.
-    Spi::run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'")
-        .unwrap_or_else(|error| error!("{error}"));
 }
 
 /// Gives settings the values that they have now for a new session in this database: those of ALTER DATABASE, else those

@@ -47,6 +47,8 @@ thread_local! {
     static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
 }
 
+/// No transaction has so many changes: it is recorded whole.
+const LAST: u32 = i32::MAX as u32;
 /// Rows are made until there are so many bytes of them.
 const BUFFER: usize = 1 << 18;
 
@@ -129,7 +131,12 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
             written,
         }));
         copy::from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
-        let written = SOURCE.with_borrow(|source| source.as_ref().map_or(written, |source| source.written));
+        let mut written = SOURCE.with_borrow(|source| source.as_ref().map_or(written, |source| source.written));
+        // The spool has whole transactions. Decoded with other options, that one may have other numbers. (0 is a gap, which
+        // is no transaction.)
+        if written.is_all && written.last.sequence > 0 {
+            written.last.sequence = LAST;
+        }
         if written.changes > 0 {
             advance(&written, if written.is_all { spilled } else { 0 });
         }
@@ -142,8 +149,8 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
 /// Says how far it is recorded now.
 fn advance(written: &Written, spilled: i64) {
     let statement = "
-        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn + $1::numeric, sequence = $2, transactions = transactions + $3,
-            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0,
+        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn OPERATOR(pg_catalog.+) $1::numeric, sequence = $2, transactions = transactions + $3,
+            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = NULL,
             committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'";
     let arguments = [
         (written.last.commit_position as i64).into(),

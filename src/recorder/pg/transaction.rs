@@ -13,7 +13,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the server does not accept what a row holds, whatever is done about the server.
+    /// Whether the server may not accept what a row holds, whatever is done about the server.
     pub fn is_of_data(&self) -> bool {
         use PgSqlErrorCode::*;
         let codes = [
@@ -40,6 +40,8 @@ pub fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
             // SAFETY: what the server itself does after an error.
             unsafe {
                 pg_sys::replorigin_session_origin = pg_sys::InvalidRepOriginId as pg_sys::RepOriginId;
+                pg_sys::LWLockReleaseAll();
+                pg_sys::ConditionVariableCancelSleep();
                 pg_sys::AbortCurrentTransaction();
             }
             Err(match &error {

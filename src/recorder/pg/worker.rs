@@ -6,10 +6,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::control::{self, Progress};
-use super::reader::Reader;
+use super::reader::{Reader, file_failed};
 use super::transaction::{Failure, guarded, transaction};
 use super::{settings, slots, store};
-use crate::recorder::portion::Portion;
+use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::Spool;
 use crate::recorder::state::{State, delay};
 use crate::sys::{self, process};
@@ -62,6 +62,7 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
 /// Until it is not wanted any more.
 fn run() -> Result<(), Failure> {
     let Some(progress) = control::begin()? else { return Ok(()) };
+    settings::limit_locks();
     control::show(State::Starting, None, true);
     // What failed is decoded again from where the slot stands, so not at once.
     process::sleep(delay(progress.failures));
@@ -84,6 +85,10 @@ fn run() -> Result<(), Failure> {
         housekeeping: None,
     };
     recorder.spool.file_limit = settings::temporary_file_limit();
+    if let Some(gap) = recorder.progress.gap.take() {
+        recorder.spool.push(gap.as_bytes()).unwrap_or_else(|error| file_failed(&error));
+        recorder.flush()?;
+    }
     while recorder.work()? {
         process::wait(settings::flush_interval());
     }
@@ -123,13 +128,14 @@ impl Recorder {
             self.be_busy(true);
             self.read_catalogs_as_of(false);
             let start = Instant::now();
-            while self.reader.position() < end && self.spool.len() < BATCH && start.elapsed() < BATCH_TIME {
-                self.reader.step(&mut self.spool);
+            let mut is_there_more = true;
+            while is_there_more && self.spool.len() < BATCH && start.elapsed() < BATCH_TIME {
+                is_there_more = self.reader.step(&mut self.spool) && self.reader.position() < end;
                 process::check_interrupts();
             }
-            self.flush();
+            self.flush()?;
             self.reader.confirm(self.reader.position());
-            if self.reader.position() >= end {
+            if !is_there_more {
                 break;
             }
         }
@@ -141,7 +147,7 @@ impl Recorder {
     }
 
     /// Records what waits, again and again until it succeeds.
-    fn flush(&mut self) {
+    fn flush(&mut self) -> Result<(), Failure> {
         let mut failures = 0;
         while !self.spool.is_empty() {
             self.read_catalogs_as_of(true);
@@ -162,7 +168,10 @@ impl Recorder {
                 }
                 Err((failure, tried)) => {
                     let smaller = if failure.is_of_data() { self.portion.refused(tried) } else { None };
-                    if let Some(smaller) = smaller {
+                    // Nothing is left out for what others have added to the table.
+                    let is_ours =
+                        |smaller: &Portion| smaller.reduction == Reduction::None || !control::table_has_additions();
+                    if let Some(smaller) = smaller.filter(is_ours) {
                         log!(
                             "the recorder of bemi tries {smaller:?}, since of {tried} changes one was refused: {}",
                             failure.message
@@ -177,9 +186,15 @@ impl Recorder {
                     let delay = delay(failures);
                     log!("the recorder of bemi could not write, and tries again in {delay:?}: {}", failure.message);
                     process::sleep(delay);
+                    // What is mended by a setting, or by a new partition.
+                    if process::reload_configuration() {
+                        self.read_settings()?;
+                    }
+                    self.keep_house();
                 }
             }
         }
+        Ok(())
     }
 
     /// Looks after partitions. False if the extension is gone.
