@@ -3,7 +3,7 @@ use postgres::Client;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::server::{Database, Server, resident_kb, run, sqlstate, wait_until};
+use crate::server::{Database, Server, most_resident_kb, run, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("changes_are_recorded_as_the_documents_say_them", recorded),
@@ -298,7 +298,7 @@ fn large(server: &Server) {
     assert_eq!(found, ROWS);
     let spilled: i64 = client.query_one("SELECT spilled_bytes FROM bemi.status", &[]).unwrap().get(0);
     assert!(spilled > ROWS * 100, "{spilled}");
-    let resident = resident_kb(pid);
+    let resident = most_resident_kb(pid);
     assert!(resident < 256 << 10, "{resident} kB");
 }
 

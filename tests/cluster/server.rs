@@ -334,8 +334,17 @@ pub fn sqlstate<T: std::fmt::Debug>(result: Result<T, postgres::Error>) -> Strin
 
 /// Resident memory of a process, in kB.
 pub fn resident_kb(pid: i32) -> i64 {
+    memory_kb(pid, "VmRSS:")
+}
+
+/// The most that it ever was, in kB.
+pub fn most_resident_kb(pid: i32) -> i64 {
+    memory_kb(pid, "VmHWM:")
+}
+
+fn memory_kb(pid: i32, what: &str) -> i64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    let line = status.lines().find(|line| line.starts_with(what)).expect("its memory");
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
