@@ -118,10 +118,10 @@ BEGIN
   "check" := 'recorder';
   IF has_function_privilege(current_user, '@extschema@.recorder_status()', 'EXECUTE') THEN
     SELECT * INTO recorder FROM @extschema@.recorder_status();
-    ok := recorder.state = 'never started' OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
+    ok := recorder.state IN ('never started', 'standby') OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
       AND recorder.fix IS NULL;
-    detail := CASE recorder.state WHEN 'never started' THEN 'it was never started: what changes is for other readers of the log'
-      ELSE format('it is %s, %s and %s seconds behind', recorder.state, pg_size_pretty(recorder.lag_bytes), recorder.lag_seconds)
+    detail := CASE recorder.state WHEN 'standby' THEN recorder.detail WHEN 'never started' THEN 'it was never started: what changes is for other readers of the log'
+      ELSE format('it is %s, %s and %s seconds behind', recorder.state, pg_size_pretty(recorder.lag_bytes), COALESCE(recorder.lag_seconds::text, 'unknown'))
         || COALESCE(': ' || CASE recorder.state WHEN 'waiting' THEN recorder.last_error ELSE recorder.detail END, '') END;
     ok := COALESCE(ok, false);
     fix := CASE WHEN NOT ok THEN COALESCE(recorder.fix, 'SELECT * FROM bemi.status; -- and mend what last_error says, or wait') END;

@@ -19,13 +19,20 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_create_slot';
 COMMENT ON FUNCTION @extschema@.create_slot(name) IS
 'makes a replication slot for bemi_decoder, as pg_create_logical_replication_slot does';
 
+CREATE FUNCTION @extschema@.lock_recorder() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_lock_recorder';
+
+COMMENT ON FUNCTION @extschema@.lock_recorder() IS
+'has only one transaction at a time start or stop the recorder';
+
 CREATE FUNCTION @extschema@.flush_log(until pg_lsn) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_flush_log';
 
 COMMENT ON FUNCTION @extschema@.flush_log(pg_lsn) IS
 'has the write-ahead log on disk up to a position';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer), @extschema@.create_slot(name), @extschema@.flush_log(pg_lsn) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.launch(), @extschema@.wake(integer), @extschema@.create_slot(name), @extschema@.lock_recorder(),
+  @extschema@.flush_log(pg_lsn) FROM PUBLIC;
 
 -- Each slot that is made has a name of its own, which never comes again, so that none is taken for one that is lost. The
 -- library knows the form of the names too.
@@ -81,6 +88,28 @@ $$;
 COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
 'the id of a change, which follows from what identifies it';
 
+-- What the owner of a table attaches to it (triggers, checks, expressions of indexes) runs with the rights of those who write.
+CREATE FUNCTION @extschema@.require_owner() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  wrong record;
+BEGIN
+  LOCK TABLE @extschema@.changes IN ROW EXCLUSIVE MODE;
+  FOR wrong IN
+    SELECT t.relid, r.rolname FROM pg_partition_tree('@extschema@.changes') t JOIN pg_class c ON c.oid = t.relid
+    LEFT JOIN pg_roles r ON r.oid = c.relowner WHERE NOT COALESCE(r.rolsuper, false) LIMIT 1
+  LOOP
+    RAISE EXCEPTION 'the table % belongs to the role %, who is no superuser', wrong.relid::regclass, quote_ident(wrong.rolname) USING
+      ERRCODE = 'insufficient_privilege', HINT = format('ALTER TABLE %s OWNER TO %I;', wrong.relid::regclass, current_user);
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_owner() IS
+'raises an error if bemi.changes or a partition of it does not belong to a superuser';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.require_owner() FROM PUBLIC;
+
 -- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
 CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
@@ -91,17 +120,16 @@ DECLARE
   owner name;
   is_moved boolean := false;
 BEGIN
-  IF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
+  PERFORM @extschema@.require_owner();
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = '@extschema@.changes'::regclass AND inhrelid = to_regclass(format('@extschema@.%I', name))) THEN
     RETURN;
+  ELSIF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
+    RAISE EXCEPTION 'the table @extschema@.% is no partition of @extschema@.changes', name USING
+      ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
   END IF;
   SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
   IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
     EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO is_moved USING first, next;
-  END IF;
-  IF is_moved AND owner <> current_user AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = owner) THEN
-    -- Triggers, checks and indexes of the owner would run with the rights of the caller.
-    RAISE EXCEPTION 'the default partition of bemi.changes holds changes of that month, and belongs to the role %', quote_ident(owner) USING
-      ERRCODE = 'insufficient_privilege', HINT = 'Have a superuser own bemi.changes and its partitions.';
   END IF;
   IF is_moved THEN
     LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
@@ -145,8 +173,9 @@ BEGIN
     BEGIN
       EXECUTE format('DROP TABLE %s', partition);
       RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention allows';
-    EXCEPTION WHEN lock_not_available THEN
-      -- Somebody reads it: in a minute.
+    EXCEPTION WHEN OTHERS THEN
+      -- Somebody reads it, or something depends on it: it is tried again in a minute.
+      RAISE LOG 'the recorder of bemi could not drop a partition that is older than bemi.retention allows: %', SQLERRM;
     END;
   END LOOP;
 END
@@ -210,6 +239,7 @@ BEGIN
   END IF;
   IF to_regclass('@extschema@.recorder') IS NULL THEN
     CREATE TABLE @extschema@.recorder (
+      is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
       slot name,
       is_wanted boolean NOT NULL,
       state text NOT NULL,
@@ -230,9 +260,9 @@ BEGIN
       -- The document of a gap that is to be recorded.
       gap text
     );
-    INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now());
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
+  INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
@@ -282,18 +312,21 @@ BEGIN
     RAISE EXCEPTION 'the recorder cannot be started on a standby' USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Start it on the primary; bemi.changes is replicated like any table.';
   END IF;
-  -- One at a time; the worker waits for the end of this transaction too. Nobody else has a reason to take this lock.
-  LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
+  -- The worker waits for the end of this transaction too.
+  PERFORM @extschema@.lock_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     SELECT * INTO known FROM @extschema@.recorder;
     SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
     IF known.slot IS NULL THEN
       reason := 'stopped';
-    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost' THEN
+    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost'
+      -- Somebody else has read it meanwhile.
+      OR known.state = 'stopped' AND slot.confirmed_flush_lsn > known.read_position
+    THEN
       reason := 'slot lost';
     END IF;
     is_wanted := known.is_wanted AND reason IS NULL;
-    ended := greatest(known.read_position, known.commit_position, slot.confirmed_flush_lsn);
+    ended := greatest(known.read_position, known.commit_position, CASE WHEN known.state <> 'stopped' THEN slot.confirmed_flush_lsn END);
   ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
     reason := 'slot lost';
     EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
@@ -330,7 +363,11 @@ BEGIN
 
   BEGIN
     PERFORM @extschema@.make_changes();
-    PERFORM @extschema@.keep_partitions(NULL);
+    BEGIN
+      PERFORM @extschema@.keep_partitions(NULL);
+    EXCEPTION WHEN lock_not_available THEN
+      -- Somebody reads the table: the worker makes them.
+    END;
     IF reason IS NOT NULL THEN
       -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
       UPDATE @extschema@.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn;
@@ -363,17 +400,18 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   slot pg_replication_slots;
 BEGIN
-  LOCK TABLE @extschema@.tracked_schemas IN SHARE UPDATE EXCLUSIVE MODE;
+  PERFORM @extschema@.lock_recorder();
   -- What it has not recorded is recorded when it is started again. One that the server starts again waits for this
   -- transaction.
   PERFORM @extschema@.end_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
-    UPDATE @extschema@.recorder SET is_wanted = false, state = 'stopped', state_since = now();
+    UPDATE @extschema@.recorder r SET is_wanted = false, state = 'stopped', state_since = now(),
+      read_position = COALESCE((SELECT CASE WHEN r.is_wanted THEN s.confirmed_flush_lsn END FROM @extschema@.recorder_slots() s WHERE s.slot_name = r.slot), r.read_position);
   END IF;
   IF drop_slot THEN
     FOR slot IN SELECT * FROM @extschema@.recorder_slots() LOOP
       IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
-        UPDATE @extschema@.recorder r SET slot = NULL, read_position = slot.confirmed_flush_lsn WHERE r.slot = slot.slot_name;
+        UPDATE @extschema@.recorder r SET slot = NULL WHERE r.slot = slot.slot_name;
       END IF;
       PERFORM pg_drop_replication_slot(slot.slot_name);
     END LOOP;
@@ -389,12 +427,16 @@ REVOKE EXECUTE ON FUNCTION @extschema@.start(boolean), @extschema@.stop(boolean)
 CREATE FUNCTION @extschema@.sync(timeout interval DEFAULT '30 s') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  target pg_lsn := pg_current_wal_insert_lsn();
-  until timestamptz := clock_timestamp() + timeout;
+  target pg_lsn;
+  until timestamptz := clock_timestamp() + COALESCE(timeout, '30 s');
   slot name;
   reached pg_lsn;
   is_flushed boolean := false;
 BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'a standby records nothing' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call bemi.sync() on the primary.';
+  END IF;
+  target := pg_current_wal_insert_lsn();
   -- Behind the end of a page stands the header of the next one, which belongs to no record yet.
   IF (target - '0/0') % current_setting('wal_block_size')::int <= 40 THEN
     target := target - (target - '0/0') % current_setting('wal_block_size')::int;
@@ -456,9 +498,12 @@ BEGIN
   changes := known.changes;
   spilled_bytes := known.spilled_bytes;
   -- Whoever was ended, or has lost the slot, could not always say so.
-  IF slot IS NOT NULL AND (recorded_position IS NULL OR wal_status = 'lost') THEN
+  IF pg_is_in_recovery() THEN
+    state := 'standby';
+    detail := 'the primary records, and bemi.changes is replicated';
+  ELSIF slot IS NOT NULL AND (recorded_position IS NULL OR wal_status = 'lost' OR state = 'stopped' AND recorded_position > known.read_position) THEN
+    recorded_position := greatest(CASE WHEN state <> 'stopped' THEN recorded_position END, known.read_position, known.commit_position);
     state := 'slot lost';
-    recorded_position := greatest(recorded_position, known.read_position, known.commit_position);
     detail := format('what was changed after %s is missing', recorded_position);
     fix := 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   ELSIF pid IS NULL AND state <> 'stopped' THEN

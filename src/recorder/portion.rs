@@ -9,9 +9,9 @@ pub enum Reduction {
     None,
     /// The key, which an index has to hold.
     Key,
-    /// The images too.
+    /// The images, but not the key.
     Images,
-    /// The context too.
+    /// The key, the images and the context.
     Context,
 }
 

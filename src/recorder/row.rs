@@ -32,15 +32,20 @@ pub struct Times {
 }
 
 /// Appends the row of a change, with what is left out of it.
-pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Reduction, escapes: Escapes) {
+pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Reduction, encoding: Encoding) {
     let committed_at = document.committed_at;
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
     field(out, &id(document.identity, committed_at));
     for text in [&document.database, &document.schema, &document.table, &document.operation] {
-        field(out, text.as_bytes());
+        // Of a name that was made in another encoding, no more is known.
+        if encoding == Encoding::Other && text.contains('\u{FFFD}') {
+            field(out, text.replace('\u{FFFD}', "?").as_bytes());
+        } else {
+            field(out, text.as_bytes());
+        }
     }
     match &document.primary_key {
-        Some(key) if reduction < Reduction::Key => field(out, key.as_bytes()),
+        Some(key) if [Reduction::None, Reduction::Images].contains(&reduction) => field(out, key.as_bytes()),
         _ => null(out),
     }
     for (json, at) in [
@@ -48,7 +53,7 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
         (document.after, Reduction::Images),
         (document.context, Reduction::Context),
     ] {
-        jsonb(out, if reduction < at { json } else { "{}" }, escapes);
+        jsonb(out, if reduction < at { json } else { "{}" }, encoding);
     }
     for time in [committed_at, times.queued_at, times.created_at] {
         field(out, &time.to_be_bytes());
@@ -61,7 +66,7 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
     let refused: &[&str] = match reduction {
         Reduction::None => &[],
         Reduction::Key => &["primary_key"],
-        Reduction::Images => &["primary_key", "before", "after"],
+        Reduction::Images => &["before", "after"],
         Reduction::Context => &["primary_key", "before", "after", "context"],
     };
     // What the decoder left out is in the images; it may be what is refused.
@@ -72,7 +77,7 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
         .map(|key| format!("\"{key}\":\"{REFUSED}\""))
         .chain((!members.is_empty()).then(|| members.to_owned()))
         .collect();
-    if members.is_empty() { null(out) } else { jsonb(out, &format!("{{{}}}", members.join(",")), escapes) }
+    if members.is_empty() { null(out) } else { jsonb(out, &format!("{{{}}}", members.join(",")), encoding) }
 }
 
 fn field(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -85,23 +90,22 @@ fn null(out: &mut Vec<u8>) {
 }
 
 /// The binary form of `jsonb` is a version and its text.
-fn jsonb(out: &mut Vec<u8>, json: &str, escapes: Escapes) {
-    let json = match escapes {
-        Escapes::Keep => Cow::Borrowed(json),
-        Escapes::Read => unescaped(json),
-    };
+fn jsonb(out: &mut Vec<u8>, json: &str, encoding: Encoding) {
+    let json = if encoding == Encoding::Unknown { unescaped(json) } else { Cow::Borrowed(json) };
     out.extend_from_slice(&(json.len() as i32 + 1).to_be_bytes());
     out.push(1);
     out.extend_from_slice(json.as_bytes());
 }
 
-/// What becomes of `\uXXXX` in JSON.
+/// The encoding of the database that has the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Escapes {
-    /// The server reads it.
-    Keep,
-    /// The server cannot, since it does not know the encoding of its text (SQL_ASCII): it gets UTF-8.
-    Read,
+pub enum Encoding {
+    /// UTF-8.
+    Utf8,
+    /// One that has not all characters.
+    Other,
+    /// The server does not know which (SQL_ASCII), and so cannot read `\uXXXX` in JSON: it gets UTF-8.
+    Unknown,
 }
 
 /// JSON with the characters that escapes beyond ASCII stand for. Half of a surrogate pair stays as it is.
@@ -174,11 +178,11 @@ mod tests {
         for (reduction, names) in [
             (Reduction::None, &["x"][..]),
             (Reduction::Key, &["primary_key", "x"]),
-            (Reduction::Images, &["primary_key", "before", "after"]),
+            (Reduction::Images, &["before", "after"]),
             (Reduction::Context, &["primary_key", "before", "after", "context"]),
         ] {
             let mut out = Vec::new();
-            write(&mut out, &document, times, reduction, Escapes::Keep);
+            write(&mut out, &document, times, reduction, Encoding::Utf8);
             let fields = fields(&out);
             let omitted: serde_json::Value = serde_json::from_slice(&fields[16].as_ref().unwrap()[1..]).unwrap();
             assert_eq!(omitted.as_object().unwrap().keys().collect::<Vec<_>>(), names);
@@ -200,7 +204,7 @@ mod tests {
         let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{}}"#;
         let mut out = Vec::new();
         let times = Times { queued_at: 6, created_at: 7 };
-        write(&mut out, &Document::parse(text.as_bytes()).unwrap(), times, Reduction::None, Escapes::Keep);
+        write(&mut out, &Document::parse(text.as_bytes()).unwrap(), times, Reduction::None, Encoding::Utf8);
         let fields = fields(&out);
         assert_eq!(fields.len(), COLUMN_COUNT as usize);
         let number = |n: i64| Some(n.to_be_bytes().to_vec());

@@ -3,27 +3,14 @@ use core::ffi::{CStr, c_int};
 use std::ffi::CString;
 
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
-/// Runs COPY FROM into columns of a table, with what `rows` gives in the binary form. In a transaction. What the table's
-/// owner has attached to it (triggers, checks, expressions of indexes) runs with the owner's rights and no others.
+/// Runs COPY FROM into columns of a table, with what `rows` gives in the binary form. In a transaction.
 pub fn from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_source_cb) {
-    // SAFETY: in a transaction, which gives back what an error leaves behind, the user too. Names are copied.
+    // SAFETY: in a transaction, which gives back what an error leaves behind. Names are copied.
     unsafe {
         let copy = |name: &CStr| pg_sys::pstrdup(name.as_ptr());
         let name = pg_sys::makeRangeVar(copy(schema), copy(table), -1);
         let relation = pg_sys::table_openrv(name, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-        let owner = (*(*relation).rd_rel).relowner;
-        let (mut user, mut security) = (pg_sys::InvalidOid, 0);
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
-        // Settings that the owner's code leaves behind go with it.
-        let level = pg_sys::NewGUCNestLevel();
-        if owner != user {
-            // What is deferred would run with our rights at the end of the transaction.
-            Spi::run("SET CONSTRAINTS ALL IMMEDIATE").unwrap_or_else(|error| error!("{error}"));
-            pg_sys::SetUserIdAndSecContext(owner, security | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int);
-        }
-
         let state = pg_sys::make_parsestate(core::ptr::null_mut());
         let mode = pg_sys::RowExclusiveLock as c_int;
         pg_sys::addRangeTableEntryForRelation(state, relation, mode, core::ptr::null_mut(), false, false);
@@ -42,8 +29,5 @@ pub fn from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_
         pg_sys::CopyFrom(copying);
         pg_sys::EndCopyFrom(copying);
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-
-        pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, security);
     }
 }

@@ -1,5 +1,5 @@
 //! The process of a background worker: signals and waiting.
-use core::ffi::c_long;
+use core::ffi::{CStr, c_long};
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,14 @@ pub fn reload_configuration() -> bool {
         true
     }
 }
+
+/// The settings that end what takes long, and that they do not.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub const TIMEOUTS: &[(&CStr, &CStr)] = &[(c"statement_timeout", c"0"), (c"lock_timeout", c"0")];
+/// As above.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub const TIMEOUTS: &[(&CStr, &CStr)] =
+    &[(c"statement_timeout", c"0"), (c"lock_timeout", c"0"), (c"transaction_timeout", c"0")];
 
 /// A background worker: its name, and the function of this library that it runs.
 fn worker(name: &str, function: &str) -> pg_sys::BackgroundWorker {

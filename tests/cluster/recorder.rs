@@ -20,7 +20,8 @@ pub const TESTS: &[Test] = &[
     ("sync_does_not_wait_for_transactions_that_are_open", open_transaction),
     ("a_lock_on_the_table_is_told_and_waited_for", locked),
     ("nothing_is_left_out_for_what_others_added_to_the_table", additions),
-    ("what_the_owner_of_the_table_attached_runs_with_the_owners_rights", owner),
+    ("a_table_that_belongs_to_no_superuser_is_not_written", owner),
+    ("a_publication_of_all_tables_does_not_hold_it_up", publication),
 ];
 
 /// A database whose changes are recorded, with a tracked table `t`.
@@ -255,6 +256,20 @@ fn refused(server: &Server) {
 }
 
 fn encodings(server: &Server) {
+    // A name with a byte that means nothing in the encoding.
+    let database =
+        server.database_with("recorder_win", "ENCODING 'WIN1252' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    let mut client = database.connect();
+    run(&mut client, "SELECT bemi.start(); SET client_encoding = 'WIN1252'");
+    let name = "convert_from('\\x7881', 'WIN1252')";
+    for statement in ["CREATE TABLE %I (id int PRIMARY KEY)", "SELECT bemi.track('%I')", "INSERT INTO %I VALUES (1)"] {
+        let statement = statement.replace('\'', "''");
+        client.batch_execute(&format!("DO $$ BEGIN EXECUTE format('{statement}', {name}); END $$")).unwrap();
+    }
+    run(&mut client, "SET client_encoding = 'UTF8'; SELECT bemi.sync()");
+    let row = client.query_one("SELECT \"table\", after::text FROM bemi.changes", &[]).unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("x?", "{\"id\": 1}"));
+    run(&mut client, "SELECT bemi.stop(drop_slot => true)");
     for (name, encoding) in [("recorder_latin1", "LATIN1"), ("recorder_ascii", "SQL_ASCII")] {
         let clauses = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
         let database = server.database_with(name, &clauses);
@@ -398,28 +413,38 @@ fn additions(server: &Server) {
     assert_eq!((rows.len(), rows[0]["after"]["v"].as_str().map(str::len)), (1, Some(16_000)));
 }
 
+/// Else what the owner attaches to it would run with the rights of a superuser.
 fn owner(server: &Server) {
     let (_database, mut client, _stop) = recording(server, "recorder_owner");
-    client
-        .batch_execute(
-            "CREATE ROLE changes_owner; GRANT CREATE, USAGE ON SCHEMA public TO changes_owner; CREATE TABLE seen (who text, at text);
-             GRANT INSERT, SELECT ON seen TO changes_owner; ALTER TABLE bemi.changes OWNER TO changes_owner;
-             DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass LOOP EXECUTE format('ALTER TABLE %s OWNER TO changes_owner', t); END LOOP; END $$;
-             SET ROLE changes_owner;
-             CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, TG_NAME); PERFORM set_config('search_path', 'evil', false); RETURN NULL; END $$;
-             RESET ROLE; CREATE SCHEMA evil; CREATE FUNCTION evil.add(pg_lsn, numeric) RETURNS pg_lsn LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, 'evil'); RETURN $1; END $$;
-             CREATE OPERATOR evil.+ (FUNCTION = evil.add, LEFTARG = pg_lsn, RIGHTARG = numeric);
-             RESET ROLE; GRANT USAGE ON SCHEMA bemi TO changes_owner; SET ROLE changes_owner;
-             CREATE TRIGGER row AFTER INSERT ON bemi.changes FOR EACH ROW EXECUTE FUNCTION public.look();
-             CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON bemi.changes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.look();
-             RESET ROLE; INSERT INTO t (v) VALUES ('a')",
-        )
-        .unwrap();
+    client.batch_execute("SELECT bemi.sync(); CREATE ROLE changes_owner; GRANT USAGE ON SCHEMA bemi TO changes_owner; CREATE TABLE seen (who text)").unwrap();
+    for table in ["bemi.changes", "bemi.changes_default"] {
+        run(&mut client, &format!("ALTER TABLE {table} OWNER TO changes_owner"));
+        client
+            .batch_execute(&format!(
+                "CREATE OR REPLACE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
+                 CREATE TRIGGER look AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION look(); INSERT INTO t (v) VALUES ('a')"
+            ))
+            .unwrap();
+        wait_until("the failure", || {
+            client.query_one("SELECT state FROM bemi.status", &[]).unwrap().get::<_, &str>(0) == "waiting"
+        });
+        let error: String = client.query_one("SELECT last_error FROM bemi.status", &[]).unwrap().get(0);
+        assert!(error.contains(&format!("{table} belongs to the role changes_owner")), "{error}");
+        assert_eq!(sqlstate(client.batch_execute("SELECT bemi.add_partition('2001-01-01')")), "42501");
+        assert_eq!(client.query("SELECT * FROM seen", &[]).unwrap().len(), 0);
+        run(
+            &mut client,
+            &format!("DROP TRIGGER look ON {table}; ALTER TABLE {table} OWNER TO postgres; SELECT bemi.sync()"),
+        );
+    }
+    assert_eq!(changes(&mut client).len(), 2);
+}
+
+fn publication(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_publication");
+    client.batch_execute("CREATE PUBLICATION everything FOR ALL TABLES").unwrap();
+    client.batch_execute("INSERT INTO t (v) VALUES ('a')").unwrap();
     assert_eq!(changes(&mut client).len(), 1);
-    let rows = client.query("SELECT at, who FROM seen ORDER BY 1", &[]).unwrap();
-    let seen: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!(
-        seen,
-        [("deferred", "changes_owner"), ("row", "changes_owner")].map(|(a, b)| (a.to_owned(), b.to_owned()))
-    );
+    run(&mut client, "SELECT bemi.stop(); SELECT bemi.start(); INSERT INTO t (v) VALUES ('b')");
+    assert_eq!(changes(&mut client).len(), 2);
 }

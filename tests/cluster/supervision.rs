@@ -179,6 +179,7 @@ fn privileges(server: &Server) {
     nobody.batch_execute("SELECT pg_advisory_lock(hashtextextended('bemi.start', 0))").unwrap();
     run(&mut op, "SELECT bemi.stop(); SELECT bemi.start(); SELECT bemi.stop(drop_slot => true)");
     assert_eq!(status(&mut owner), "stopped");
+    nobody.batch_execute("ROLLBACK").unwrap();
     owner.batch_execute("DROP OWNED BY bemi_operator, nobody; REVOKE USAGE ON SCHEMA bemi FROM PUBLIC").unwrap();
 }
 
@@ -207,10 +208,16 @@ fn dropped(server: &Server) {
     assert_eq!(values(&mut client), ["a", "GAP", "c"]);
     let gap = gap(&mut client);
     assert_eq!((&gap["reason"], &gap["accepted_by"]), (&json!("slot lost"), &json!("postgres")));
+    // So does one that somebody else has read.
+    run(&mut client, "SELECT bemi.stop(); INSERT INTO t (v) VALUES ('read')");
+    run(&mut client, "SELECT pg_logical_slot_get_changes((SELECT slot FROM bemi.status), NULL, NULL)");
+    assert_eq!(status(&mut client), "slot lost");
+    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.start()")), "55000");
+    run(&mut client, "SELECT bemi.start(accept_gap => true)");
     // Whoever drops the slot knows what he does; the gap is there all the same.
     run(&mut client, "SELECT bemi.stop(drop_slot => true); INSERT INTO t (v) VALUES ('d')");
     run(&mut client, "SELECT bemi.start(); INSERT INTO t (v) VALUES ('e')");
-    assert_eq!(values(&mut client), ["a", "GAP", "c", "GAP", "e"]);
+    assert_eq!(values(&mut client), ["a", "GAP", "c", "GAP", "GAP", "e"]);
     client.batch_execute("SELECT bemi.stop(drop_slot => true)").unwrap();
 }
 

@@ -5,8 +5,8 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::settings;
 use super::transaction::{Failure, transaction};
+use super::{lock, settings};
 use crate::recorder::document::Identity;
 use crate::recorder::state::State;
 use crate::sys::{encoding, process};
@@ -28,7 +28,7 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
     transaction(|| {
         // As bemi.start() and bemi.stop() do until their transactions end. Before anything gives this transaction an id: a
         // slot that is being made waits for all that have one.
-        if !lock(c"bemi", c"tracked_schemas") {
+        if !lock::take() {
             return None;
         }
         let is_there = one::<bool>("SELECT to_regclass('bemi.recorder') IS NOT NULL") == Some(true);
@@ -51,19 +51,6 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
         let gap = gap.map(|gap| String::from_utf8_lossy(&gap).into_owned());
         Some(Progress { slot, recorded, gap, failures: failures.unwrap_or_default() as u32 })
     })
-}
-
-/// Locks a table against others that do the same, and no more. False if it is not there.
-fn lock(schema: &CStr, table: &CStr) -> bool {
-    // SAFETY: looks names up; any number may be locked.
-    unsafe {
-        let relation = pg_sys::get_relname_relid(table.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), true));
-        if relation == pg_sys::InvalidOid {
-            return false;
-        }
-        pg_sys::LockRelationOid(relation, pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE);
-        true
-    }
 }
 
 /// Whether somebody added to `bemi.changes` what may refuse a row for reasons of its own: triggers, checks, indexes. If it

@@ -3,7 +3,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::slots;
+use super::{lock, slots};
 use crate::sys::arguments::{self, argument};
 use crate::sys::{self, decoding, process};
 
@@ -45,6 +45,17 @@ pub unsafe extern "C-unwind" fn bemi_wake(fcinfo: pg_sys::FunctionCallInfo) -> p
             }
         }
     }
+    pg_sys::Datum::from(0)
+}
+
+/// `bemi.lock_recorder()`: has others that start or stop the recorder wait until the transaction ends.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_lock_recorder(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    lock::take();
     pg_sys::Datum::from(0)
 }
 
@@ -112,6 +123,7 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
 sys::sql_callable!(
     pg_finfo_bemi_launch,
     pg_finfo_bemi_wake,
+    pg_finfo_bemi_lock_recorder,
     pg_finfo_bemi_flush_log,
     pg_finfo_bemi_create_slot,
     pg_finfo_bemi_before_drop

@@ -2,6 +2,7 @@
 mod control;
 mod functions;
 pub mod launcher;
+mod lock;
 mod reader;
 pub mod settings;
 mod slots;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgTryBuilder, pg_sys};
 
+use crate::sys;
+
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(100);
 static TRACKED_ONLY: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// The value of `bemi.retention`, kept by the server.
@@ -49,7 +51,7 @@ pub fn init() {
     }
 }
 
-/// Accepts positive intervals. The server may call it outside of a transaction.
+/// Accepts intervals from a day up to a thousand years. The server may call it outside of a transaction.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_retention(
     newval: *mut *mut c_char,
@@ -74,8 +76,10 @@ unsafe extern "C-unwind" fn check_retention(
                 arguments.2,
             )
             .cast_mut_ptr();
-            let days = i64::from((*interval).month) * 30 + i64::from((*interval).day);
-            days * 86_400_000_000 + (*interval).time > 0
+            let days =
+                i64::from((*interval).month) * 30 + i64::from((*interval).day) + (*interval).time / 86_400_000_000;
+            // A thousand years are within what the server can count back.
+            days > 0 && days < 365_000
         }
     }))
     .catch_others(|_| false)
@@ -106,7 +110,7 @@ pub fn temporary_file_limit() -> u64 {
 }
 
 /// What the worker needs whatever the database's settings are.
-const PINNED: [(&CStr, &CStr); 9] = [
+const PINNED: [(&CStr, &CStr); 7] = [
     (c"role", c"none"),
     (c"search_path", c"pg_catalog, pg_temp"),
     // Documents are.
@@ -115,17 +119,17 @@ const PINNED: [(&CStr, &CStr); 9] = [
     (c"synchronous_commit", c"on"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
-    (c"statement_timeout", c"0"),
-    (c"lock_timeout", c"0"),
     (c"session_replication_role", c"origin"),
 ];
 
 /// Sets these for the worker's session. In a transaction.
 pub fn pin() {
     set(&PINNED);
-    // PostgreSQL 17 and later have it.
-    Spi::run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'")
-        .unwrap_or_else(|error| error!("{error}"));
+}
+
+/// Sets that the worker's transactions take as long as they take. Before the first one.
+pub fn pin_timeouts() {
+    set(sys::process::TIMEOUTS);
 }
 
 /// From here on, the worker tells when it waits for a lock for long, and tries again.
@@ -152,8 +156,9 @@ fn set(settings: &[(&CStr, &CStr)]) {
 pub fn read_again() {
     let statement = "
         SELECT set_config(s.name, COALESCE(
-            (SELECT substr(c, strpos(c, '=') + 1) FROM pg_db_role_setting r JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
-             WHERE d.datname = current_database() AND r.setrole = 0 AND lower(split_part(c, '=', 1)) = lower(s.name)),
+            (SELECT substr(c, strpos(c, '=') + 1) FROM pg_db_role_setting r LEFT JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
+             WHERE (d.datname = current_database() OR r.setdatabase = 0) AND r.setrole = 0 AND lower(split_part(c, '=', 1)) = lower(s.name)
+             ORDER BY r.setdatabase DESC LIMIT 1),
             (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) AND f.applied ORDER BY f.seqno DESC LIMIT 1),
             s.boot_val), false)
         FROM pg_settings s

@@ -8,9 +8,10 @@ use pgrx::prelude::*;
 
 use super::reader::file_failed;
 use super::transaction::{Failure, transaction};
+use crate::json::Charset;
 use crate::recorder::document::{Document, Identity};
 use crate::recorder::portion::Portion;
-use crate::recorder::row::{self, Escapes, Times};
+use crate::recorder::row::{self, Encoding, Times};
 use crate::recorder::spool::{Lines, Spool};
 use crate::sys::{copy, encoding};
 
@@ -34,7 +35,7 @@ struct Source {
     recorded: Identity,
     portion: Portion,
     now: i64,
-    escapes: Escapes,
+    encoding: Encoding,
     line: Vec<u8>,
     /// Rows, of which the first `taken` bytes are with COPY already.
     buffer: Vec<u8>,
@@ -71,7 +72,7 @@ impl Source {
                 continue;
             }
             let times = Times { queued_at: self.now, created_at: self.now };
-            row::write(&mut self.buffer, &document, times, self.portion.reduction, self.escapes);
+            row::write(&mut self.buffer, &document, times, self.portion.reduction, self.encoding);
             self.written.transactions += i64::from(identity.commit_position != self.written.last.commit_position);
             self.written.changes += 1;
             self.written.last = identity;
@@ -116,20 +117,25 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
         // SAFETY: reads the clock.
         let now = unsafe { pg_sys::GetCurrentTimestamp() };
         let written = Written { last: recorded, ..Written::default() };
-        let escapes = if encoding::is_known() { Escapes::Keep } else { Escapes::Read };
+        let encoding = match encoding::charset() {
+            Charset::Utf8 => Encoding::Utf8,
+            Charset::Ascii if encoding::is_known() => Encoding::Other,
+            Charset::Ascii => Encoding::Unknown,
+        };
         let (line, buffer) = (Vec::new(), row::HEADER.to_vec());
         SOURCE.set(Some(Source {
             lines,
             recorded,
             portion,
             now,
-            escapes,
+            encoding,
             line,
             buffer,
             taken: 0,
             is_over: false,
             written,
         }));
+        Spi::run("SELECT bemi.require_owner()").unwrap_or_else(|error| error!("{error}"));
         copy::from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
         let mut written = SOURCE.with_borrow(|source| source.as_ref().map_or(written, |source| source.written));
         // The spool has whole transactions. Decoded with other options, that one may have other numbers. (0 is a gap, which
@@ -151,7 +157,8 @@ fn advance(written: &Written, spilled: i64) {
     let statement = "
         UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn OPERATOR(pg_catalog.+) $1::numeric, sequence = $2, transactions = transactions + $3,
             changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = NULL,
-            committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'";
+            committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'
+        RETURNING true";
     let arguments = [
         (written.last.commit_position as i64).into(),
         (written.last.sequence as i32).into(),
@@ -160,5 +167,10 @@ fn advance(written: &Written, spilled: i64) {
         spilled.into(),
         written.committed_at.into(),
     ];
-    Spi::run_with_args(statement, &arguments).unwrap_or_else(|error| error!("{error}"));
+    match Spi::get_one_with_args::<bool>(statement, &arguments) {
+        Ok(Some(true)) => {}
+        // Rows without a position would be recorded again.
+        Ok(_) | Err(pgrx::spi::Error::InvalidPosition) => error!("the table bemi.recorder has lost its row"),
+        Err(error) => error!("{error}"),
+    }
 }

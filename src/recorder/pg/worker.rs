@@ -42,6 +42,7 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
         let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, flags);
     }
+    settings::pin_timeouts();
     match transaction(settings::pin).and_then(|()| guarded(run)).and_then(|result| result) {
         Ok(()) => process::exit(0),
         Err(failure) => match control::slot_is_lost() {
