@@ -257,7 +257,7 @@ BEGIN
       transactions bigint NOT NULL DEFAULT 0,
       changes bigint NOT NULL DEFAULT 0,
       spilled_bytes bigint NOT NULL DEFAULT 0,
-      -- The document of a gap that is to be recorded.
+      -- The documents of gaps that are to be recorded.
       gap text
     );
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
@@ -374,13 +374,13 @@ BEGIN
     END IF;
     UPDATE @extschema@.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
     IF reason IN ('slot lost', 'stopped') THEN
-      -- The worker records it first of all, with the rights of the owner of the table.
-      UPDATE @extschema@.recorder SET gap = format(
+      -- The worker records it first of all.
+      UPDATE @extschema@.recorder r SET gap = concat_ws(chr(10), r.gap, format(
         '{"position":%1$s,"commit_position":%1$s,"sequence":0,"transaction_id":%2$s,"committed_at":%3$s,"database":%4$s,"schema":"","table":"",'
         '"operation":"GAP","primary_key":null,"before":{},"after":{},"context":%5$s}',
         to_json(slot.confirmed_flush_lsn), pg_current_xact_id()::text::bigint & 4294967295,
         to_json(to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')), to_json(current_database()),
-        json_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user));
+        json_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user)));
     END IF;
     PERFORM @extschema@.launch();
   EXCEPTION WHEN OTHERS OR query_canceled THEN

@@ -16,7 +16,7 @@ use crate::sys::{encoding, process};
 pub struct Progress {
     pub slot: String,
     pub recorded: Identity,
-    /// The document of a gap before the slot, which is to be recorded.
+    /// The documents of gaps before the slot, which are to be recorded, on a line each.
     pub gap: Option<String>,
     /// How often it failed since it last succeeded.
     pub failures: u32,

@@ -156,7 +156,7 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
 fn advance(written: &Written, spilled: i64) {
     let statement = "
         UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn OPERATOR(pg_catalog.+) $1::numeric, sequence = $2, transactions = transactions + $3,
-            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = NULL,
+            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = CASE WHEN $7 THEN NULL ELSE gap END,
             committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'
         RETURNING true";
     let arguments = [
@@ -166,6 +166,7 @@ fn advance(written: &Written, spilled: i64) {
         written.changes.into(),
         spilled.into(),
         written.committed_at.into(),
+        written.is_all.into(),
     ];
     match Spi::get_one_with_args::<bool>(statement, &arguments) {
         Ok(Some(true)) => {}
