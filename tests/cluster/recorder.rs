@@ -318,18 +318,23 @@ fn large(server: &Server) {
 }
 
 fn no_room(server: &Server) {
+    const ROWS: i64 = 50_000;
     let (_database, mut client, _stop) = recording(server, "recorder_no_room");
     run(&mut client, "ALTER DATABASE recorder_no_room SET temp_file_limit = '1MB'; SELECT pg_reload_conf()");
-    run(&mut client, "SELECT bemi.sync(); SELECT pg_sleep(0.5)");
-    client.batch_execute("INSERT INTO t (v) SELECT md5(i::text) FROM generate_series(1, 50000) i").unwrap();
+    // Until the worker has read the setting.
+    let mut expected = 0;
     wait_until("the failure", || {
+        let insert = format!("INSERT INTO t (v) SELECT md5(i::text) FROM generate_series(1, {ROWS}) i");
+        client.batch_execute(&insert).unwrap();
+        expected += ROWS;
+        std::thread::sleep(std::time::Duration::from_secs(2));
         let row = client.query_one("SELECT last_error FROM bemi.status", &[]).unwrap();
         row.get::<_, Option<String>>(0).is_some_and(|error| error.contains("temp_file_limit, which is 1024 kB"))
     });
     run(&mut client, "ALTER DATABASE recorder_no_room RESET temp_file_limit; SELECT pg_reload_conf()");
-    run(&mut client, "SELECT bemi.sync('1 min')");
+    client.batch_execute("SELECT bemi.sync('100 s')").unwrap();
     let found: i64 = client.query_one("SELECT count(*) FROM bemi.changes", &[]).unwrap().get(0);
-    assert_eq!(found, 50_000);
+    assert_eq!(found, expected);
     let state: String = client.query_one("SELECT state FROM bemi.status", &[]).unwrap().get(0);
     assert_eq!(state, "recording");
 }
@@ -380,7 +385,7 @@ fn open_transaction(server: &Server) {
     for i in 0..50 {
         client.batch_execute(&format!("INSERT INTO t (v) VALUES ('{i}')")).unwrap();
         other.batch_execute(&format!("BEGIN; INSERT INTO t (v) SELECT repeat('x', {i} * 100)")).unwrap();
-        client.batch_execute("SELECT bemi.sync('2 s')").unwrap();
+        client.batch_execute("SELECT bemi.sync('8 s')").unwrap();
         other.batch_execute("ROLLBACK").unwrap();
     }
     assert_eq!(changes(&mut client).len(), 50);
