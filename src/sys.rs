@@ -64,13 +64,13 @@ pub(crate) use sql_callable;
 /// server raises is passed on.
 pub fn log_logical_message(prefix: &CStr, content: &[u8]) {
     let (prefix, message, size) = (prefix.as_ptr(), content.as_ptr().cast::<c_char>(), content.len());
-    // SAFETY: the function reads `size` bytes and a NUL-terminated prefix; nothing with a destructor is in the closure.
     #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    // SAFETY: the function reads `size` bytes and a NUL-terminated prefix; nothing with a destructor is in the closure.
     unsafe {
         pg_guard_ffi_boundary(|| unbound::LogLogicalMessage(prefix, message, size, true));
     }
-    // SAFETY: as above. `flush` is for messages outside of transactions.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: as above. `flush` is for messages outside of transactions.
     unsafe {
         pg_guard_ffi_boundary(|| unbound::LogLogicalMessage(prefix, message, size, true, false));
     }
@@ -140,14 +140,14 @@ pub unsafe fn commit_time(txn: *const pg_sys::ReorderBufferTXN) -> i64 {
 /// # Safety
 /// `ctx` is the context of the callback that is running.
 pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext, is_skipped: bool) {
-    // SAFETY: the caller's promise.
     #[cfg(feature = "pg14")]
+    // SAFETY: the caller's promise.
     unsafe {
         let _ = is_skipped;
         pg_sys::OutputPluginUpdateProgress(ctx);
     }
-    // SAFETY: the caller's promise.
     #[cfg(not(feature = "pg14"))]
+    // SAFETY: the caller's promise.
     unsafe {
         pg_sys::OutputPluginUpdateProgress(ctx, is_skipped);
     }

@@ -45,13 +45,13 @@ unsafe extern "C-unwind" fn read_flushed_page(
 
 /// Takes a slot that nobody else reads; an error if somebody does, or if there is none.
 pub fn acquire_slot(name: &CStr) {
-    // SAFETY: the name is a C string.
     #[cfg(not(feature = "pg18"))]
+    // SAFETY: the name is a C string.
     unsafe {
         pg_sys::ReplicationSlotAcquire(name.as_ptr(), true);
     }
-    // SAFETY: as above.
     #[cfg(feature = "pg18")]
+    // SAFETY: as above.
     unsafe {
         pg_sys::ReplicationSlotAcquire(name.as_ptr(), true, true);
     }
@@ -111,13 +111,13 @@ pub unsafe fn process_record(ctx: *mut pg_sys::LogicalDecodingContext) {
 
 /// Up to where the log is on disk.
 pub fn flushed() -> u64 {
-    // SAFETY: reads a number that the server keeps.
     #[cfg(feature = "pg14")]
+    // SAFETY: reads a number that the server keeps.
     unsafe {
         pg_sys::GetFlushRecPtr()
     }
-    // SAFETY: as above; no timeline is asked for.
     #[cfg(not(feature = "pg14"))]
+    // SAFETY: as above; no timeline is asked for.
     unsafe {
         pg_sys::GetFlushRecPtr(core::ptr::null_mut())
     }

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("a_lock_on_the_table_is_told_and_waited_for", locked),
     ("nothing_is_left_out_for_what_others_added_to_the_table", additions),
     ("a_table_that_belongs_to_no_superuser_is_not_written", owner),
+    ("settings_of_the_database_do_not_stop_it", settings),
     ("a_publication_of_all_tables_does_not_hold_it_up", publication),
 ];
 
@@ -379,16 +380,19 @@ fn others(server: &Server) {
     });
 }
 
-fn open_transaction(server: &Server) {
-    let (database, mut client, _stop) = recording(server, "recorder_open");
+/// On a server of its own: what others commit would have the log on disk.
+fn open_transaction(_: &Server) {
+    let server = Server::start("");
+    let (database, mut client, _stop) = recording(&server, "recorder_open");
     let mut other = database.connect();
-    for i in 0..50 {
-        client.batch_execute(&format!("INSERT INTO t (v) VALUES ('{i}')")).unwrap();
+    for i in 0..10 {
+        // Once it is recorded, nobody commits anything.
+        run(&mut client, &format!("INSERT INTO t (v) VALUES ('{i}'); SELECT bemi.sync()"));
         other.batch_execute(&format!("BEGIN; INSERT INTO t (v) SELECT repeat('x', {i} * 100)")).unwrap();
-        client.batch_execute("SELECT bemi.sync('8 s')").unwrap();
+        client.batch_execute("SELECT bemi.sync('3 s')").unwrap();
         other.batch_execute("ROLLBACK").unwrap();
     }
-    assert_eq!(changes(&mut client).len(), 50);
+    assert_eq!(changes(&mut client).len(), 10);
 }
 
 fn locked(server: &Server) {
@@ -443,6 +447,36 @@ fn owner(server: &Server) {
         );
     }
     assert_eq!(changes(&mut client).len(), 2);
+}
+
+/// Whoever owns the database may make these.
+fn settings(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "recorder_settings");
+    run(&mut client, "SELECT bemi.sync()");
+    let mut wanted = vec![
+        "statement_timeout = 1",
+        "lock_timeout = 1",
+        "default_transaction_read_only = on",
+        "search_path = nowhere",
+    ];
+    if server.major >= 17 {
+        wanted.push("transaction_timeout = 1");
+    }
+    for setting in wanted {
+        client.batch_execute(&format!("ALTER DATABASE recorder_settings SET {setting}")).unwrap();
+    }
+    let pid = recorder_pid(&mut client);
+    client.batch_execute("SELECT pg_terminate_backend(bemi.recorder_pid())").unwrap();
+    wait_until("a new worker", || recorder_pid(&mut client).is_some_and(|new| Some(new) != pid));
+    client.batch_execute("INSERT INTO t (v) VALUES ('a')").unwrap();
+    assert_eq!(changes(&mut client).len(), 1);
+    // Not for the session that stops it.
+    for setting in ["statement_timeout", "lock_timeout", "default_transaction_read_only", "search_path"] {
+        client.batch_execute(&format!("ALTER DATABASE recorder_settings RESET {setting}")).unwrap();
+    }
+    if server.major >= 17 {
+        client.batch_execute("ALTER DATABASE recorder_settings RESET transaction_timeout").unwrap();
+    }
 }
 
 fn publication(server: &Server) {

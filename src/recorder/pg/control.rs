@@ -94,7 +94,7 @@ pub fn report(state: State, error: Option<&str>) {
     let written = transaction(|| {
         let statement = "
             UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
-                last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END, 
+                last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END,
                 failures = CASE WHEN $2 IS NOT NULL THEN failures + 1 WHEN $1 = 'recording' THEN 0 ELSE failures END";
         Spi::run_with_args(statement, &[state.name().into(), error.clone().into()])
             .unwrap_or_else(|error| error!("{error}"));
@@ -119,7 +119,7 @@ pub fn keep_house(position: u64) -> Result<bool, Failure> {
         if one::<bool>("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'bemi')") != Some(true) {
             return false;
         }
-        // Each of these writes to the log, so not more often than is worth it.
+        // For a lost slot to tell from where on changes are missing; to the megabyte is enough.
         let statement = "UPDATE bemi.recorder SET read_position = '0/0'::pg_lsn + $1::numeric
             WHERE read_position IS NULL OR '0/0'::pg_lsn + $1::numeric - read_position > 1048576";
         Spi::run_with_args(statement, &[(position as i64).into()]).unwrap_or_else(|error| error!("{error}"));

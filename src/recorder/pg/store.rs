@@ -155,7 +155,7 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
 /// Says how far it is recorded now.
 fn advance(written: &Written, spilled: i64) {
     let statement = "
-        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn OPERATOR(pg_catalog.+) $1::numeric, sequence = $2, transactions = transactions + $3,
+        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn + $1::numeric, sequence = $2, transactions = transactions + $3,
             changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = CASE WHEN $7 THEN NULL ELSE gap END,
             committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'
         RETURNING true";
