@@ -35,6 +35,7 @@ DECLARE
   enough numeric;
   slot record;
   recorder record;
+  lacking record;
 BEGIN
   "check" := 'wal_level';
   value := @extschema@.setting('wal_level');
@@ -140,16 +141,23 @@ BEGIN
   RETURN NEXT;
 
   "check" := 'event trigger';
-  SELECT evtenabled::text INTO value FROM pg_event_trigger WHERE evtname = 'bemi_on_ddl';
+  SELECT t.name, t.task, e.evtenabled::text AS enabled, format('CREATE EVENT TRIGGER %1$s ON %2$s EXECUTE FUNCTION bemi.%3$s(); '
+    'ALTER EVENT TRIGGER %1$s ENABLE ALWAYS; ALTER EXTENSION bemi ADD EVENT TRIGGER %1$s;', t.name, t.event, t.function) AS again
+  INTO lacking FROM (VALUES
+    (1, 'bemi_on_ddl', 'ddl_command_end', 'on_ddl', 'new tables, partitions and renamed columns are not followed'),
+    (2, 'bemi_versions', 'ddl_command_end', 'note_ddl', 'the past of tables that are changed cannot be read'),
+    (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl', 'the past of tables that are changed cannot be read')
+  ) AS t (place, name, event, function, task) LEFT JOIN pg_event_trigger e ON e.evtname = t.name
+  WHERE e.evtenabled IS DISTINCT FROM 'A' ORDER BY t.place LIMIT 1;
   -- PostgreSQL 17 and later can turn all of them off.
-  ok := COALESCE(value = 'A', false) AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
+  ok := lacking.name IS NULL AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
   detail := CASE WHEN ok THEN 'new tables, partitions and renamed columns are followed'
-    WHEN value IS NULL THEN 'bemi_on_ddl is gone: new tables, partitions and renamed columns are not followed'
-    ELSE 'bemi_on_ddl does not fire in every session: new tables, partitions and renamed columns are not followed' END;
+    WHEN lacking.name IS NULL THEN 'event_triggers is off: new tables, partitions and renamed columns are not followed'
+    ELSE format('%s %s: %s', lacking.name, CASE WHEN lacking.enabled IS NULL THEN 'is gone' ELSE 'does not fire in every session' END, lacking.task) END;
   fix := CASE WHEN ok THEN NULL
-    WHEN value IS NULL THEN 'CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end EXECUTE FUNCTION bemi.on_ddl(); ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS; ALTER EXTENSION bemi ADD EVENT TRIGGER bemi_on_ddl;'
-    WHEN value = 'A' THEN 'SET event_triggers = on;'
-    ELSE 'ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;' END;
+    WHEN lacking.name IS NULL THEN 'SET event_triggers = on;'
+    WHEN lacking.enabled IS NULL THEN lacking.again
+    ELSE format('ALTER EVENT TRIGGER %s ENABLE ALWAYS;', lacking.name) END;
   RETURN NEXT;
 
   "check" := 'tracked tables';

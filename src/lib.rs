@@ -6,6 +6,7 @@
 //! 2. [`trigger`]: the context goes into the write-ahead log, before the change.
 //! 3. [`decoder`]: the log becomes one JSON document per change, context included.
 //! 4. [`recorder`]: the documents are kept in a table.
+//! 5. [`history`]: the table answers what was, and takes it back.
 //!
 //! Beside them, [`tracking`] decides which tables take part.
 //!
@@ -18,6 +19,7 @@ compile_error!("choose the major version of PostgreSQL by one of the features pg
 
 pub mod context;
 pub mod decoder;
+pub mod history;
 pub mod json;
 pub mod recorder;
 pub mod rules;
@@ -39,7 +41,17 @@ mod extension {
     pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["trigger"]);
     pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["tracking"]);
     pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["future"]);
-    pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["doctor"]);
+    pgrx::extension_sql_file!("../sql/changes.sql", name = "changes", requires = ["doctor"]);
+    pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["changes"]);
+    pgrx::extension_sql_file!("../sql/versions.sql", name = "versions", requires = ["recorder"]);
+    pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["versions"]);
+    pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);
+    pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["past"]);
+    pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["as_of"]);
+    pgrx::extension_sql_file!("../sql/truncated.sql", name = "truncated", requires = ["history"]);
+    pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["truncated"]);
+    pgrx::extension_sql_file!("../sql/revert.sql", name = "revert", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("../sql/revert_run.sql", name = "revert_run", requires = ["revert"]);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

@@ -274,6 +274,32 @@ pub fn function_beside(function: pg_sys::Oid, name: &CStr, arguments: &[pg_sys::
     }
 }
 
+/// Sets a setting until the end of the nest level that the caller has begun.
+pub fn set_locally(name: &CStr, value: &CStr) {
+    use pg_sys::{GucAction, GucContext, GucSource};
+    let (context, source, action) = (GucContext::PGC_USERSET, GucSource::PGC_S_SESSION, GucAction::GUC_ACTION_SAVE);
+    // SAFETY: both are C strings, which the function copies.
+    unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
+}
+
+/// A statement as the planner takes it, with parameters of these types.
+///
+/// # Safety
+/// A transaction and a snapshot are active.
+pub unsafe fn analyze(text: &CStr, parameters: &mut [pg_sys::Oid]) -> *mut pg_sys::Query {
+    // SAFETY: the caller's promise. One SELECT is one parse tree and one query, and its text is not kept.
+    unsafe {
+        let statement = pg_sys::list_nth(pg_sys::pg_parse_query(text.as_ptr()), 0).cast();
+        let (types, count) = (parameters.as_mut_ptr(), parameters.len() as c_int);
+        #[cfg(feature = "pg14")]
+        let queries = pg_sys::pg_analyze_and_rewrite(statement, text.as_ptr(), types, count, core::ptr::null_mut());
+        #[cfg(not(feature = "pg14"))]
+        let queries =
+            pg_sys::pg_analyze_and_rewrite_fixedparams(statement, text.as_ptr(), types, count, core::ptr::null_mut());
+        pg_sys::list_nth(queries, 0).cast()
+    }
+}
+
 /// Makes an empty file among the server's temporary ones, without a name, so that it goes when it is closed.
 pub fn temporary_file() -> io::Result<File> {
     static COUNT: AtomicU32 = AtomicU32::new(0);

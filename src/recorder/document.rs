@@ -30,6 +30,8 @@ pub struct Document<'a> {
     pub after: &'a str,
     /// Who acted, and why: JSON.
     pub context: &'a str,
+    /// The row's key before, if the change made it another one.
+    pub old_primary_key: Option<Cow<'a, str>>,
     /// What the decoder left out, and why: JSON.
     pub omitted: Option<&'a str>,
 }
@@ -48,7 +50,7 @@ impl<'a> Document<'a> {
     /// `context` and `omitted` is not looked at: the server reads it, and refuses what is no JSON.
     pub fn parse(text: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-        const KEYS: [&str; 14] = [
+        const KEYS: [&str; 15] = [
             "position",
             "commit_position",
             "sequence",
@@ -62,6 +64,7 @@ impl<'a> Document<'a> {
             "before",
             "after",
             "context",
+            "old_primary_key",
             "omitted",
         ];
         let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
@@ -92,7 +95,8 @@ impl<'a> Document<'a> {
             before: value(10)?,
             after: value(11)?,
             context: value(12)?,
-            omitted: values[13],
+            old_primary_key: values[13].map(|_| string(13)).transpose()?,
+            omitted: values[14],
         })
     }
 }
@@ -229,7 +233,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub const EXAMPLE: &str = r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"x":1e400},"context":{"user_id":187234},"unchanged":["body"],"omitted":{"y":"why"}}"#;
+    pub const EXAMPLE: &str = r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"x":1e400},"context":{"user_id":187234},"old_primary_key":"2\"5","unchanged":["body"],"omitted":{"y":"why"}}"#;
 
     #[test]
     fn a_document_says_which_change_it_is() {
@@ -238,6 +242,9 @@ mod tests {
         assert_eq!((document.position, document.committed_at), (0x16B_3748, 848_489_935_720_782));
         assert_eq!((&*document.table, document.primary_key.as_deref()), ("to \"do\"", Some("26")));
         assert_eq!((document.before, document.after), (r#"{"id":26}"#, r#"{"id":26,"x":1e400}"#));
+        assert_eq!(document.old_primary_key.as_deref(), Some("2\"5"));
+        let unmoved = EXAMPLE.replace(r#""old_primary_key":"2\"5","#, "");
+        assert_eq!(Document::parse(unmoved.as_bytes()).unwrap().old_primary_key, None);
         assert_eq!((document.context, document.omitted), (r#"{"user_id":187234}"#, Some(r#"{"y":"why"}"#)));
     }
 
@@ -249,6 +256,7 @@ mod tests {
             (EXAMPLE.replace("2026-11-20T11:38:55.720782+00:00", "now"), "committed_at"),
             (EXAMPLE.replace("\"sequence\":7,", ""), "\"sequence\""),
             (EXAMPLE.replace("\"sequence\":7", "\"sequence\":-7"), "sequence is -7"),
+            (EXAMPLE.replace("\"2\\\"5\"", "25"), "old_primary_key is 25"),
             (EXAMPLE.replace("\"table\":\"to ", "\"table\":\"\\qo "), "table is"),
             (EXAMPLE[..EXAMPLE.len() - 1].to_owned(), "no JSON object"),
             (EXAMPLE[..EXAMPLE.len() - 20].to_owned(), "no JSON object"),

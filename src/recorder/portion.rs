@@ -7,11 +7,11 @@
 pub enum Reduction {
     /// Nothing.
     None,
-    /// The key, which an index has to hold.
+    /// The keys, which indexes have to hold.
     Key,
-    /// The images, but not the key.
+    /// The images, but not the keys.
     Images,
-    /// The key, the images and the context.
+    /// The keys, the images and the context.
     Context,
 }
 

@@ -13,8 +13,9 @@ pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 /// The columns that a row has, in its order.
 pub const COLUMNS: &str = "id, database, schema, \"table\", operation, primary_key, before, after, context, committed_at, \
-                           queued_at, created_at, transaction_id, position, commit_position, sequence, omitted";
-const COLUMN_COUNT: i16 = 17;
+                           queued_at, created_at, transaction_id, position, commit_position, sequence, omitted, \
+                           old_primary_key";
+const COLUMN_COUNT: i16 = 18;
 
 /// Why something is left out that a document has.
 const REFUSED: &str = "the table cannot hold it";
@@ -44,10 +45,8 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
             field(out, text.as_bytes());
         }
     }
-    match &document.primary_key {
-        Some(key) if [Reduction::None, Reduction::Images].contains(&reduction) => field(out, key.as_bytes()),
-        _ => null(out),
-    }
+    let has_keys = [Reduction::None, Reduction::Images].contains(&reduction);
+    text(out, document.primary_key.as_deref().filter(|_| has_keys));
     for (json, at) in [
         (document.before, Reduction::Images),
         (document.after, Reduction::Images),
@@ -63,21 +62,38 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
     let identity = document.identity;
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
-    let refused: &[&str] = match reduction {
-        Reduction::None => &[],
-        Reduction::Key => &["primary_key"],
+    let keys: &[&str] = match &document.old_primary_key {
+        _ if has_keys => &[],
+        None => &["primary_key"],
+        Some(_) => &["primary_key", "old_primary_key"],
+    };
+    let others: &[&str] = match reduction {
+        Reduction::None | Reduction::Key => &[],
         Reduction::Images => &["before", "after"],
-        Reduction::Context => &["primary_key", "before", "after", "context"],
+        Reduction::Context => &["before", "after", "context"],
     };
     // What the decoder left out is in the images; it may be what is refused.
     let omitted = document.omitted.filter(|_| reduction < Reduction::Images);
     let members = omitted.and_then(|omitted| omitted.strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
-    let members: Vec<String> = refused
+    let members: Vec<String> = keys
         .iter()
+        .chain(others)
         .map(|key| format!("\"{key}\":\"{REFUSED}\""))
         .chain((!members.is_empty()).then(|| members.to_owned()))
         .collect();
-    if members.is_empty() { null(out) } else { jsonb(out, &format!("{{{}}}", members.join(",")), encoding) }
+    if members.is_empty() {
+        null(out)
+    } else {
+        jsonb(out, &format!("{{{}}}", members.join(",")), encoding)
+    }
+    text(out, document.old_primary_key.as_deref().filter(|_| has_keys));
+}
+
+fn text(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => field(out, text.as_bytes()),
+        None => null(out),
+    }
 }
 
 fn field(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -172,15 +188,20 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_a_row_is_named() {
-        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
-        let document = Document::parse(text.as_bytes()).unwrap();
+        let unmoved = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
+        let moved = unmoved.replace(",\"omitted\"", ",\"old_primary_key\":\"o\",\"omitted\"");
         let times = Times { queued_at: 6, created_at: 7 };
-        for (reduction, names) in [
-            (Reduction::None, &["x"][..]),
-            (Reduction::Key, &["primary_key", "x"]),
-            (Reduction::Images, &["before", "after"]),
-            (Reduction::Context, &["primary_key", "before", "after", "context"]),
+        for (text, reduction, names) in [
+            (unmoved, Reduction::None, &["x"][..]),
+            (unmoved, Reduction::Key, &["primary_key", "x"]),
+            (unmoved, Reduction::Images, &["before", "after"]),
+            (unmoved, Reduction::Context, &["primary_key", "before", "after", "context"]),
+            (&moved, Reduction::None, &["x"]),
+            (&moved, Reduction::Key, &["primary_key", "old_primary_key", "x"]),
+            (&moved, Reduction::Images, &["before", "after"]),
+            (&moved, Reduction::Context, &["primary_key", "old_primary_key", "before", "after", "context"]),
         ] {
+            let document = Document::parse(text.as_bytes()).unwrap();
             let mut out = Vec::new();
             write(&mut out, &document, times, reduction, Encoding::Utf8);
             let fields = fields(&out);
@@ -195,6 +216,8 @@ mod tests {
             for (name, is_whole) in ["primary_key", "before", "after", "context"].iter().zip(is_whole) {
                 assert_eq!(is_whole, !names.contains(name), "{name} {reduction:?}");
             }
+            let is_told = text == moved && !names.contains(&"primary_key");
+            assert_eq!(fields[17], is_told.then(|| b"o".to_vec()), "{reduction:?}");
         }
     }
 
@@ -214,7 +237,7 @@ mod tests {
             [None, Some(b"\x01{}".to_vec()), Some(b"\x01{\"a\":1}".to_vec()), Some(b"\x01{}".to_vec())]
         );
         assert_eq!(fields[9..15], [5, 6, 7, 4, 16, 32].map(number));
-        assert_eq!(fields[15..], [Some(3_u32.to_be_bytes().to_vec()), None]);
+        assert_eq!(fields[15..], [Some(3_u32.to_be_bytes().to_vec()), None, None]);
     }
 
     proptest! {

@@ -21,11 +21,19 @@ pub unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option
 /// # Safety
 /// As [`argument`]; the argument has such a type.
 pub unsafe fn text_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<Vec<u8>> {
+    // SAFETY: the caller's promise.
+    unsafe { argument(fcinfo, index).map(|value| bytes(value)) }
+}
+
+/// The bytes of a value.
+///
+/// # Safety
+/// The value is of the type `text` or `bytea`.
+pub unsafe fn bytes(value: pg_sys::Datum) -> Vec<u8> {
     // SAFETY: the caller's promise; detoasted, the value is a varlena.
     unsafe {
-        let datum = argument(fcinfo, index)?;
-        let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        Some(pgrx::varlena::varlena_to_byte_slice(text).to_vec())
+        let text = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+        pgrx::varlena::varlena_to_byte_slice(text).to_vec()
     }
 }
 

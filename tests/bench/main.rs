@@ -1,7 +1,8 @@
-//! bemi against its peers, in one run: how long they take to decode a log, what they cost the writers, and how fast
-//! what changed is recorded. The runs of all are interleaved, so that a noisy machine is noisy for each; what counts are
-//! the ratios of the medians.
+//! bemi against its peers, in one run: how long they take to decode a log, what they cost the writers, how fast what
+//! changed is recorded, and how fast the past is read. The runs of all are interleaved, so that a noisy machine is noisy
+//! for each; what counts are the ratios of the medians.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by a panic")]
+mod past;
 mod recorder;
 #[path = "../cluster/server.rs"]
 #[allow(dead_code)]
@@ -45,6 +46,9 @@ fn main() {
     }
     if "recorder".contains(&only) {
         tables.extend(recorder::run(&server, runs));
+    }
+    if "past".contains(&only) {
+        tables.extend(past::run(&server, runs));
     }
     server.stop();
     table::save(&tables, runs);

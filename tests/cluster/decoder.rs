@@ -8,7 +8,6 @@ use crate::server::Server;
 pub const TESTS: &[Test] = &[
     ("a_document_has_the_keys_of_the_contract_in_their_order", document),
     ("before_holds_what_the_replica_identity_logged", replica_identities),
-    ("primary_key_is_the_text_of_the_key_columns", keys),
     ("names_of_every_kind_are_told_as_they_are", names),
     ("columns_added_dropped_and_renamed_are_told_as_of_the_change", altered_columns),
     ("schemas_tables_types_and_labels_renamed_are_told_as_of_the_change", renamed),
@@ -129,39 +128,6 @@ fn replica_identities(server: &Server) {
         json!([null, none, none]),
     ];
     assert_eq!(shown, expected);
-}
-
-fn keys(server: &Server) {
-    let mut database = server.database("keys");
-    database.create_slot();
-    let changes = database.changes_of(
-        "CREATE TABLE composite (b text, v int, a int, PRIMARY KEY (a, b) INCLUDE (v));
-         INSERT INTO composite VALUES ('q\"u', 5, 7); DELETE FROM composite;
-         CREATE TABLE textual (k text PRIMARY KEY); INSERT INTO textual VALUES (E'a\"\\n\\\\é');
-         CREATE TABLE timed (k timestamptz PRIMARY KEY); INSERT INTO timed VALUES ('2026-11-20 11:00+00');
-         CREATE TABLE documented (k jsonb PRIMARY KEY); INSERT INTO documented VALUES ('{\"a\": \"b\"}');
-         CREATE TABLE arrayed (k int[], l numeric, PRIMARY KEY (k, l)); INSERT INTO arrayed VALUES ('{1,2}', 1.50);
-         CREATE TABLE indexed (k int NOT NULL, v int); CREATE UNIQUE INDEX i ON indexed (k);
-         ALTER TABLE indexed REPLICA IDENTITY USING INDEX i; INSERT INTO indexed VALUES (3, 4);
-         CREATE TABLE keyless (v int); INSERT INTO keyless VALUES (1);
-         CREATE TABLE deferred (k int PRIMARY KEY DEFERRABLE); INSERT INTO deferred VALUES (9);
-         CREATE TABLE moved (gone int, k int PRIMARY KEY); ALTER TABLE moved DROP COLUMN gone; INSERT INTO moved VALUES (8);",
-    );
-    let shown: Vec<&Value> = changes.iter().map(|d| &d["primary_key"]).collect();
-    let expected = [
-        json!("[\"7\",\"q\\\"u\"]"),
-        json!("[\"7\",\"q\\\"u\"]"),
-        json!("a\"\n\\é"),
-        json!("2026-11-20T11:00:00+00:00"),
-        json!("{\"a\":\"b\"}"),
-        json!("[\"[1,2]\",\"1.50\"]"),
-        json!("3"),
-        json!(null),
-        json!("9"),
-        json!("8"),
-    ];
-    assert_eq!(shown, expected.iter().collect::<Vec<_>>());
-    assert_eq!(changes[1]["before"], json!({"a":7,"b":"q\"u"}));
 }
 
 fn names(server: &Server) {

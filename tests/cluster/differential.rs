@@ -12,7 +12,7 @@ use crate::server::{Database, Server};
 pub const TESTS: &[Test] = &[("random_changes_of_random_tables_are_as_to_jsonb_saw_them", differential)];
 
 /// Types, and an expression for a random value of each; `i` is a number of the row.
-const TYPES: &[(&str, &str)] = &[
+pub const TYPES: &[(&str, &str)] = &[
     ("int2", "(random() * 65535 - 32768)::int2"),
     ("int4", "(random() * 4e9 - 2e9)::int4"),
     ("int8", "((random() - 0.5) * 1.8e19)::int8"),
@@ -82,7 +82,7 @@ const KEYS: &[(&str, &str)] = &[
     ("named", "('n' || nextval('keys'))::named"),
 ];
 
-const SETUP: &str = "
+pub const SETUP: &str = "
     CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE SEQUENCE keys;
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy é'); CREATE TYPE pair AS (a int, \"b c\" text, m mood[]);
     CREATE TYPE wrapped AS (p pair, at timestamptz); CREATE DOMAIN named AS text CHECK (VALUE <> '');
@@ -96,7 +96,11 @@ const SETUP: &str = "
     END $$;
     CREATE TABLE documents (n int GENERATED ALWAYS AS IDENTITY, document jsonb);
     CREATE FUNCTION of_columns(image jsonb, columns text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
-      'SELECT coalesce(jsonb_object_agg(key, value), ''{}'') FROM jsonb_each(image) WHERE key = ANY (columns)';";
+      'SELECT coalesce(jsonb_object_agg(key, value), ''{}'') FROM jsonb_each(image) WHERE key = ANY (columns)';
+    CREATE FUNCTION key_of(image jsonb, columns text[]) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+      SELECT CASE WHEN count(*) = 0 OR count(*) > count(image->name) THEN NULL WHEN count(*) = 1 THEN min(image->>name)
+             ELSE replace(json_agg(image->>name ORDER BY place)::text, '\", \"', '\",\"') END
+      FROM unnest(columns) WITH ORDINALITY k (name, place) $$;";
 
 struct Column {
     name: String,
@@ -295,7 +299,8 @@ fn round(database: &mut Database, client: &mut Client, seed: u64, number: u64) -
     client.query_one("SELECT count(*) FROM documents", &[]).unwrap().get(0)
 }
 
-/// `primary_key` is the text of the key's values.
+/// `primary_key` is the text of the key's values, and `old_primary_key` that of the row before, where the log has it and it
+/// is another one.
 fn check_keys(client: &mut Client, table: &Table, said: &dyn Fn(&dyn std::fmt::Debug) -> String) {
     let columns: Vec<String> = match (&table.identity, table.has_primary_key) {
         (_, true) => table.keys.iter().map(|c| c.name.clone()).collect(),
@@ -304,12 +309,15 @@ fn check_keys(client: &mut Client, table: &Table, said: &dyn Fn(&dyn std::fmt::D
     };
     let statement = "
         SELECT format('%s: %s', n, document) FROM documents,
-             LATERAL (SELECT CASE document->>'operation' WHEN 'DELETE' THEN document->'before' ELSE document->'after' END) r (image),
-             LATERAL (SELECT count(*) = count(image->name) AND count(*) > 0, json_agg(image->>name ORDER BY place), min(image->>name)
-                      FROM unnest($1::text[]) WITH ORDINALITY k (name, place)) e (is_known, several, one)
-        WHERE document->>'primary_key' IS DISTINCT FROM
-              CASE WHEN NOT is_known THEN NULL WHEN cardinality($1) = 1 THEN one ELSE replace(several::text, '\", \"', '\",\"') END";
-    let wrong = client.query(statement, &[&columns]).unwrap_or_else(|e| panic!("{}", said(&e)));
+             LATERAL (SELECT CASE document->>'operation' WHEN 'DELETE' THEN document->'before' ELSE document->'after' END) r (image)
+        WHERE document->>'primary_key' IS DISTINCT FROM public.key_of(image, $1)
+        UNION ALL
+        SELECT format('%s: %s after %s', n, document, before)
+        FROM documents JOIN (SELECT row_number() OVER (ORDER BY n) AS n, before FROM images) i USING (n),
+             LATERAL (SELECT CASE WHEN document->>'operation' = 'UPDATE' AND ($2::text[] IS NULL OR $1 <@ $2) THEN public.key_of(before, $1) END) k (old)
+        WHERE document->>'old_primary_key' IS DISTINCT FROM nullif(old, document->>'primary_key')
+           OR document ? 'old_primary_key' AND old IS NULL";
+    let wrong = client.query(statement, &[&columns, &table.identity]).unwrap_or_else(|e| panic!("{}", said(&e)));
     let wrong: Vec<String> = wrong.iter().take(3).map(|row| row.get(0)).collect();
     assert!(wrong.is_empty(), "{columns:?} {}\n{}", wrong.join("\n"), said(&columns));
 }

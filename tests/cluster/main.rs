@@ -1,6 +1,11 @@
 //! Whole paths on a real server: sessions, transactions, the log and `pg_recvlogical`. Each test has a database of its
 //! own on one server; run with `make test-cluster PG_CONFIG=…`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+mod as_of;
+mod as_of_changed;
+mod as_of_forms;
+mod as_of_limits;
+mod as_of_writers;
 mod catalogs;
 mod comment;
 mod context;
@@ -9,18 +14,30 @@ mod differential;
 mod doctor;
 mod emission;
 mod future;
+mod history;
 mod hostile;
+mod keys;
 mod memory;
 mod options;
+mod past;
 mod prepared;
 mod privileges;
+mod questions;
+#[path = "../torture/random.rs"]
+#[allow(dead_code)]
+mod random;
 mod recorder;
+mod revert;
+mod revert_order;
+mod revert_random;
+mod revert_values;
 mod rules;
 mod server;
 mod streaming;
 mod supervision;
 mod tracking;
 mod types;
+mod workload;
 
 use libtest_mimic::{Arguments, Trial};
 use server::Server;
@@ -37,6 +54,7 @@ fn main() {
         comment::TESTS,
         emission::TESTS,
         decoder::TESTS,
+        keys::TESTS,
         options::TESTS,
         streaming::TESTS,
         prepared::TESTS,
@@ -49,8 +67,19 @@ fn main() {
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
+        questions::TESTS,
         recorder::TESTS,
+        revert::TESTS,
+        revert_order::TESTS,
+        revert_random::TESTS,
+        revert_values::TESTS,
         supervision::TESTS,
+        as_of::TESTS,
+        as_of_changed::TESTS,
+        as_of_forms::TESTS,
+        as_of_limits::TESTS,
+        as_of_writers::TESTS,
+        history::TESTS,
         memory::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {

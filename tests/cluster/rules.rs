@@ -449,8 +449,12 @@ fn masked_key(server: &Server) {
         .unwrap();
     database.create_slot();
     let documents =
-        database.changes_of("INSERT INTO t VALUES (1, 'me@x'); DELETE FROM t; INSERT INTO two VALUES (1, 'me@x')");
+        database.changes_of("INSERT INTO t VALUES (1, 'me@x'); UPDATE t SET email = 'you@x'; DELETE FROM t; INSERT INTO two VALUES (1, 'me@x');
+         UPDATE two SET email = 'you@x'; UPDATE two SET a = 2");
     let keys: Vec<&Value> = documents.iter().map(|document| &document["primary_key"]).collect();
-    assert_eq!(keys, [&json!("[masked]"), &json!("[masked]"), &json!("[\"1\",\"[masked]\"]")]);
+    let (one, two) = (json!("[masked]"), ["1", "2"].map(|a| json!(format!("[\"{a}\",\"[masked]\"]"))));
+    assert_eq!(keys, [&one, &one, &one, &two[0], &two[0], &two[1]]);
+    let old: Vec<Option<&Value>> = documents.iter().map(|document| document.get("old_primary_key")).collect();
+    assert_eq!(old, [None, None, None, None, None, Some(&two[0])]);
     assert_eq!(missing(&mut client, "t"), ["the column email to mask belongs to the key"]);
 }

@@ -171,7 +171,7 @@ fn privileges(server: &Server) {
     for statement in ["SET bemi.tracked_only = off", "SET bemi.retention = '1 s'", "SET bemi.flush_interval = 1"] {
         assert_eq!(sqlstate(op.batch_execute(statement)), "42501", "{statement}");
     }
-    assert_eq!(status(&mut watcher), "recording");
+    wait_until("the recorder", || status(&mut watcher) == "recording");
     assert_eq!(sqlstate(watcher.batch_execute("SELECT * FROM bemi.changes")), "42501");
     owner.batch_execute("GRANT SELECT ON bemi.changes TO nobody").unwrap();
     assert_eq!(nobody.query("SELECT * FROM bemi.changes", &[]).unwrap().len(), 1);

@@ -131,6 +131,30 @@ fn run(server: &Server) -> Vec<String> {
     println!("-- {QUERY}");
     let table = server.check(server.program("psql", "demo").args(["-X", "-c", QUERY])).stdout;
     println!("{}", String::from_utf8_lossy(&table));
+    problems.extend(show_past(server, &mut client));
+    problems
+}
+
+/// The list as it was before something was deleted, and how to undo that.
+fn show_past(server: &Server, client: &mut postgres::Client) -> Vec<String> {
+    let deleted = "SELECT (committed_at - interval '1 microsecond')::text FROM bemi.changes WHERE \"table\" = 'todo' AND operation = 'DELETE'";
+    let before: String = client.query_one(deleted, &[]).expect("the change").get(0);
+    let mut problems = Vec::new();
+    for (query, sign) in [
+        (format!("SELECT id, task, is_completed FROM bemi.as_of(NULL::todo, '{before}') ORDER BY id"), "Eat"),
+        (
+            r#"SELECT revert_sql FROM bemi.revert_sql(context => '{"user_id":42}')"#.to_owned(),
+            "INSERT INTO public.todo",
+        ),
+    ] {
+        println!("-- {query}");
+        let shown = server.check(server.program("psql", "demo").args(["-X", "-c", &query])).stdout;
+        let shown = String::from_utf8_lossy(&shown);
+        println!("{shown}");
+        if !shown.contains(sign) {
+            problems.push(format!("{sign} is not in the answer to {query}"));
+        }
+    }
     problems
 }
 

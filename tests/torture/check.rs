@@ -115,7 +115,8 @@ fn identities(connection: &mut Client, problems: &mut Problems) -> Result<(), Er
         problems.add("an id is not unique", || format!("{id} is there {count} times"));
     }
     let statement = "SELECT count(*) FROM bemi.changes WHERE database <> current_database() OR schema <> 'public'
-                     OR omitted IS NOT NULL OR (primary_key IS NULL) <> (operation = 'TRUNCATE')";
+                     OR omitted IS NOT NULL OR (primary_key IS NULL) <> (operation = 'TRUNCATE')
+                     OR old_primary_key IS DISTINCT FROM CASE operation WHEN 'UPDATE' THEN nullif(before->>'id', primary_key) END";
     let count: i64 = connection.query_one(statement, &[])?.get(0);
     if count > 0 {
         problems.add("database, schema, key or omitted", || format!("is wrong in {count} changes"));

@@ -350,12 +350,15 @@ impl Decoder {
         let mut document = Document::open(json, txn, change.position, subtransaction, keys, operation, self.charset);
         let is_gone = operation == Operation::Delete;
         let keyed = if is_gone { &self.before } else { &self.after };
+        let key_start = document.json.len();
         tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
+        let key = key_start..document.json.len();
         document.json.raw(b",\"before\":");
         tuple::write_before(&mut document, &self.before, relation, &mut self.places);
         document.json.raw(b",\"after\":");
         tuple::write_after(&mut document, (&self.after, &self.before), relation, &self.places);
         document.context();
+        tuple::write_old_key(&mut document, (&self.before, &self.after), relation, key, &mut self.key);
         if self.options.include_origin {
             document.json.raw(b",\"origin\":");
             document.json.raw(self.origin_names.get(change.origin));

@@ -256,14 +256,58 @@ fn write_image(
 /// several. Null without a key, and where the log has not all of it.
 pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is_before: bool, scratch: &mut Json) {
     let start = document.json.len();
-    let is_known = row.is_there
+    if !has_key(row, relation, is_before) || write_text_of_key(document, row, relation, scratch).is_err() {
+        // A value that cannot be written is named where the image is.
+        document.json.truncate(start);
+        document.json.raw(b"null");
+    }
+}
+
+/// Appends a member with the key of the row before an UPDATE, if the log has it and its text is another one than that of
+/// the key after it, which is in a part of the document.
+pub fn write_old_key(
+    document: &mut Document,
+    (before, after): (&Row, &Row),
+    relation: &mut Relation,
+    key: Range<usize>,
+    scratch: &mut Json,
+) {
+    // Only an UPDATE has both. Nearly always it leaves the key as it is.
+    let has_same = |&i: &usize| after.has_same(before, &relation.columns[i]);
+    if !before.is_there || !after.is_there || !has_key(before, relation, true) || relation.key.iter().all(has_same) {
+        return;
+    }
+    let start = document.json.len();
+    document.json.raw(b",\"old_primary_key\":");
+    let key_start = document.json.len();
+    let result = write_text_of_key(document, before, relation, scratch);
+    let (text, old) = document.json.as_bytes().split_at(key_start);
+    if result.is_err() || text.get(key) == Some(old) {
+        document.json.truncate(start);
+    }
+    // Any other value that cannot be written is named where the image is.
+    if let Err(Some(omission)) = result {
+        document.omitted(b"old_primary_key", &omission);
+    }
+}
+
+/// Whether the log has all of a row's key.
+fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
+    row.is_there
         && !relation.key.is_empty()
         && relation.key.iter().map(|&i| &relation.columns[i]).all(|column| {
             row.get(column).is_some() && !row.is_out_of_reach(column) && (!is_before || relation.identity.holds(column))
-        });
-    if !is_known {
-        return document.json.raw(b"null");
-    }
+        })
+}
+
+/// Appends the text of the row's key, all of which the log has. If that fails, what was written so far is left, and the
+/// reason is given if it is the length of the document.
+fn write_text_of_key(
+    document: &mut Document,
+    row: &Row,
+    relation: &mut Relation,
+    scratch: &mut Json,
+) -> Result<(), Option<Omission>> {
     let result = catch::data_errors(|| {
         if let [only] = relation.key[..] {
             let column = &mut relation.columns[only];
@@ -288,13 +332,11 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
         array.push(b']');
         document.json.string(&array)
     });
-    if matches!(result, Ok(Err(Omission::OutOfMemory))) {
-        out_of_memory();
-    }
-    if !matches!(result, Ok(Ok(()))) {
-        // A value that cannot be written is named where the image is.
-        document.json.truncate(start);
-        document.json.raw(b"null");
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
+        Ok(Err(Omission::TooLong)) => Err(Some(Omission::TooLong)),
+        _ => Err(None),
     }
 }
 

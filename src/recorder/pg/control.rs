@@ -63,7 +63,8 @@ pub fn table_has_additions() -> bool {
                 OR EXISTS (SELECT FROM pg_constraint JOIN tables ON relid = conrelid WHERE contype = 'c')
                 OR EXISTS (SELECT FROM pg_index i JOIN tables ON relid = indrelid JOIN pg_class c ON c.oid = indexrelid
                     LEFT JOIN pg_inherits h ON h.inhrelid = indexrelid LEFT JOIN pg_class p ON p.oid = h.inhparent
-                    WHERE COALESCE(p.relname, c.relname) NOT IN ('changes_pkey', 'changes_of_row', 'changes_by_time', 'changes_by_context'))";
+                    WHERE COALESCE(p.relname, c.relname) NOT IN ('changes_pkey', 'changes_of_row', 'changes_of_old_key', 'changes_by_time',
+                        'changes_by_position', 'changes_by_context'))";
         one::<bool>(statement)
     });
     !matches!(found, Ok(Some(false)))

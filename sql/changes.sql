@@ -1,0 +1,225 @@
+-- The table bemi.changes: its form, its partitions, and whose it is.
+
+-- As the library makes it of a document; see src/recorder/row.rs.
+CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (lpad(to_hex(micros / 1000), 12, '0') || '8' || lpad(to_hex(micros % 1000), 3, '0')
+    || to_hex((2::bigint << 30) | (((commit_position - '0/0'::pg_lsn)::bigint >> 3) & 1073741823))
+    || lpad(to_hex(sequence), 8, '0'))::uuid
+  FROM (SELECT (extract(epoch FROM committed_at) * 1000000)::bigint AS micros) t
+$$;
+
+COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
+'the id of a change, which follows from what identifies it';
+
+-- What the owner of a table attaches to it (triggers, checks, expressions of indexes) runs with the rights of those who write.
+CREATE FUNCTION @extschema@.require_owner() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  wrong record;
+BEGIN
+  LOCK TABLE @extschema@.changes IN ROW EXCLUSIVE MODE;
+  FOR wrong IN
+    SELECT t.relid, r.rolname FROM pg_partition_tree('@extschema@.changes') t JOIN pg_class c ON c.oid = t.relid
+    LEFT JOIN pg_roles r ON r.oid = c.relowner WHERE NOT COALESCE(r.rolsuper, false) LIMIT 1
+  LOOP
+    RAISE EXCEPTION 'the table % belongs to the role %, who is no superuser', wrong.relid::regclass, quote_ident(wrong.rolname) USING
+      ERRCODE = 'insufficient_privilege', HINT = format('ALTER TABLE %s OWNER TO %I;', wrong.relid::regclass, current_user);
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_owner() IS
+'raises an error if bemi.changes or a partition of it does not belong to a superuser';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.require_owner() FROM PUBLIC;
+
+-- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
+CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+  first timestamptz := date_trunc('month', month);
+  next timestamptz := first + interval '1 month';
+  name text := format('changes_%s', to_char(first, 'YYYY_MM'));
+  owner name;
+  is_moved boolean := false;
+BEGIN
+  PERFORM @extschema@.require_owner();
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = '@extschema@.changes'::regclass AND inhrelid = to_regclass(format('@extschema@.%I', name))) THEN
+    RETURN;
+  ELSIF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
+    RAISE EXCEPTION 'the table @extschema@.% is no partition of @extschema@.changes', name USING
+      ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
+  END IF;
+  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
+  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO is_moved USING first, next;
+  END IF;
+  IF is_moved THEN
+    LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE @extschema@.%I (LIKE @extschema@.changes INCLUDING ALL)', name);
+    EXECUTE format('WITH moved AS (DELETE FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
+      INSERT INTO @extschema@.%I SELECT * FROM moved', name) USING first, next;
+    EXECUTE format('ALTER TABLE @extschema@.changes ATTACH PARTITION @extschema@.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  ELSE
+    EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  END IF;
+  EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
+'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.add_partition(timestamptz) FROM PUBLIC;
+
+-- The recorder calls it once a minute.
+CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+DECLARE
+  month timestamptz;
+  partition regclass;
+BEGIN
+  FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
+    -- What the default partition holds already would have to be moved: people choose when.
+    IF to_regclass(format('@extschema@.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
+      AND NOT @extschema@.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
+    THEN
+      PERFORM @extschema@.add_partition(month);
+    END IF;
+  END LOOP;
+  FOR partition IN
+    SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = '@extschema@.changes'::regclass
+      -- Its upper bound; the default partition has none.
+      AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
+  LOOP
+    BEGIN
+      EXECUTE format('DROP TABLE %s', partition);
+      RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention allows';
+    EXCEPTION WHEN OTHERS THEN
+      -- Somebody reads it, or something depends on it: it is tried again in a minute.
+      RAISE LOG 'the recorder of bemi could not drop a partition that is older than bemi.retention allows: %', SQLERRM;
+    END;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.keep_partitions(interval) IS
+'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.keep_partitions(interval) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+  result boolean := false;
+BEGIN
+  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
+  END IF;
+  RETURN result;
+EXCEPTION WHEN lock_not_available THEN
+  -- Who asks how the recorder is does not wait for others.
+  RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
+'whether the default partition of bemi.changes holds changes';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.make_changes() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.changes') IS NULL THEN
+    CREATE TABLE @extschema@.changes (
+      id uuid NOT NULL,
+      database text NOT NULL,
+      schema text NOT NULL,
+      "table" text NOT NULL,
+      operation text NOT NULL,
+      primary_key text,
+      before jsonb NOT NULL,
+      after jsonb NOT NULL,
+      context jsonb NOT NULL,
+      committed_at timestamptz NOT NULL,
+      queued_at timestamptz NOT NULL,
+      created_at timestamptz NOT NULL,
+      transaction_id bigint NOT NULL,
+      position bigint NOT NULL,
+      commit_position pg_lsn NOT NULL,
+      sequence int NOT NULL,
+      omitted jsonb,
+      old_primary_key text,
+      PRIMARY KEY (id, committed_at)
+    ) PARTITION BY RANGE (committed_at);
+    -- What happened to a row, what happened at a time, what somebody did.
+    CREATE INDEX changes_of_row ON @extschema@.changes (schema, "table", primary_key, committed_at);
+    CREATE INDEX changes_by_time ON @extschema@.changes (committed_at);
+    CREATE INDEX changes_by_context ON @extschema@.changes USING gin (context jsonb_path_ops);
+    -- What a row was called before.
+    CREATE INDEX changes_of_old_key ON @extschema@.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
+    -- The order of the changes, for those who read on from a position.
+    CREATE INDEX changes_by_position ON @extschema@.changes (commit_position, sequence);
+    CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
+    COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';
+  END IF;
+  IF to_regclass('@extschema@.recorder') IS NULL THEN
+    CREATE TABLE @extschema@.recorder (
+      is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
+      slot name,
+      is_wanted boolean NOT NULL,
+      state text NOT NULL,
+      state_since timestamptz NOT NULL,
+      last_error text,
+      last_error_at timestamptz,
+      -- How often it failed since it last succeeded.
+      failures int NOT NULL DEFAULT 0,
+      -- The last change that is recorded by this slot.
+      commit_position pg_lsn NOT NULL DEFAULT '0/0',
+      sequence int NOT NULL DEFAULT 0,
+      committed_at timestamptz,
+      -- Everything before it is recorded.
+      read_position pg_lsn,
+      transactions bigint NOT NULL DEFAULT 0,
+      changes bigint NOT NULL DEFAULT 0,
+      spilled_bytes bigint NOT NULL DEFAULT 0,
+      -- The documents of gaps that are to be recorded.
+      gap text,
+      -- What was committed after it is recorded, but for gaps.
+      since timestamptz
+    );
+    COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
+  END IF;
+  INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.make_changes() IS
+'makes the table bemi.changes and the state of the recorder, if they are not there';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
+
+-- Made with bemi.changes. It calls no function of the extension, without which it is of use too.
+CREATE FUNCTION @extschema@.make_changes_diff() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.changes_diff') IS NULL THEN
+    CREATE VIEW @extschema@.changes_diff AS
+    SELECT c.id, c.schema, c."table", c.operation, c.primary_key, (
+        SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
+        FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key)
+        WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
+      ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence
+    FROM @extschema@.changes c;
+    COMMENT ON VIEW @extschema@.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.make_changes_diff() IS
+'makes the view bemi.changes_diff, if it is not there';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.make_changes_diff() FROM PUBLIC;

@@ -1,0 +1,247 @@
+-- What is known of the past of a table, and what is not.
+
+-- Everything is recorded from then on.
+CREATE FUNCTION @extschema@.recorded_since() RETURNS timestamptz
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.recorder') IS NULL OR to_regclass('@extschema@.changes') IS NULL THEN
+    RETURN NULL;
+  END IF;
+  -- The retention drops the oldest partitions.
+  RETURN greatest(
+    (SELECT r.since FROM @extschema@.recorder r),
+    (SELECT min(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM [(]''([^'']+)''[)]')::timestamptz)
+     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = '@extschema@.changes'::regclass));
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_since() IS
+'since when changes are in bemi.changes, or NULL if they never were';
+
+CREATE FUNCTION @extschema@.recorded_position() RETURNS pg_lsn
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN CASE WHEN to_regclass('@extschema@.recorder') IS NOT NULL THEN (SELECT r.commit_position FROM @extschema@.recorder r) END;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_position() IS
+'where the last change committed that this snapshot sees in bemi.changes';
+
+CREATE FUNCTION @extschema@.require_select(relation regclass) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT has_table_privilege(relation, 'SELECT') THEN
+    RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
+  ELSIF to_regclass('@extschema@.changes') IS NULL THEN
+    RAISE EXCEPTION 'the changes of this database are not recorded' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
+  ELSIF NOT has_table_privilege('@extschema@.changes', 'SELECT') THEN
+    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
+      ERRCODE = 'insufficient_privilege', HINT = format('As its owner: GRANT SELECT ON bemi.changes TO %I;', current_user);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_select(regclass) IS
+'raises an error if the caller may not read a table and bemi.changes';
+
+-- The table of a row type.
+CREATE FUNCTION @extschema@.table_of_type(type regtype) RETURNS regclass
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  relation regclass := (SELECT c.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid AND c.relkind IN ('r', 'p') WHERE t.oid = type);
+BEGIN
+  IF relation IS NULL THEN
+    RAISE EXCEPTION 'the type % is no row type of a table', type USING
+      ERRCODE = 'wrong_object_type', HINT = 'Name the table by a row of it, as in bemi.as_of(NULL::public.todo, now()).';
+  END IF;
+  RETURN relation;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_of_type(regtype) IS
+'the table whose rows have a type';
+
+-- The tables that hold the rows of a table.
+CREATE FUNCTION @extschema@.leaves(relation regclass) RETURNS oid[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE relkind WHEN 'p' THEN ARRAY(SELECT relid::oid FROM pg_partition_tree(relation) WHERE isleaf ORDER BY relid::oid) ELSE ARRAY[oid] END
+  FROM pg_class WHERE oid = relation
+$$;
+
+COMMENT ON FUNCTION @extschema@.leaves(regclass) IS
+'a table itself, or the partitions of a partitioned one that have no partitions';
+
+-- The columns that name a row, in the order of `primary_key`, with how to read and compare them; an error if there are none.
+CREATE FUNCTION @extschema@.key_of(relation regclass) RETURNS TABLE (place int, name name, number smallint, type text, operator text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  leaf oid;
+  keys text[];
+  index oid;
+  count int;
+BEGIN
+  FOREACH leaf IN ARRAY @extschema@.leaves(relation) LOOP
+    index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf)) ORDER BY i.indisprimary DESC LIMIT 1);
+    IF index IS NULL THEN
+      RAISE EXCEPTION 'the table % has no primary key: nothing tells which of its rows a change is about', leaf::regclass USING
+        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key; its past can be read from then on.';
+    END IF;
+    keys := keys || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.place) FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (number, place)
+      JOIN pg_attribute a ON a.attnum = k.number WHERE i.indexrelid = index AND a.attrelid = leaf);
+  END LOOP;
+  IF EXISTS (SELECT FROM pg_index i, unnest(i.indkey::int2[]) k (number) JOIN pg_attribute a ON a.attnum = k.number JOIN pg_type t ON t.oid = a.atttypid
+    WHERE i.indexrelid = index AND a.attrelid = leaf AND (t.typcategory IN ('A', 'C') OR t.typname IN ('json', 'jsonb')))
+  THEN
+    RAISE EXCEPTION 'the key of % has a column of an array, a composite type or jsonb', relation USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its past cannot be read by such a key; bemi.changes has what is recorded.';
+  END IF;
+  IF (SELECT count(DISTINCT k) FROM unnest(keys) k) > 1 THEN
+    RAISE EXCEPTION 'the partitions of % have different keys', relation USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Read the past of each partition by itself.';
+  END IF;
+  RETURN QUERY
+    SELECT k.place::int, own.attname, own.attnum,
+      format_type(own.atttypid, own.atttypmod) || CASE WHEN own.attcollation <> 0 THEN
+        (SELECT format(') COLLATE %I.%I', n.nspname, co.collname) FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = own.attcollation) ELSE ')' END,
+      (SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) FROM pg_opclass c JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+        AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+        WHERE c.oid = k.class)
+    FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[]) WITH ORDINALITY AS k (number, class, place)
+    JOIN pg_attribute a ON a.attnum = k.number JOIN pg_attribute own ON own.attname = a.attname AND own.attrelid = relation
+    WHERE i.indexrelid = index AND a.attrelid = leaf AND k.number IS NOT NULL ORDER BY k.place;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.key_of(regclass) IS
+'the columns that name a row of a table, and in SQL how to read and compare them';
+
+-- The names under which bemi.changes has the changes of a table and its partitions. What a partition was before it came into
+-- the tree, empty, is not counted.
+CREATE FUNCTION @extschema@.recorded_tree(base regclass) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  leaves oid[] := @extschema@.leaves(base);
+  top oid := pg_partition_root(base);
+BEGIN
+  RETURN QUERY
+    WITH came AS MATERIALIZED (
+      SELECT v.relation, max(v.position) AS position FROM (
+        SELECT *, lag(v.root) OVER (PARTITION BY v.relation ORDER BY v.position) AS root_before FROM @extschema@.table_versions v
+        WHERE v.relation = ANY (leaves) AND v.relation <> base
+      ) v WHERE v.is_empty AND v.root_before <> v.root AND v.root = top GROUP BY 1
+    )
+    SELECT n.relation, n.schema, n."table", greatest(n.since, @extschema@.position_number(c.position)), n.until
+    FROM @extschema@.recorded_names(leaves) n LEFT JOIN came c ON c.relation = n.relation
+    WHERE n.until > COALESCE(@extschema@.position_number(c.position), 0);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_tree(regclass) IS
+'the names under which bemi.changes has the changes of a table and its partitions, and from which position of the log on until when';
+
+-- What keeps the rows of a table at a time from being known, as a message; NULL if nothing does.
+CREATE FUNCTION @extschema@.unknown_past(base regclass, moment timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  leaves oid[] := @extschema@.leaves(base);
+  top oid := COALESCE(pg_partition_root(base)::oid, base);
+  tree oid[] := ARRAY(SELECT relid::oid FROM pg_partition_tree(top));
+  result text;
+BEGIN
+  WITH members AS MATERIALIZED (
+    SELECT m.oid, m.oid = base AS is_base, c.relkind FROM (SELECT unnest(leaves) UNION SELECT base) AS m (oid) JOIN pg_class c ON c.oid = m.oid
+  ), versions AS MATERIALIZED (
+    SELECT v.*, lead(v.noted_at, 1, 'infinity') OVER w AS until,
+      -- A partition that was empty when it came into the tree has no rows of before.
+      lag(v.root) OVER w IS DISTINCT FROM v.root AND v.root = top AND v.is_empty AND NOT m.is_base AS has_no_past
+    FROM @extschema@.table_versions v JOIN members m ON m.oid = v.relation WINDOW w AS (PARTITION BY v.relation ORDER BY v.position)
+  ), known AS MATERIALIZED (
+    SELECT v.*, max(v.position) FILTER (WHERE v.has_no_past) OVER (PARTITION BY v.relation) AS came FROM versions v
+  ), since AS MATERIALIZED (
+    SELECT v.* FROM known v WHERE v.until > moment AND (v.came IS NULL OR v.position >= v.came OR v.root = top AND v.noted_at <= moment)
+  )
+  SELECT problem INTO result FROM (
+    SELECT 1, format('%s is a foreign table', m.oid::regclass) FROM members m WHERE m.relkind = 'f'
+    UNION ALL SELECT 2, format('%s is not tracked', m.oid::regclass) FROM members m WHERE NOT EXISTS (SELECT FROM known v WHERE v.relation = m.oid)
+    UNION ALL SELECT 3, format('%s is tracked since %s', v.relation::regclass, min(v.noted_at)) FROM since v
+      GROUP BY v.relation HAVING min(v.noted_at) > moment AND NOT bool_or(v.has_no_past)
+    UNION ALL SELECT 4, format('%s was not tracked from %s on', v.relation::regclass, v.noted_at) FROM since v WHERE NOT v.is_tracked
+    UNION ALL SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so the log has not the whole row before each change', v.relation::regclass, v.noted_at)
+      FROM since v WHERE NOT v.has_images
+    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v WHERE v.root <> top OR v.position < v.came
+    UNION ALL SELECT 7, format('the key of %s was another one until %s', v.relation::regclass, v.until) FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
+      WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
+    UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
+      FROM pg_index i WHERE i.indrelid = ANY (leaves) AND i.indisprimary AND NOT i.indimmediate
+    UNION ALL SELECT 8, format('%s, which was a partition until %s, is gone', COALESCE(v."table", v.relation::text), min(g.noted_at)) FROM @extschema@.table_versions v
+      JOIN @extschema@.table_versions g ON g.relation = v.relation AND g.noted_at > moment AND g.root IS DISTINCT FROM v.root
+      WHERE v.root = top AND v.noted_at <= moment AND v.relation <> ALL (tree)
+      GROUP BY v.relation, v."table"
+    UNION ALL SELECT 9, format('%s was changed before %s while an event trigger of bemi was disabled', v.relation::regclass, v.noted_at)
+      FROM since v WHERE v.is_late AND v.noted_at > moment
+  ) AS problems (place, problem) ORDER BY place LIMIT 1;
+  IF result IS NULL THEN
+    SELECT format('%s is not as it was noted when it was changed last: an event trigger of bemi is disabled', v.relation::regclass) INTO result
+    FROM @extschema@.new_versions(leaves || base::oid) v LIMIT 1;
+  END IF;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.unknown_past(regclass, timestamptz) IS
+'what keeps the rows that a table had at a time from being known, or NULL';
+
+-- Raises an error if what a table was like at a time cannot be known, and tells what else there is to tell.
+CREATE FUNCTION @extschema@.require_past(base regclass, moment timestamptz, command int) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  since timestamptz := @extschema@.recorded_since();
+  problem text;
+  change record;
+  columns text;
+BEGIN
+  IF command > 0 AND pg_current_xact_id_if_assigned() IS NOT NULL AND EXISTS (
+    SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation = ANY (@extschema@.leaves(base)) AND (
+      mode IN ('ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      -- The running statement may be the first that writes the table.
+      OR mode = 'RowExclusiveLock' AND (current_setting('track_counts') = 'off'
+        OR pg_stat_get_xact_tuples_inserted(relation) + pg_stat_get_xact_tuples_updated(relation) + pg_stat_get_xact_tuples_deleted(relation) > 0)))
+  THEN
+    RAISE EXCEPTION 'this transaction has changed % itself', base USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its changes are recorded when it has committed: ask then.';
+  END IF;
+  SELECT format('changes before %s are missing: %s', c.committed_at, c.context) INTO problem FROM @extschema@.changes c
+  WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > moment ORDER BY c.committed_at DESC LIMIT 1;
+  problem := COALESCE(CASE WHEN moment < since THEN format('changes are recorded since %s', since) END, problem, @extschema@.unknown_past(base, moment));
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION 'what % was like at % is not known: %', base, moment, problem USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'bemi.changes has what is recorded; SELECT * FROM bemi.tracked; shows what is recorded from now on.';
+  END IF;
+  FOR change IN
+    SELECT n.schema, n."table", c.operation, c.first FROM @extschema@.recorded_tree(base) n, LATERAL (
+      SELECT c.operation, min(c.committed_at) AS first FROM @extschema@.changes c
+      WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.committed_at > moment AND c.position >= n.since AND c.position < n.until GROUP BY 1
+    ) c ORDER BY c.operation = 'TRUNCATE', c.first
+  LOOP
+    IF change.operation <> 'TRUNCATE' THEN
+      RAISE EXCEPTION 'what % was like at % is not known: the key of a row that was changed at % is not recorded', base, moment, change.first USING
+        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See the rows of bemi.changes whose primary_key is null.';
+    END IF;
+    RAISE WARNING '% was truncated at %: of the rows that it had before, only those that were changed before are recorded', format('%I.%I', change.schema, change."table"), change.first;
+  END LOOP;
+  columns := (SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+    WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT @extschema@.masked_columns(base)));
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'masked columns of % are null in rows that were changed since: %', base, columns;
+  END IF;
+  columns := (SELECT string_agg(DISTINCT quote_ident(i), ', ') FROM @extschema@.table_versions v, unnest(v.ignored) i
+    WHERE v.relation = ANY (@extschema@.leaves(base)));
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %', base, moment, columns;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_past(regclass, timestamptz, int) IS
+'raises an error if what a table was like at a time cannot be known';

@@ -1,0 +1,244 @@
+-- What tracked tables were like, and from when on: so that recorded changes can be read under today's names, and no time is
+-- taken for recorded that is not.
+
+CREATE TABLE @extschema@.table_versions (
+  relation oid NOT NULL,
+  -- The changes of the table from this position of the log on are those of this version.
+  position pg_lsn NOT NULL,
+  noted_at timestamptz NOT NULL,
+  is_tracked boolean NOT NULL,
+  -- Whether it had no rows then.
+  is_empty boolean NOT NULL,
+  -- Whether the log has the whole row before each change.
+  has_images boolean,
+  schema name,
+  "table" name,
+  -- The topmost table above a partition; else the table itself.
+  root oid,
+  -- The columns that name a row, and the names of all by their numbers.
+  key_columns smallint[],
+  columns jsonb,
+  ignored text[],
+  masked text[],
+  -- Nobody noted it when it came: what was before, and until when, is not known.
+  is_late boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (relation, position)
+);
+
+CREATE INDEX table_versions_by_root ON @extschema@.table_versions (root);
+GRANT SELECT ON @extschema@.table_versions TO PUBLIC;
+
+COMMENT ON TABLE @extschema@.table_versions IS
+'the names, columns, keys and rules of tracked tables, from which position of the log and which time on';
+
+-- In PL/pgSQL, which keeps plans: it runs after each statement that changes a table. Triggers are looked up table by table,
+-- whatever the planner thinks of how many there are.
+CREATE FUNCTION @extschema@.present_versions(relations oid[]) RETURNS SETOF @extschema@.table_versions
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN QUERY
+    SELECT r.oid, pg_current_wal_insert_lsn(), clock_timestamp(), 
+      -- While a table is unlogged, nothing of it is in the log.
+      (c.relpersistence = 'p' OR c.relkind = 'p') AND EXISTS (SELECT FROM unnest(a.above) o, LATERAL (SELECT FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t),
+      COALESCE(pg_relation_size(c.oid) = 0, true), c.relreplident = 'f' OR c.relkind = 'p', n.nspname, c.relname, COALESCE(pg_partition_root(c.oid)::oid, c.oid),
+      (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] FROM pg_index i WHERE i.indrelid = c.oid
+        AND (i.indisprimary AND i.indisvalid OR i.indisreplident AND c.relreplident = 'i') ORDER BY i.indisprimary DESC LIMIT 1),
+      (SELECT jsonb_object_agg(attnum, attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+      ARRAY(SELECT DISTINCT i FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, 'ignore')) i
+        WHERE t.relation = c.oid AND t.name = 'bemi_context' ORDER BY i),
+      ARRAY(SELECT DISTINCT m FROM unnest(a.above) o, LATERAL (SELECT t.arguments FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t,
+        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false
+    FROM unnest(relations) AS r (oid) LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
+      LATERAL (SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid)) ELSE ARRAY[c.oid] END) AS a (above);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.present_versions(oid[]) IS
+'what tables are like now, as versions of them';
+
+-- Which tables are not as their last version says.
+CREATE FUNCTION @extschema@.new_versions(relations oid[]) RETURNS SETOF @extschema@.table_versions
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN QUERY
+    SELECT p.* FROM @extschema@.present_versions(relations) p LEFT JOIN LATERAL (
+      SELECT * FROM @extschema@.table_versions v WHERE v.relation = p.relation ORDER BY v.position DESC LIMIT 1
+    ) l ON true
+    WHERE (p.is_tracked OR l.is_tracked)
+      AND (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.ignored, p.masked)
+        IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.ignored, l.masked);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.new_versions(oid[]) IS
+'what tables are like now, of those that are not as their last version says';
+
+CREATE FUNCTION @extschema@.latest_versions(relations oid[]) RETURNS jsonb
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_latest_versions';
+
+COMMENT ON FUNCTION @extschema@.latest_versions(oid[]) IS
+'calls bemi.read_new_versions() under a snapshot that sees all that was committed';
+
+CREATE FUNCTION @extschema@.read_new_versions(relations oid[]) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN (SELECT COALESCE(jsonb_agg(to_jsonb(v)), '[]') FROM @extschema@.new_versions(relations) v);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.read_new_versions(oid[]) IS
+'what tables are like now, of those that are not as their last version says';
+
+-- With is_late, for what was changed while the event triggers were disabled.
+CREATE FUNCTION @extschema@.note_versions(relations oid[], is_late boolean DEFAULT true) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  version @extschema@.table_versions;
+BEGIN
+  FOR version IN SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.table_versions, @extschema@.latest_versions(relations)) LOOP
+    version.is_late := note_versions.is_late;
+    INSERT INTO @extschema@.table_versions SELECT version.*;
+  END LOOP;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION @extschema@.note_versions(oid[], boolean) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.note_versions(oid[], boolean) IS
+'notes what tables are like now, if they are tracked and nobody has noted it; their past is known from then on';
+
+CREATE FUNCTION @extschema@.note_ddl() RETURNS event_trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+<<note_ddl>>
+DECLARE
+  relations oid[];
+  noted oid[] := '{}';
+  relation oid;
+  heir oid;
+  is_partition boolean;
+  place int := 1;
+BEGIN
+  IF TG_EVENT = 'sql_drop' THEN
+    relations := ARRAY(
+      SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END
+      FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary);
+  ELSE
+    relations := ARRAY(
+      SELECT DISTINCT CASE classid WHEN 'pg_class'::regclass THEN objid WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid) END
+      FROM pg_event_trigger_ddl_commands() WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass));
+    -- Whatever is in a schema, or of a type, takes a look at all tables.
+    IF TG_TAG = 'ALTER SCHEMA' THEN
+      relations := ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.relnamespace = d.objid WHERE d.classid = 'pg_namespace'::regclass);
+    ELSIF TG_TAG = 'ALTER TYPE' THEN
+      relations := relations || ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_type t ON t.typrelid = d.objid JOIN pg_class c ON c.reloftype = t.oid);
+    END IF;
+    -- With partitions and heirs, and former partitions; those aside that are not tracked, and never were. One by one: a join
+    -- might look at all tables.
+    WHILE place <= cardinality(relations) LOOP
+      relation := relations[place];
+      SELECT relispartition INTO is_partition FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND relpersistence <> 't';
+      IF FOUND THEN
+        IF is_partition OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = note_ddl.relation)
+          OR EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = note_ddl.relation)
+        THEN
+          noted := noted || relation;
+        END IF;
+        FOR heir IN SELECT inhrelid FROM pg_inherits WHERE inhparent = relation UNION ALL SELECT v.relation FROM @extschema@.table_versions v WHERE v.root = note_ddl.relation LOOP
+          IF heir <> ALL (relations) THEN
+            relations := relations || heir;
+          END IF;
+        END LOOP;
+      END IF;
+      place := place + 1;
+    END LOOP;
+    relations := noted;
+  END IF;
+  IF TG_TAG = 'ALTER SCHEMA' THEN
+    -- Which locks no table: those who write under the old name have to end first.
+    FOREACH relation IN ARRAY relations LOOP
+      EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation::regclass);
+    END LOOP;
+  END IF;
+  IF relations <> '{}' THEN
+    PERFORM @extschema@.note_versions(relations, is_late => false);
+  END IF;
+EXCEPTION WHEN OTHERS THEN
+  RAISE WARNING 'bemi could not note what this statement changed: %', SQLERRM USING HINT = 'The past of the tables that it changed cannot be read.';
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.note_ddl() IS
+'for the event triggers: notes the versions of tables that a statement made, changed or dropped';
+
+-- After bemi_on_ddl, which comes first by its name.
+CREATE EVENT TRIGGER bemi_versions ON ddl_command_end
+WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TABLE', 'ALTER TYPE', 'ALTER SCHEMA',
+  'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER INDEX')
+EXECUTE FUNCTION @extschema@.note_ddl();
+ALTER EVENT TRIGGER bemi_versions ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_versions IS
+'notes what tracked tables are like, for those who read the past';
+
+CREATE EVENT TRIGGER bemi_versions_dropped ON sql_drop EXECUTE FUNCTION @extschema@.note_ddl();
+ALTER EVENT TRIGGER bemi_versions_dropped ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_versions_dropped IS
+'notes which tracked tables, columns and triggers were dropped';
+
+-- A position as bemi.changes has it.
+CREATE FUNCTION @extschema@.position_number("position" pg_lsn) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (position_number."position" - '0/0'::pg_lsn)::bigint
+$$;
+
+COMMENT ON FUNCTION @extschema@.position_number(pg_lsn) IS
+'a position of the log as a number, as bemi.changes has it';
+
+-- The names under which tables are in bemi.changes, each with the positions from which on and until when.
+CREATE FUNCTION @extschema@.recorded_names(relations oid[]) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  WITH versions AS (
+    SELECT v.relation, v.schema, v."table", v.position,
+      (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
+    FROM @extschema@.table_versions v WHERE v.relation = ANY (relations) AND v."table" IS NOT NULL WINDOW w AS (PARTITION BY v.relation ORDER BY v.position)
+  )
+  SELECT v.relation, v.schema, v."table", @extschema@.position_number(v.position),
+    COALESCE(@extschema@.position_number(lead(v.position) OVER (PARTITION BY v.relation ORDER BY v.position)), 9223372036854775807)
+  FROM versions v WHERE v.is_renamed
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_names(oid[]) IS
+'the names under which bemi.changes has the changes of tables, and from which position of the log on until when';
+
+-- Which table of today had a name at a position of the log, and between which positions that holds; none if it is gone.
+CREATE FUNCTION @extschema@.table_at(schema text, "table" text, "position" bigint, OUT relation regclass, OUT since bigint, OUT until bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  SELECT n.relation, n.since, n.until INTO relation, since, until FROM (
+    SELECT DISTINCT v.relation FROM @extschema@.table_versions v WHERE v.schema = table_at.schema AND v."table" = table_at."table"
+  ) r, LATERAL @extschema@.recorded_names(ARRAY[r.relation]) n
+  WHERE n.schema = table_at.schema AND n."table" = table_at."table" AND table_at."position" >= n.since AND table_at."position" < n.until
+  ORDER BY n.since DESC LIMIT 1;
+  IF relation IS NULL THEN
+    -- It was recorded without being tracked.
+    relation := to_regclass(format('%I.%I', table_at.schema, table_at."table"));
+    since := table_at."position";
+    until := table_at."position" + 1;
+  ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
+    relation := NULL;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_at(text, text, bigint) IS
+'the table that had a name at a position of the log, if it is there still, and between which positions it had it';
+
+CREATE FUNCTION @extschema@.table_names(relation regclass) RETURNS TABLE (schema text, "table" text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT n.schema, n."table" FROM @extschema@.recorded_names(ARRAY(SELECT t::oid FROM @extschema@.tree(relation) t)) n
+  UNION SELECT n.nspname, c.relname FROM @extschema@.tree(relation) t JOIN pg_class c ON c.oid = t JOIN pg_namespace n ON n.oid = c.relnamespace
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_names(regclass) IS
+'all names under which bemi.changes may have changes of a table and its partitions';

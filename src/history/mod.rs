@@ -1,0 +1,3 @@
+//! Reading the past: what is recorded becomes answers. Most of it is SQL.
+#[cfg(feature = "pgrx")]
+pub mod pg;

@@ -1,0 +1,77 @@
+//! The functions that the SQL of reading the past calls.
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::snapshot;
+use crate::sys::{self, arguments, arguments::argument};
+
+/// `bemi.latest_changes(oid, timestamptz, pg_snapshot, integer, pg_lsn)`: calls `bemi.read_latest_changes` of the same arguments
+/// under the latest snapshot.
+///
+/// # Safety
+/// Called by the server, with arguments that are not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let types = [pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::PG_SNAPSHOTOID, pg_sys::INT4OID, pg_sys::PG_LSNOID];
+    // SAFETY: the server's call, whose arguments are passed on as they are.
+    unsafe {
+        let read = snapshot::function(fcinfo, c"read_latest_changes", &types);
+        let argument = |index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0));
+        let [base, moment, seen, command, recorded] = [0, 1, 2, 3, 4].map(argument);
+        let none = pg_sys::InvalidOid;
+        snapshot::latest(|| pg_sys::OidFunctionCall5Coll(read, none, base, moment, seen, command, recorded))
+    }
+}
+
+/// `bemi.latest_versions(oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call, whose argument is passed on as it is.
+    unsafe {
+        let read = snapshot::function(fcinfo, c"read_new_versions", &[pg_sys::OIDARRAYOID]);
+        let relations = argument(fcinfo, 0).unwrap_or(pg_sys::Datum::from(0));
+        snapshot::latest(|| pg_sys::OidFunctionCall1Coll(read, pg_sys::InvalidOid, relations))
+    }
+}
+
+/// `bemi.latest_query(oid)`: calls `bemi.as_of_query` under the latest snapshot, for a function that gets the time as its first parameter.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_latest_query(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let types = [pg_sys::OIDOID, pg_sys::TEXTOID, pg_sys::BOOLOID, pg_sys::TEXTOID];
+    // SAFETY: the server's call, whose argument is passed on as it is.
+    unsafe {
+        let write = snapshot::function(fcinfo, c"as_of_query", &types);
+        let base = argument(fcinfo, 0).unwrap_or(pg_sys::Datum::from(0));
+        let (moment, with_dropped, wanted) = (arguments::text(b"$1"), pg_sys::Datum::from(false), arguments::text(b""));
+        let none = pg_sys::InvalidOid;
+        snapshot::latest(|| pg_sys::OidFunctionCall4Coll(write, none, base, moment, with_dropped, wanted))
+    }
+}
+
+/// `bemi.current_command()`: how many of its own transaction's commands that changed something the running statement sees.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: a function is called under a snapshot.
+    let command = unsafe { (*pg_sys::GetActiveSnapshot()).curcid };
+    pg_sys::Datum::from(i32::try_from(command).unwrap_or(i32::MAX))
+}
+
+sys::sql_callable!(
+    pg_finfo_bemi_latest_changes,
+    pg_finfo_bemi_latest_versions,
+    pg_finfo_bemi_latest_query,
+    pg_finfo_bemi_current_command
+);

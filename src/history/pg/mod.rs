@@ -1,0 +1,4 @@
+//! What of reading the past calls the server.
+mod functions;
+mod inline;
+mod snapshot;
