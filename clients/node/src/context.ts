@@ -1,0 +1,58 @@
+import { type Context, encode } from "./json.js";
+import { type Scope, storage } from "./state.js";
+
+export type { Context } from "./json.js";
+
+export interface ContextOptions {
+  /** Adds the text of each statement under the key `SQL`. */
+  currentQuery?: boolean;
+}
+
+const scope = (context: object | null | undefined, currentQuery: boolean): Scope | undefined =>
+  context == null ? undefined : { json: encode(context), currentQuery };
+
+/**
+ * Replaces the context: with `fn`, for the execution of `fn` alone; without, from here on in this asynchronous execution
+ * (as AsyncLocalStorage.enterWith does). null is no context. The context is read now: what is changed in the object later
+ * is not seen.
+ * @throws TypeError if it is no object.
+ */
+export function bemiContext(context: object | null | undefined): void;
+export function bemiContext<T>(context: object | null | undefined, fn: () => T): T;
+export function bemiContext<T>(context: object | null | undefined, fn?: () => T): T | undefined {
+  const next = scope(context, storage.getStore()?.currentQuery ?? false);
+  if (fn) return storage.run(next, fn);
+  storage.enterWith(next);
+  return undefined;
+}
+
+/** Adds keys to the context; its own win. Otherwise as `bemiContext`. */
+export function mergeBemiContext(partial: object): void;
+export function mergeBemiContext<T>(partial: object, fn: () => T): T;
+export function mergeBemiContext<T>(partial: object, fn?: () => T): T | undefined {
+  const merged = { ...currentBemiContext(), ...partial };
+  return fn ? bemiContext(merged, fn) : (bemiContext(merged), undefined);
+}
+
+/** A copy of the context of this asynchronous execution; undefined if there is none. */
+export const currentBemiContext = (): Context | undefined => {
+  const current = storage.getStore();
+  return current && (JSON.parse(current.json) as Context);
+};
+
+/** A middleware as Express, and what builds on it, takes it. */
+export type Middleware<Req> = (request: Req, response: unknown, next: (error?: unknown) => void) => void;
+
+/** A middleware under which all that handles a request has the context that `fn` makes of it. */
+export const middleware =
+  <Req>(fn: (request: Req) => object | null | undefined, options: ContextOptions = {}): Middleware<Req> =>
+  (request, _response, next) => {
+    let next_scope;
+    try {
+      next_scope = scope(fn(request), options.currentQuery ?? false);
+    } catch (error) {
+      next(error);
+      return;
+    }
+    storage.run(next_scope, () => next());
+  };

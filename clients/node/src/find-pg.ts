@@ -1,0 +1,31 @@
+import { createRequire } from "node:module";
+import { here } from "./here.js";
+import { instrument } from "./instrument.js";
+import type { Pg } from "./node-postgres.js";
+
+/**
+ * Instruments each copy of `pg` that one of these chains of packages leads to, from this package or from the application:
+ * package managers may give each package a copy of its own.
+ * @throws Error if there is none.
+ */
+export const instrumentPgOf = (...chains: string[][]): void => {
+  let isFound = false;
+  for (const start of [here, `${process.cwd()}/package.json`]) {
+    for (const chain of chains) {
+      let require = createRequire(start);
+      try {
+        for (const name of chain) require = createRequire(require.resolve(name));
+      } catch {
+        continue;
+      }
+      instrument(require("pg") as Pg);
+      isFound = true;
+    }
+  }
+  if (!isFound) {
+    throw new Error(
+      'bemi cannot find the package "pg". Install it, or pass the module that your connections are made with: ' +
+        'import { instrument } from "bemi/pg"; instrument(pg);',
+    );
+  }
+};

@@ -1,0 +1,172 @@
+import { type Session, withComments, writes } from "./comment.js";
+import { withStatement } from "./json.js";
+import type { Callback, ParameterStatus, Pg, PgClient, PgPool, PgQuery, QueryConfig } from "./node-postgres.js";
+import { bracket, HAS_EXTENSION } from "./prepared.js";
+import { type Scope, storage, warnOnce } from "./state.js";
+
+/** What is known of a client's session. */
+interface Known extends Session {
+  areStringsStandard: boolean;
+  isUtf8: boolean;
+  /** Whether the database has the extension, and until when that holds; asked with the first named statement. */
+  extension: { has: boolean; until: number } | undefined;
+}
+
+/** A database without the extension is asked again after so many milliseconds. */
+const ASK_AGAIN = 60_000;
+
+const KEYS = [
+  "text", "values", "name", "callback", "types", "rowMode", "rows", "binary", "queryMode", "portal", "query_timeout",
+] as const;
+
+const INSTRUMENTED = Symbol.for("bemi.instrumented");
+
+const sessions = new WeakMap<PgClient, Known>();
+
+const session = (client: PgClient): Known => {
+  let known = sessions.get(client);
+  if (!known) {
+    known = { areStringsStandard: false, isUtf8: false, extension: undefined };
+    sessions.set(client, known);
+  }
+  return known;
+};
+
+/** Has each client of the module `pg` send the context of who calls it. Once is enough; further calls do nothing. */
+export const instrument = (pg: Pg): void => {
+  const client = pg?.Client?.prototype as (PgClient & { [INSTRUMENTED]?: true }) | undefined;
+  if (!client || typeof pg.Query !== "function") {
+    throw new TypeError('This is not node-postgres: pass the module, as in instrument(require("pg")).');
+  }
+  if (Object.hasOwn(client, INSTRUMENTED)) return;
+  Object.defineProperty(client, INSTRUMENTED, { value: true });
+  instrumentConnect(client);
+  instrumentQuery(client, pg.Query);
+  instrumentPool(pg.Pool.prototype);
+};
+
+/** The callback, called in the context in which it was given. Else it would run in that of whoever made the connection. */
+const bound = (callback: Callback): Callback => {
+  const scope = storage.getStore();
+  return function (this: unknown, ...args: unknown[]) {
+    return storage.run(scope, () => callback.apply(this, args));
+  };
+};
+
+const instrumentConnect = (prototype: PgClient): void => {
+  const { connect } = prototype;
+  prototype.connect = function (callback) {
+    const known = session(this);
+    this.connection?.on("parameterStatus", ({ parameterName, parameterValue }: ParameterStatus) => {
+      if (parameterName === "standard_conforming_strings") known.areStringsStandard = parameterValue === "on";
+      if (parameterName === "server_encoding") known.isUtf8 = parameterValue === "UTF8";
+    });
+    // What the connection calls later, for other requests too, has no context of its own.
+    const inContext = typeof callback === "function" ? bound(callback) : callback;
+    return storage.run(undefined, () => connect.call(this, inContext));
+  };
+};
+
+const instrumentPool = (pool: PgPool): void => {
+  // pg-pool's own class, which others may use with clients of their own.
+  let prototype = pool;
+  while (!Object.hasOwn(prototype, "connect")) prototype = Object.getPrototypeOf(prototype) as PgPool;
+  const { connect } = prototype;
+  // Who waits for a client is called by whoever gives one back.
+  prototype.connect = function (callback) {
+    return connect.call(this, typeof callback === "function" ? bound(callback) : callback);
+  };
+};
+
+const instrumentQuery = (prototype: PgClient, Query: Pg["Query"]): void => {
+  const { query } = prototype;
+  prototype.query = function (config, values, callback) {
+    if (typeof values === "function") values = bound(values as Callback);
+    if (typeof callback === "function") callback = bound(callback as Callback);
+    const scope = storage.getStore();
+    if (config == null) return query.call(this, config, values, callback);
+    if (typeof config === "string") {
+      return query.call(this, contextual(config, scope, session(this)), values, callback);
+    }
+    if (typeof (config as PgQuery).submit === "function") {
+      const submitted = config as PgQuery;
+      if (typeof submitted.callback === "function") submitted.callback = bound(submitted.callback);
+      if (scope) addTo(this, query, submitted, scope);
+      return query.call(this, submitted, values, callback);
+    }
+    const given = copy(config as QueryConfig);
+    if (typeof given.callback === "function") given.callback = bound(given.callback);
+    if (scope && given.name) return named(this, query, new Query(given, values, callback), given, scope);
+    if (typeof given.text === "string") given.text = contextual(given.text, scope, session(this));
+    return query.call(this, given, values, callback);
+  };
+};
+
+/** What node-postgres reads of a query's configuration, which may be an object of any class. */
+const copy = (config: QueryConfig): QueryConfig => {
+  const read: Record<string, unknown> = {};
+  for (const key of KEYS) {
+    const value = config[key];
+    if (value !== undefined) read[key] = value;
+  }
+  return read;
+};
+
+/** The text with the context, where it writes. */
+const contextual = (text: string, scope: Scope | undefined, known: Session): string => {
+  if (!scope) return text;
+  const json = scope.currentQuery && writes(text) ? withStatement(scope.json, text) : scope.json;
+  return withComments(text, json, known);
+};
+
+/** Adds the context to a query that somebody has made: a Query, a cursor, a stream of rows or of COPY. */
+const addTo = (client: PgClient, query: PgClient["query"], submitted: PgQuery, scope: Scope): void => {
+  if (submitted.name) {
+    addToNamed(client, query, submitted, scope);
+    return;
+  }
+  const holder = typeof submitted.cursor?.text === "string" ? submitted.cursor : submitted;
+  if (typeof holder.text === "string") holder.text = contextual(holder.text, scope, session(client));
+};
+
+const addToNamed = (client: PgClient, query: PgClient["query"], submitted: PgQuery, scope: Scope): void => {
+  const text = submitted.text ?? client.connection?.parsedStatements?.[submitted.name as string] ?? "";
+  if (!writes(text) || typeof submitted.handlePortalSuspended !== "function") return;
+  const known = session(client);
+  if (!known.extension || known.extension.until < Date.now()) ask(client, query, known);
+  const json = scope.currentQuery ? withStatement(scope.json, text) : scope.json;
+  bracket(submitted, json, () => known.extension?.has ?? false);
+};
+
+/** Asks whether the database has the extension. The answer is there before what is sent behind this. */
+const ask = (client: PgClient, query: PgClient["query"], known: Known): void => {
+  known.extension = { has: false, until: Infinity };
+  storage.run(undefined, () =>
+    query.call(client, HAS_EXTENSION, (error: Error | null, result?: { rows: { has: boolean }[] }) => {
+      // In a transaction that has failed nothing can be asked.
+      const has = result?.rows[0]?.has;
+      known.extension = error || has === undefined ? undefined : { has, until: has ? Infinity : Date.now() + ASK_AGAIN };
+      if (has === false) {
+        warnOnce("NO_EXTENSION", "bemi: the database does not have the extension bemi; named statements carry no context.");
+      }
+    }),
+  );
+};
+
+/** Runs a named query as node-postgres does. */
+const named = (client: PgClient, query: PgClient["query"], made: PgQuery, given: QueryConfig, scope: Scope): unknown => {
+  addToNamed(client, query, made, scope);
+  if (given.query_timeout) (made as QueryConfig).query_timeout = given.query_timeout;
+  if (made.callback) {
+    query.call(client, made);
+    return undefined;
+  }
+  return new Promise((resolve, reject) => {
+    made.callback = (error: Error | null, result: unknown) => (error ? reject(error) : resolve(result));
+    query.call(client, made);
+  }).catch((error: Error) => {
+    // The stack that leads to who asked, as node-postgres has it.
+    Error.captureStackTrace(error);
+    throw error;
+  });
+};

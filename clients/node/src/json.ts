@@ -1,0 +1,84 @@
+import { warnOnce } from "./state.js";
+
+/** The longest context in bytes of JSON: the default of the server's `bemi.max_context_size`. */
+export const MAX_CONTEXT_SIZE = 1_000_000;
+/** How deep arrays and objects may nest, for the server. */
+const MAX_DEPTH = 127;
+/** The key under which the server too keeps what it could not read. */
+const INVALID_KEY = "bemi_invalid_context";
+
+export type Context = Record<string, unknown>;
+
+/**
+ * The context as JSON that `jsonb` accepts. What is no context for the server (too long, too deep, circular) is told under
+ * the key `bemi_invalid_context`, with a warning once, since no statement may fail for it.
+ * @throws TypeError if it is no object.
+ */
+export const encode = (context: object): string => {
+  if (typeof context !== "object" || context === null || Array.isArray(context)) {
+    throw new TypeError(`A context is an object such as { userId: 1 }, and not ${describe(context)}.`);
+  }
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(context, (_key, value: unknown) => (typeof value === "bigint" ? fromBigInt(value) : value));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return invalid("NOT_JSON", `a context cannot be written as JSON: ${reason}`, reason);
+  }
+  if (!json?.startsWith("{")) {
+    throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(json)}.`);
+  }
+  json = wellFormed(json);
+  const size = Buffer.byteLength(json);
+  if (size > MAX_CONTEXT_SIZE) {
+    return invalid("TOO_LONG", `a context of ${size} bytes is longer than ${MAX_CONTEXT_SIZE}`, json);
+  }
+  if (depth(json) > MAX_DEPTH) {
+    return invalid("TOO_DEEP", `a context is nested deeper than ${MAX_DEPTH} levels`, json);
+  }
+  return json;
+};
+
+/** JSON of an object with the text of the statement under the key `SQL`, cut where it would be too long. */
+export const withStatement = (json: string, text: string): string => {
+  const room = MAX_CONTEXT_SIZE - Buffer.byteLength(json) - 20;
+  let sql = wellFormed(JSON.stringify(text));
+  // A character takes six bytes at most.
+  if (Buffer.byteLength(sql) > room) sql = wellFormed(JSON.stringify(text.slice(0, Math.max(0, Math.floor(room / 6)))));
+  // Of two equal keys jsonb takes the last.
+  return json === "{}" ? `{"SQL":${sql}}` : `${json.slice(0, -1)},"SQL":${sql}}`;
+};
+
+const invalid = (kind: string, what: string, text: string): string => {
+  const told = `{"${INVALID_KEY}":${wellFormed(JSON.stringify(text.slice(0, 1000)))}}`;
+  warnOnce(kind, `bemi: ${what}. Its changes carry the key "${INVALID_KEY}" with the beginning of it.`);
+  return told;
+};
+
+// A number where it is exact.
+const fromBigInt = (value: bigint): number | string => {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value.toString();
+};
+
+/** Halves of surrogate pairs and U+0000, which `jsonb` does not know, as U+FFFD. JSON.stringify escapes just these so. */
+const wellFormed = (json: string): string =>
+  json.includes("\\u")
+    ? json.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|[^])/g, (escape) => (escape.length > 2 ? "\ufffd" : escape))
+    : json;
+
+/** How deep JSON nests. */
+const depth = (json: string): number => {
+  let deepest = 0;
+  let at = 0;
+  for (const [token] of json.matchAll(/"(?:[^"\\]|\\[^])*"|[[\]{}]/g)) {
+    if (token === "[" || token === "{") deepest = Math.max(deepest, ++at);
+    else if (token === "]" || token === "}") at--;
+  }
+  return deepest;
+};
+
+const describe = (value: unknown): string => {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "an array" : typeof value === "string" ? "a string" : typeof value;
+};

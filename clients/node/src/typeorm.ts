@@ -1,0 +1,34 @@
+import type { DataSource } from "typeorm";
+import { type ContextOptions, type Middleware, middleware } from "./context.js";
+import { instrumentPgOf } from "./find-pg.js";
+import { instrument } from "./instrument.js";
+import type { Pg } from "./node-postgres.js";
+
+export { bemiContext, type Context, type ContextOptions, currentBemiContext, mergeBemiContext, type Middleware } from "./context.js";
+export { instrument } from "./instrument.js";
+export { bemiDownSQL, bemiUpSQL } from "./migration.js";
+export { Change } from "./typeorm-change.js";
+
+type MakeContext<Req> = (request: Req) => object | null | undefined;
+
+/**
+ * A middleware for Express, and what builds on it, under which all that handles a request has the context that `fn` makes
+ * of it. What TypeORM writes then carries it. With a data source, the driver of that one is used; without, the package
+ * `pg` that is installed.
+ */
+export function setContext<Req = any>(dataSource: DataSource, fn: MakeContext<Req>, options?: ContextOptions): Middleware<Req>;
+export function setContext<Req = any>(fn: MakeContext<Req>, options?: ContextOptions): Middleware<Req>;
+export function setContext<Req>(
+  first: DataSource | MakeContext<Req>,
+  second?: MakeContext<Req> | ContextOptions,
+  third?: ContextOptions,
+): Middleware<Req> {
+  if (typeof first === "function") {
+    instrumentPgOf(["typeorm"], []);
+    return middleware(first, second as ContextOptions | undefined);
+  }
+  const { postgres } = first.driver as { postgres?: Pg };
+  if (!postgres) throw new Error(`bemi works with PostgreSQL only, and this data source is of type "${first.options.type}".`);
+  instrument(postgres);
+  return middleware(second as MakeContext<Req>, third);
+}

@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import fc from "fast-check";
+import { bemiContext, currentBemiContext, mergeBemiContext, middleware } from "../src/context.js";
+import { encode, MAX_CONTEXT_SIZE, withStatement } from "../src/json.js";
+
+const warnings: string[] = [];
+process.on("warning", (warning) => warnings.push((warning as Error & { code?: string }).code ?? ""));
+
+test("any object comes back as JSON has it, with U+FFFD for what jsonb does not know", () => {
+  fc.assert(
+    fc.property(fc.dictionary(fc.string({ unit: "binary" }), fc.jsonValue()), (context) => {
+      const json = encode(context);
+      const known = (text: string) => text.replace(/\0/g, "\ufffd").toWellFormed();
+      const expected = JSON.parse(JSON.stringify(context), (_key, value) =>
+        typeof value === "string" ? known(value)
+        : value && typeof value === "object" && !Array.isArray(value)
+          ? Object.fromEntries(Object.entries(value).map(([k, v]) => [known(k), v]))
+          : value,
+      );
+      assert.deepEqual(JSON.parse(json), expected);
+      assert.ok(!/\\u(?:0000|d[89a-f])/.test(json.replaceAll("\\\\", "")));
+    }),
+    { numRuns: 3000 },
+  );
+  assert.equal(encode({ a: "\ud800\\u0000\0😀", b: 12n, c: 2n ** 70n }), '{"a":"\ufffd\\\\u0000\ufffd😀","b":12,"c":"1180591620717411303424"}');
+});
+
+test("what is no object is refused, and says so", () => {
+  for (const wrong of ["text", 7, [1], () => 1]) assert.throws(() => encode(wrong as object), /A context is an object such as/);
+  assert.throws(() => encode(new Date()), /what its toJSON\(\) gives/);
+});
+
+test("what is no context for the server is told instead, with one warning of each kind", async () => {
+  const circular: Record<string, unknown> = {};
+  circular["self"] = circular;
+  let deep: unknown = 1;
+  for (let i = 0; i < 128; i++) deep = [deep];
+  for (let i = 0; i < 2; i++) {
+    assert.match(encode(circular), /^\{"bemi_invalid_context":"Converting circular/);
+    assert.equal(encode({ a: "x".repeat(MAX_CONTEXT_SIZE) }), `{"bemi_invalid_context":"{\\"a\\":\\"${"x".repeat(994)}"}`);
+    assert.match(encode({ deep }), /^\{"bemi_invalid_context":"\{\\"deep\\":\[\[/);
+  }
+  assert.equal(encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 8) }).length, MAX_CONTEXT_SIZE);
+  await sleep(1);
+  assert.deepEqual(warnings.sort(), ["BEMI_NOT_JSON", "BEMI_TOO_DEEP", "BEMI_TOO_LONG"]);
+});
+
+test("the statement is added under SQL, and cut where it would be too long", () => {
+  assert.equal(withStatement("{}", 'INSERT "a"'), '{"SQL":"INSERT \\"a\\""}');
+  assert.equal(withStatement('{"a":1}', "b"), '{"a":1,"SQL":"b"}');
+  const long = withStatement('{"a":1}', "é\0".repeat(MAX_CONTEXT_SIZE));
+  assert.ok(Buffer.byteLength(long) <= MAX_CONTEXT_SIZE && JSON.parse(long).SQL.startsWith("é\ufffdé"));
+});
+
+test("a context holds for its own asynchronous execution alone", async () => {
+  assert.equal(currentBemiContext(), undefined);
+  const seen: unknown[] = [];
+  const request = async (user: number) => {
+    await sleep(Math.random() * 5);
+    seen.push([user, currentBemiContext()]);
+    mergeBemiContext({ step: user });
+    await Promise.all([sleep(Math.random() * 5), (async () => bemiContext({ branch: user }, () => sleep(1)))()]);
+    seen.push([user, currentBemiContext()]);
+    bemiContext({ replaced: user });
+    await sleep(Math.random() * 5);
+    seen.push([user, currentBemiContext()]);
+    bemiContext(null);
+    seen.push([user, currentBemiContext()]);
+  };
+  const handle = middleware((user: number) => ({ user }));
+  await Promise.all(
+    Array.from({ length: 100 }, (_, user) => new Promise<void>((resolve, reject) => handle(user, {}, () => void request(user).then(resolve, reject)))),
+  );
+  assert.equal(seen.length, 400);
+  for (let user = 0; user < 100; user++) {
+    const own = (seen as [number, unknown][]).filter(([who]) => who === user).map(([, context]) => context);
+    assert.deepEqual(own, [{ user }, { user, step: user }, { replaced: user }, undefined]);
+  }
+  assert.equal(currentBemiContext(), undefined);
+});
+
+test("what is changed in an object later is not seen", () => {
+  const context = { list: [1] };
+  bemiContext(context, () => {
+    context.list.push(2);
+    assert.deepEqual(currentBemiContext(), { list: [1] });
+    (currentBemiContext() as typeof context).list.push(3);
+    assert.deepEqual(currentBemiContext(), { list: [1] });
+  });
+});
+
+test("a middleware hands on what its function throws", () => {
+  const errors: unknown[] = [];
+  middleware(() => { throw new RangeError("no"); })({}, {}, (error) => errors.push(error));
+  middleware(() => "text" as unknown as object)({}, {}, (error) => errors.push(error));
+  middleware(() => undefined)({}, {}, (error) => errors.push(error, currentBemiContext()));
+  assert.ok(errors[0] instanceof RangeError && errors[1] instanceof TypeError);
+  assert.deepEqual(errors.slice(2), [undefined, undefined]);
+});
