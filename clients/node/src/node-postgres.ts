@@ -1,10 +1,10 @@
 /** What is used of node-postgres, `pg` 8. */
 
 export interface PgConnection {
-  parse(message: { text: string; name: string; types: number[] }): void;
-  bind(message: object): void;
-  execute(message: { portal: string; rows: number }): void;
-  close(message: object): void;
+  parse(message: { text: string; name: string; types: number[] }, more?: boolean): void;
+  bind(message: object, more?: boolean): void;
+  execute(message: { portal: string; rows: number }, more?: boolean): void;
+  close(message: object, more?: boolean): void;
   sync(): void;
   on(event: "parameterStatus", listener: (message: ParameterStatus) => void): unknown;
   parsedStatements: Record<string, string>;

@@ -9,12 +9,13 @@ import type { PgConnection, PgQuery } from "./node-postgres.js";
  */
 
 // What is too long together with the session's own context is told as the server tells it: no statement may fail for it.
+// The limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
 const SET = `
   SELECT set_config('bemi_client.context', base::text, true), bemi.set_context(
     CASE WHEN octet_length((base || $1::jsonb)::text) <= size THEN base || $1::jsonb
       WHEN octet_length((base || told)::text) <= size THEN base || told ELSE base END, true)
-  FROM (SELECT bemi.context() AS base, COALESCE(current_setting('bemi.max_context_size', true)::int, 1000000) AS size,
-    jsonb_build_object('bemi_invalid_context', left($1::text, 1000)) AS told) AS c`;
+  FROM (SELECT bemi.context() AS base, jsonb_build_object('bemi_invalid_context', left($1::text, 1000)) AS told,
+    pg_size_bytes(regexp_replace(COALESCE(current_setting('bemi.max_context_size', true), '1000000'), '^(\\d+)B$', '\\1')) AS size) AS c`;
 const RESTORE = "SELECT bemi.set_context(current_setting('bemi_client.context')::jsonb, true)";
 
 /** Whether the database of a connection has the extension, without which a statement with a context would fail. */
@@ -22,9 +23,10 @@ export const HAS_EXTENSION =
   "SELECT to_regprocedure('bemi.set_context(jsonb, boolean)') IS NOT NULL AND to_regprocedure('bemi.context()') IS NOT NULL AS has";
 
 const send = (connection: PgConnection, text: string, values: string[]): void => {
-  connection.parse({ text, name: "", types: [] });
-  connection.bind({ portal: "", statement: "", values, binary: false, valueMapper: (value: unknown) => value });
-  connection.execute({ portal: "", rows: 0 });
+  // "More comes", which older versions want to know, so that all goes in one packet.
+  connection.parse({ text, name: "", types: [] }, true);
+  connection.bind({ portal: "", statement: "", values, binary: false, valueMapper: (value: unknown) => value }, true);
+  connection.execute({ portal: "", rows: 0 }, true);
 };
 
 /** Which answers of the server are ours, and which the statement's. */
@@ -48,10 +50,10 @@ export const bracket = (query: PgQuery, json: string, hasExtension: () => boolea
       isSent = true;
     };
     const bracketed = Object.create(connection) as PgConnection;
-    bracketed.parse = (message) => (begin(), connection.parse(message));
-    bracketed.bind = (message) => (begin(), connection.bind(message));
+    bracketed.parse = (...message) => (begin(), connection.parse(...message));
+    bracketed.bind = (...message) => (begin(), connection.bind(...message));
     // A value that cannot be written: the statement is not sent.
-    bracketed.close = (message) => ((isAbandoned = true), connection.close(message));
+    bracketed.close = (...message) => ((isAbandoned = true), connection.close(...message));
     bracketed.sync = () => {
       send(connection, RESTORE, []);
       connection.sync();
