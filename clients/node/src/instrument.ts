@@ -1,7 +1,7 @@
 import { type Session, withComments, writes } from "./comment.js";
 import { withStatement } from "./json.js";
 import type { Callback, ParameterStatus, Pg, PgClient, PgPool, PgQuery, QueryConfig } from "./node-postgres.js";
-import { bracket, HAS_EXTENSION } from "./prepared.js";
+import { bracket, type Extension } from "./prepared.js";
 import { type Scope, storage, warnOnce } from "./state.js";
 
 /** What is known of a client's session. */
@@ -91,7 +91,7 @@ const instrumentQuery = (prototype: PgClient, Query: Pg["Query"]): void => {
     if (typeof (config as PgQuery).submit === "function") {
       const submitted = config as PgQuery;
       if (typeof submitted.callback === "function") submitted.callback = bound(submitted.callback);
-      if (scope) addTo(this, query, submitted, scope);
+      if (scope) addTo(this, submitted, scope);
       return query.call(this, submitted, values, callback);
     }
     const given = copy(config as QueryConfig);
@@ -120,42 +120,42 @@ const contextual = (text: string, scope: Scope | undefined, known: Session): str
 };
 
 /** Adds the context to a query that somebody has made: a Query, a cursor, a stream of rows or of COPY. */
-const addTo = (client: PgClient, query: PgClient["query"], submitted: PgQuery, scope: Scope): void => {
+const addTo = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
   if (submitted.name) {
-    addToNamed(client, query, submitted, scope);
+    addToNamed(client, submitted, scope);
     return;
   }
   const holder = typeof submitted.cursor?.text === "string" ? submitted.cursor : submitted;
   if (typeof holder.text === "string") holder.text = contextual(holder.text, scope, session(client));
 };
 
-const addToNamed = (client: PgClient, query: PgClient["query"], submitted: PgQuery, scope: Scope): void => {
+const addToNamed = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
   const text = submitted.text ?? client.connection?.parsedStatements?.[submitted.name as string] ?? "";
   if (!writes(text) || typeof submitted.handlePortalSuspended !== "function") return;
-  const known = session(client);
-  if (!known.extension || known.extension.until < Date.now()) ask(client, query, known);
-  const json = scope.currentQuery ? withStatement(scope.json, text) : scope.json;
-  bracket(submitted, json, () => known.extension?.has ?? false);
+  bracket(submitted, scope.currentQuery ? withStatement(scope.json, text) : scope.json, extensionOf(client));
 };
 
-/** Asks whether the database has the extension. The answer is there before what is sent behind this. */
-const ask = (client: PgClient, query: PgClient["query"], known: Known): void => {
-  known.extension = { has: false, until: Infinity };
-  storage.run(undefined, () =>
-    query.call(client, HAS_EXTENSION, (error: Error | null, result?: { rows: { has: boolean }[] }) => {
-      // In a transaction that has failed nothing can be asked.
-      const has = result?.rows[0]?.has;
-      known.extension = error || has === undefined ? undefined : { has, until: has ? Infinity : Date.now() + ASK_AGAIN };
-      if (has === false) {
+/** Whether a client's database has the extension. */
+const extensionOf = (client: PgClient): Extension => {
+  const known = session(client);
+  return {
+    has() {
+      // There is no waiting for an answer before the next statement is sent.
+      if (client.pipeline) return true;
+      return known.extension && known.extension.until > Date.now() ? known.extension.has : undefined;
+    },
+    keep(has) {
+      known.extension = { has, until: has ? Infinity : Date.now() + ASK_AGAIN };
+      if (!has) {
         warnOnce("NO_EXTENSION", "bemi: the database does not have the extension bemi; named statements carry no context.");
       }
-    }),
-  );
+    },
+  };
 };
 
 /** Runs a named query as node-postgres does. */
 const named = (client: PgClient, query: PgClient["query"], made: PgQuery, given: QueryConfig, scope: Scope): unknown => {
-  addToNamed(client, query, made, scope);
+  addToNamed(client, made, scope);
   if (given.query_timeout) (made as QueryConfig).query_timeout = given.query_timeout;
   if (made.callback) {
     query.call(client, made);

@@ -5,6 +5,7 @@ export interface PgConnection {
   bind(message: object, more?: boolean): void;
   execute(message: { portal: string; rows: number }, more?: boolean): void;
   close(message: object, more?: boolean): void;
+  flush(): void;
   sync(): void;
   on(event: "parameterStatus", listener: (message: ParameterStatus) => void): unknown;
   parsedStatements: Record<string, string>;
@@ -20,10 +21,12 @@ export interface ParameterStatus {
 export interface PgQuery {
   text?: string;
   name?: string;
+  /** How many are read at once. */
+  rows?: number;
   callback?: Callback;
   cursor?: { text?: string };
   submit(connection: PgConnection): Error | null | undefined;
-  handleDataRow(message: unknown): void;
+  handleDataRow(message: { fields: ({ toString(): string } | null)[] }): void;
   handleCommandComplete(message: unknown, connection: PgConnection): void;
   handlePortalSuspended(connection: PgConnection): void;
   handleError(error: unknown, connection: PgConnection): void;
@@ -47,6 +50,8 @@ export type Callback = (...args: any[]) => unknown;
 
 export interface PgClient {
   connection?: PgConnection;
+  /** Whether it sends what it is given without waiting for answers. */
+  pipeline?: boolean;
   query(config: unknown, values?: unknown, callback?: unknown): unknown;
   connect(callback?: Callback): unknown;
 }

@@ -18,75 +18,121 @@ const SET = `
     pg_size_bytes(regexp_replace(COALESCE(current_setting('bemi.max_context_size', true), '1000000'), '^(\\d+)B$', '\\1')) AS size) AS c`;
 const RESTORE = "SELECT bemi.set_context(current_setting('bemi_client.context')::jsonb, true)";
 
-/** Whether the database of a connection has the extension, without which a statement with a context would fail. */
-export const HAS_EXTENSION =
-  "SELECT to_regprocedure('bemi.set_context(jsonb, boolean)') IS NOT NULL AND to_regprocedure('bemi.context()') IS NOT NULL AS has";
+// A statement with a context would fail in a database without the extension.
+const ASK =
+  "SELECT to_regprocedure('bemi.set_context(jsonb, boolean)') IS NOT NULL AND to_regprocedure('bemi.context()') IS NOT NULL";
 
-const send = (connection: PgConnection, text: string, values: string[]): void => {
-  // "More comes", which older versions want to know, so that all goes in one packet.
-  connection.parse({ text, name: "", types: [] }, true);
-  connection.bind({ portal: "", statement: "", values, binary: false, valueMapper: (value: unknown) => value }, true);
-  connection.execute({ portal: "", rows: 0 }, true);
-};
+/** What is known of the database of a connection. */
+export interface Extension {
+  /** Whether it has the extension; undefined if it has to be asked. */
+  has(): boolean | undefined;
+  /** Keeps the answer. */
+  keep(has: boolean): void;
+}
 
 /** Which answers of the server are ours, and which the statement's. */
 const enum Phase {
+  Asking,
   Setting,
   Running,
   Restoring,
 }
 
-/** Has a named query send its context with it, if the database has the extension by then. */
-export const bracket = (query: PgQuery, json: string, hasExtension: () => boolean): void => {
+/** Adds a statement to what is sent. Older versions write it out with the last of them. */
+const add = (connection: PgConnection, text: string, values: string[], isLast: boolean): void => {
+  connection.parse({ text, name: "", types: [] }, true);
+  connection.bind({ portal: "", statement: "", values, binary: false, valueMapper: (value: unknown) => value }, true);
+  connection.execute({ portal: "", rows: 0 }, !isLast);
+};
+
+/** Has a named query send its context with it, if the database has the extension. */
+export const bracket = (query: PgQuery, json: string, extension: Extension): void => {
   const { name } = query;
   const submit = query.submit.bind(query);
-  query.submit = (connection) => {
-    if (!hasExtension()) return submit(connection);
-    let phase = Phase.Running;
-    let isSent = false;
-    let isAbandoned = false;
-    const begin = (): void => {
-      if (!isSent) send(connection, SET, [json]);
-      isSent = true;
-    };
-    const bracketed = Object.create(connection) as PgConnection;
+  const [dataRow, commandComplete] = [query.handleDataRow.bind(query), query.handleCommandComplete.bind(query)];
+  const [portalSuspended, handleError] = [query.handlePortalSuspended.bind(query), query.handleError.bind(query)];
+  let phase = Phase.Running;
+  let connection: PgConnection;
+  // What the query sends, in our brackets.
+  let bracketed: PgConnection;
+  let isSent = false;
+  let isEnded = false;
+  let isAbandoned = false;
+  const begin = (): void => {
+    if (!isSent) add(connection, SET, [json], false);
+    isSent = true;
+  };
+  const end = (isLast: boolean): void => {
+    if (!isEnded) add(connection, RESTORE, [], isLast);
+    isEnded = true;
+  };
+  const submitBracketed = (): Error | null | undefined => {
+    phase = Phase.Running;
+    bracketed = Object.create(connection) as PgConnection;
     bracketed.parse = (...message) => (begin(), connection.parse(...message));
     bracketed.bind = (...message) => (begin(), connection.bind(...message));
     // A value that cannot be written: the statement is not sent.
     bracketed.close = (...message) => ((isAbandoned = true), connection.close(...message));
+    bracketed.flush = () => {
+      // Older versions send Sync when the statement has run. If they read its rows in portions, it is not over yet.
+      if (!query.rows) end(false);
+      connection.flush();
+    };
     bracketed.sync = () => {
-      send(connection, RESTORE, []);
+      end(true);
       connection.sync();
     };
-
-    const dataRow = query.handleDataRow.bind(query);
-    query.handleDataRow = (message) => {
-      if (phase === Phase.Running) dataRow(message);
-    };
-    const commandComplete = query.handleCommandComplete.bind(query);
-    query.handleCommandComplete = (message) => {
-      if (phase === Phase.Setting) {
-        phase = isAbandoned ? Phase.Restoring : Phase.Running;
-      } else if (phase === Phase.Running) {
-        phase = Phase.Restoring;
-        commandComplete(message, bracketed);
-      }
-    };
-    const portalSuspended = query.handlePortalSuspended.bind(query);
-    query.handlePortalSuspended = () => portalSuspended(bracketed);
-    const error = query.handleError.bind(query);
-    query.handleError = (reason, answering) => {
-      // The named statement was not reached.
-      if (phase === Phase.Setting && name !== undefined) delete connection.submittedNamedStatements?.[name];
-      error(reason, answering);
-    };
-    // While the answers are ours, the client must not take our statement for the named one.
-    Object.defineProperty(query, "name", {
-      configurable: true,
-      get: () => (phase === Phase.Running ? name : undefined),
-    });
     const refused = submit(bracketed);
     if (isSent) phase = Phase.Setting;
     return refused;
   };
+  const submitAnswered = (has: boolean): void => {
+    let refused;
+    try {
+      phase = Phase.Running;
+      refused = has ? submitBracketed() : submit(connection);
+    } catch (error) {
+      refused = error;
+    }
+    if (refused) {
+      query.handleError(refused, connection);
+      // With the message Sync comes an answer for which nobody waits any more.
+      query.callback = () => undefined;
+      connection.sync();
+    }
+  };
+
+  query.submit = (to) => {
+    connection = bracketed = to;
+    const has = extension.has();
+    if (has === false) return submit(connection);
+    if (has) return submitBracketed();
+    phase = Phase.Asking;
+    add(connection, ASK, [], false);
+    connection.flush();
+    return null;
+  };
+  query.handleDataRow = (message) => {
+    if (phase === Phase.Asking) extension.keep(message.fields[0]?.toString() === "t");
+    if (phase === Phase.Running) dataRow(message);
+  };
+  query.handleCommandComplete = (message) => {
+    if (phase === Phase.Asking) {
+      submitAnswered(extension.has() ?? false);
+    } else if (phase === Phase.Setting) {
+      phase = isAbandoned ? Phase.Restoring : Phase.Running;
+    } else if (phase === Phase.Running) {
+      if (isSent) phase = Phase.Restoring;
+      commandComplete(message, bracketed);
+    }
+  };
+  query.handlePortalSuspended = () => portalSuspended(bracketed);
+  query.handleError = (error, answering) => {
+    // The named statement was not reached.
+    if (phase === Phase.Setting && name !== undefined) delete connection.submittedNamedStatements?.[name];
+    if (phase === Phase.Asking) connection.sync();
+    handleError(error, answering);
+  };
+  // While the answers are ours, the client must not take our statement for the named one.
+  Object.defineProperty(query, "name", { configurable: true, get: () => (phase === Phase.Running ? name : undefined) });
 };
