@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster fuzz-pure fuzz-decoder torture bench clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -62,6 +62,9 @@ test-server: $(PGRX_HOME)/config.toml ## Run the tests inside a server of PG_CON
 
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
 	PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
+
+test-clients: ## Run the tests of the clients, of real applications and drivers (Debian, as root), on a server with bemi in it.
+	PG_CONFIG=$(PG_CONFIG_PATH) tests/clients/run.sh $(ARGS)
 
 SECONDS = 30
 

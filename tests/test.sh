@@ -39,6 +39,10 @@ for major in 15 14 16 17 18; do
   case $major in 15) preload=1 seconds=60 ;; 17) preload=1 ;; esac
   step "PostgreSQL $major: torture of the recorder, $seconds s"
   BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$pg_config"
+  if [ $major = 15 ]; then
+    step "PostgreSQL 15: clients"
+    make --no-print-directory test-clients PG_CONFIG=$pg15
+  fi
 done
 for majors in "14 16" "17 18"; do
   step "pg_upgrade from ${majors/ / to }"

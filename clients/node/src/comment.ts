@@ -1,3 +1,4 @@
+import { inAscii } from "./json.js";
 import { type Places, places } from "./sql.js";
 
 /** What a session's settings mean for the text that is sent to it. */
@@ -8,16 +9,8 @@ export interface Session {
   readonly isUtf8: boolean;
 }
 
-/**
- * The comment that carries a context. Nothing in it can end it, or begin another: each star next to a slash is written
- * as JSON's escape of it.
- */
-export const comment = (json: string, isUtf8: boolean): string => {
-  let safe = json.replace(/\*(?=\/)|(?<=\/)\*/g, "\\u002a");
-  // A character that the database lacks would fail the statement.
-  if (!isUtf8) safe = safe.replace(/[\x80-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-  return `/*Bemi ${safe} Bemi*/`;
-};
+/** The comment that carries a context. A character that the database lacks would fail the statement. */
+export const comment = (json: string, isUtf8: boolean): string => `/*Bemi ${isUtf8 ? json : inAscii(json)} Bemi*/`;
 
 /** Whether a text has a statement that writes. */
 export const writes = (text: string): boolean => places(text, true).writes;

@@ -28,11 +28,9 @@ export const encode = (context: object): string => {
   if (!json?.startsWith("{")) {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(json)}.`);
   }
-  json = wellFormed(json);
+  json = harmless(json);
   const size = Buffer.byteLength(json);
-  if (size > MAX_CONTEXT_SIZE) {
-    return invalid("TOO_LONG", `a context of ${size} bytes is longer than ${MAX_CONTEXT_SIZE}`, json);
-  }
+  if (size > MAX_CONTEXT_SIZE) return tooLong(size, json);
   if (depth(json) > MAX_DEPTH) {
     return invalid("TOO_DEEP", `a context is nested deeper than ${MAX_DEPTH} levels`, json);
   }
@@ -41,16 +39,29 @@ export const encode = (context: object): string => {
 
 /** JSON of an object with the text of the statement under the key `SQL`, cut where it would be too long. */
 export const withStatement = (json: string, text: string): string => {
-  const room = MAX_CONTEXT_SIZE - Buffer.byteLength(json) - 20;
-  let sql = wellFormed(JSON.stringify(text));
+  const added = (text: string): string => {
+    const sql = harmless(JSON.stringify(text));
+    // Of two equal keys jsonb takes the last.
+    return json === "{}" ? `{"SQL":${sql}}` : `${json.slice(0, -1)},"SQL":${sql}}`;
+  };
+  const whole = added(text);
+  if (Buffer.byteLength(whole) <= MAX_CONTEXT_SIZE) return whole;
   // A character takes six bytes at most.
-  if (Buffer.byteLength(sql) > room) sql = wellFormed(JSON.stringify(text.slice(0, Math.max(0, Math.floor(room / 6)))));
-  // Of two equal keys jsonb takes the last.
-  return json === "{}" ? `{"SQL":${sql}}` : `${json.slice(0, -1)},"SQL":${sql}}`;
+  const cut = added(text.slice(0, Math.max(0, Math.floor((MAX_CONTEXT_SIZE - Buffer.byteLength(json) - 20) / 6))));
+  return Buffer.byteLength(cut) <= MAX_CONTEXT_SIZE ? cut : json;
 };
 
+/** The same JSON in ASCII. */
+export const inAscii = (json: string): string => {
+  const ascii = json.replace(/[\x80-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return ascii.length <= MAX_CONTEXT_SIZE ? ascii : inAscii(tooLong(ascii.length, json));
+};
+
+const tooLong = (size: number, json: string): string =>
+  invalid("TOO_LONG", `a context of ${size} bytes is longer than ${MAX_CONTEXT_SIZE}`, json);
+
 const invalid = (kind: string, what: string, text: string): string => {
-  const told = `{"${INVALID_KEY}":${wellFormed(JSON.stringify(text.slice(0, 1000)))}}`;
+  const told = `{"${INVALID_KEY}":${harmless(JSON.stringify(text.slice(0, 1000)))}}`;
   warnOnce(kind, `bemi: ${what}. Its changes carry the key "${INVALID_KEY}" with the beginning of it.`);
   return told;
 };
@@ -61,11 +72,16 @@ const fromBigInt = (value: bigint): number | string => {
   return Number.isSafeInteger(number) ? number : value.toString();
 };
 
-/** Halves of surrogate pairs and U+0000, which `jsonb` does not know, as U+FFFD. JSON.stringify escapes just these so. */
-const wellFormed = (json: string): string =>
-  json.includes("\\u")
+/**
+ * The same JSON, but for what `jsonb` does not know: halves of surrogate pairs and U+0000, which JSON.stringify escapes,
+ * become U+FFFD. And each star next to a slash is escaped, so that in a comment nothing ends it or begins another.
+ */
+const harmless = (json: string): string => {
+  const known = json.includes("\\u")
     ? json.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|[^])/g, (escape) => (escape.length > 2 ? "\ufffd" : escape))
     : json;
+  return known.replace(/\*(?=\/)|(?<=\/)\*/g, "\\u002a");
+};
 
 /** How deep JSON nests. */
 const depth = (json: string): number => {

@@ -4,7 +4,6 @@ export interface PgConnection {
   parse(message: { text: string; name: string; types: number[] }, more?: boolean): void;
   bind(message: object, more?: boolean): void;
   execute(message: { portal: string; rows: number }, more?: boolean): void;
-  close(message: object, more?: boolean): void;
   flush(): void;
   sync(): void;
   on(event: "parameterStatus", listener: (message: ParameterStatus) => void): unknown;

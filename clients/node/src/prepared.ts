@@ -57,7 +57,6 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
   let bracketed: PgConnection;
   let isSent = false;
   let isEnded = false;
-  let isAbandoned = false;
   const begin = (): void => {
     if (!isSent) add(connection, SET, [json], false);
     isSent = true;
@@ -71,8 +70,6 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
     bracketed = Object.create(connection) as PgConnection;
     bracketed.parse = (...message) => (begin(), connection.parse(...message));
     bracketed.bind = (...message) => (begin(), connection.bind(...message));
-    // A value that cannot be written: the statement is not sent.
-    bracketed.close = (...message) => ((isAbandoned = true), connection.close(...message));
     bracketed.flush = () => {
       // Older versions send Sync when the statement has run. If they read its rows in portions, it is not over yet.
       if (!query.rows) end(false);
@@ -120,7 +117,7 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
     if (phase === Phase.Asking) {
       submitAnswered(extension.has() ?? false);
     } else if (phase === Phase.Setting) {
-      phase = isAbandoned ? Phase.Restoring : Phase.Running;
+      phase = Phase.Running;
     } else if (phase === Phase.Running) {
       if (isSent) phase = Phase.Restoring;
       commandComplete(message, bracketed);

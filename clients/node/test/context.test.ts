@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { bemiContext, currentBemiContext, mergeBemiContext, middleware } from "../src/context.js";
-import { encode, MAX_CONTEXT_SIZE, withStatement } from "../src/json.js";
+import { encode, inAscii, MAX_CONTEXT_SIZE, withStatement } from "../src/json.js";
 
 const warnings: string[] = [];
 process.on("warning", (warning) => warnings.push((warning as Error & { code?: string }).code ?? ""));
@@ -50,8 +50,19 @@ test("what is no context for the server is told instead, with one warning of eac
 test("the statement is added under SQL, and cut where it would be too long", () => {
   assert.equal(withStatement("{}", 'INSERT "a"'), '{"SQL":"INSERT \\"a\\""}');
   assert.equal(withStatement('{"a":1}', "b"), '{"a":1,"SQL":"b"}');
+  assert.equal(withStatement('{"a":1}', "/* x */"), '{"a":1,"SQL":"/\\u002a x \\u002a/"}');
+  const full = encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 8) });
+  assert.equal(withStatement(full, "INSERT"), full);
   const long = withStatement('{"a":1}', "é\0".repeat(MAX_CONTEXT_SIZE));
   assert.ok(Buffer.byteLength(long) <= MAX_CONTEXT_SIZE && JSON.parse(long).SQL.startsWith("é\ufffdé"));
+});
+
+test("what is measured is what is sent", () => {
+  assert.match(encode({ a: "*/".repeat(200_000) }), /^\{"bemi_invalid_context"/);
+  const accented = encode({ a: "é".repeat(400_000) });
+  assert.equal(Buffer.byteLength(accented), 800_008);
+  assert.match(inAscii(accented), /^\{"bemi_invalid_context":"\{\\"a\\":\\"\\u00e9/);
+  assert.ok(inAscii(encode({ a: "é".repeat(100_000) })).length === 600_008);
 });
 
 test("a context holds for its own asynchronous execution alone", async () => {

@@ -72,6 +72,10 @@ for (const name of ["pg", "pg-oldest"]) {
           assert.deepEqual(await called((done) => c.query({ text: insert, values: ["callback inside"], callback: done })), { user: 1 });
           const query = c.query(new pg.Query(insert, ["object"]));
           await once(query, "end");
+          await new Promise((resolve) => c.query(new pg.Query("SELECT 1", undefined, () => {
+            assert.deepEqual(currentBemiContext(), { user: 1 });
+            resolve();
+          })));
           await c.query("BEGIN; INSERT INTO todo (task) VALUES ('several'); SELECT 1; UPDATE todo SET n = 1 WHERE task = 'several'; COMMIT");
           // An object of a class whose text is computed.
           class Sql {
@@ -97,6 +101,20 @@ for (const name of ["pg", "pg-oldest"]) {
       expected.push(...["class", "cursor", "stream", "copied"].map((task) => ["CREATE", task, { user: 1 }]));
       expected.push(["CREATE", "nobody", {}]);
       assert.deepEqual(await changes(), expected);
+    });
+
+    await t.test("what a connection calls by itself has no context, whoever made the connection", async () => {
+      const other = new pg.Pool({ database, max: 1 });
+      await bemiContext({ user: 1 }, () => other.query("SELECT 1"));
+      const seen = [];
+      await bemiContext({ user: 2 }, () => client(async (c) => {
+        c.on("notice", () => seen.push(currentBemiContext()));
+        const query = c.query(new pg.Query("DO $$BEGIN RAISE NOTICE 'x'; END$$"));
+        query.on("end", () => seen.push(currentBemiContext()));
+        await once(query, "end");
+      }, other));
+      assert.deepEqual(seen, [undefined, undefined]);
+      await other.end();
     });
 
     await t.test("what reads is sent as it is", async () => {
@@ -172,6 +190,18 @@ for (const name of ["pg", "pg-oldest"]) {
         await assert.rejects(() => by(7, () => named(c, "aborted", 1)), /current transaction is aborted/);
         await c.query("ROLLBACK");
         await by(8, () => named(c, "j", 1));
+        // One that is refused before it is prepared, the first on its connection and a later one, is prepared later.
+        const other = new pg.Client({ database });
+        await other.connect();
+        for (const late of ["late 1", "late 2"]) {
+          const prepare = () => by(9, () => other.query({ ...insert, name: late, values: [late, 1] }));
+          await other.query("BEGIN");
+          await assert.rejects(() => other.query("SELECT 1 / 0"), /division by zero/);
+          await assert.rejects(prepare, /current transaction is aborted/);
+          await other.query("ROLLBACK");
+          await prepare();
+        }
+        await other.end();
         const service = "billing";
         assert.deepEqual(await changes(), [
           ["CREATE", "a", { service, user: 1 }],
@@ -185,6 +215,8 @@ for (const name of ["pg", "pg-oldest"]) {
           ["CREATE", null, { user: 5 }],
           ["CREATE", "i", { user: 6 }],
           ["CREATE", "j", { user: 8 }],
+          ["CREATE", "late 1", { user: 9 }],
+          ["CREATE", "late 2", { user: 9 }],
         ]);
         await c.query("DROP TABLE nothing");
       }));

@@ -1,0 +1,45 @@
+#!/bin/bash
+# apps.sh [APP...]: drives the apps of tests/clients/apps (all, or those named), which use the package in BEMI_TARBALL, by
+# HTTP, each with a database of its own on the server that PGHOST, PGPORT and PGUSER lead to, as within with-server.sh.
+# What is installed for them is kept in BEMI_CLIENTS_WORK (default: target/clients) for the next time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/apps"
+: "${BEMI_TARBALL:?is to be the path of the packed npm package}" "${PGPORT:?run this within with-server.sh}"
+work=${BEMI_CLIENTS_WORK:-$(realpath ../../..)/target/clients}
+mkdir -p "$work/apps"
+work=$(realpath "$work")
+tarball=$(realpath "$BEMI_TARBALL")
+export BEMI_CLIENTS_WORK=$work npm_config_fund=false npm_config_audit=false npm_config_update_notifier=false
+
+if [ $# = 0 ]; then
+  for file in */package.json; do set -- "$@" "${file%/*}"; done
+fi
+
+# MikroORM 7 needs a newer Node than the tests do. The apps that say so in "engines" run by this one.
+package=node-linux-$(node -p process.arch)
+export BEMI_NODE=$work/node/node_modules/$package/bin
+if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 17) ? 0 : 1)'; then
+  [ -x "$BEMI_NODE/node" ] || npm install --silent --no-save --prefix "$work/node" "$package@22.23.3"
+fi
+
+# What the lock file names is installed once, the package itself each time.
+install() {
+  local app=$1 folder=$work/apps/$1 lock
+  mkdir -p "$folder"
+  find "$folder" -mindepth 1 -maxdepth 1 ! -name node_modules -exec rm -rf {} +
+  cp -r "$app/." "$folder"
+  lock=$(sha256sum < "$app/package-lock.json")
+  cd "$folder"
+  if [ "$(cat node_modules/.bemi-lock 2>/dev/null)" != "$lock" ]; then
+    npm ci --silent --ignore-scripts --prefer-offline
+    echo "$lock" > node_modules/.bemi-lock
+  fi
+  # npm would keep another package of the same version.
+  rm -rf node_modules/bemi node_modules/.store/bemi@* node_modules/.package-lock.json
+  npm install --silent --no-save --ignore-scripts --prefer-offline "$tarball"
+}
+export -f install
+export work tarball
+printf '%s\n' "$@" | xargs -P 2 -I{} bash -euo pipefail -c 'install {}'
+
+node --test --test-reporter=spec --test-concurrency=2 "${@/%/.test.mjs}"

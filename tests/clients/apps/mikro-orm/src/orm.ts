@@ -1,0 +1,4 @@
+import { MikroORM } from "@mikro-orm/postgresql";
+import config from "./mikro-orm.config.js";
+
+export const orm = await MikroORM.init(config);

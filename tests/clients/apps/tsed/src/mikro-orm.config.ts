@@ -1,0 +1,11 @@
+import { Migrator } from "@mikro-orm/migrations";
+import { defineConfig } from "@mikro-orm/postgresql";
+import { Todo } from "./entities/Todo.js";
+
+export default defineConfig({
+  clientUrl: process.env.DATABASE_URL,
+  pool: { max: 5 },
+  entities: [Todo],
+  extensions: [Migrator],
+  migrations: { path: "dist/migrations" },
+});

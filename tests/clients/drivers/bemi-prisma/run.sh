@@ -1,0 +1,54 @@
+#!/bin/bash
+# run.sh WORK: BemiHQ's package for Prisma, as published; with bemi's triggers alone, then with its own beside them.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$1"
+if ! cmp -s "$here/package-lock.json" node_modules/.lock; then
+  cp "$here"/package*.json .
+  npm ci --ignore-scripts --loglevel=error
+  cp package-lock.json node_modules/.lock
+fi
+cp -r "$here"/{main.js,prisma} .
+# With the preview feature queryCompiler the client runs without the Rust engines. `prisma generate` downloads them
+# even so, unless they are named.
+PRISMA_QUERY_ENGINE_LIBRARY=/bin/true PRISMA_SCHEMA_ENGINE_BINARY=/bin/true CHECKPOINT_DISABLE=1 \
+  npx --no-install prisma generate >/dev/null
+
+sql() { psql -XqAt -v ON_ERROR_STOP=1 -c "$1"; }
+expect() { [ "$2" = "$3" ] || { echo "$1: $2 instead of $3" >&2; exit 1; }; }
+slot=messages_$PGDATABASE
+sql "SELECT FROM pg_create_logical_replication_slot('$slot', 'test_decoding')"
+trap 'sql "SELECT FROM pg_drop_replication_slot('"'$slot'"')" >/dev/null' EXIT
+
+# run MESSAGES: runs the application, and counts the messages that the triggers wrote to the log.
+run() {
+  node main.js
+  sql "SELECT bemi.sync()" >/dev/null
+  # The requests that ran at once, in whatever order, have each the context of their own user.
+  expect "requests" 40 "$(sql "SELECT count(*) FROM bemi.changes
+    WHERE operation = 'CREATE' AND after->>'task' = 'request-' || (context->>'userId')")"
+  sql "DELETE FROM bemi.changes WHERE coalesce(after->>'task', before->>'task') LIKE 'request-%'"
+  expect "messages" "$1" "$(sql "SELECT count(*) FROM pg_logical_slot_get_changes('$slot', NULL, NULL)
+    WHERE data LIKE 'message: transactional: 1 prefix: _bemi,%'")"
+}
+
+# bemi's triggers: one message for each of 48 statements.
+run 48
+
+# Its own beside them: one more for each of 51 rows.
+rm -rf prisma/migrations
+mkdir prisma/migrations
+npx --no-install bemi migration:create >/dev/null
+psql -Xq -v ON_ERROR_STOP=1 -f prisma/migrations/*/migration.sql
+run $((48 + 51))
+
+# Its event trigger fails each CREATE TABLE under another search_path than its own, so bemi's too, until it is gone.
+partition="SELECT bemi.add_partition(now() + interval '1 year')"
+! sql "$partition" 2>error.txt || { echo "the event trigger let bemi.add_partition() pass" >&2; exit 1; }
+grep -F "procedure _bemi_create_triggers() does not exist" error.txt >/dev/null
+psql -Xq -v ON_ERROR_STOP=1 2>/dev/null <<SQL
+DROP EVENT TRIGGER _bemi_create_table_trigger;
+DROP FUNCTION _bemi_row_trigger_func() CASCADE;
+SQL
+sql "$partition" >/dev/null
+run 48

@@ -1,0 +1,5 @@
+#!/bin/bash
+# run.sh WORK: the recipes for sqlx.
+set -euo pipefail
+cd "$(dirname "$0")"
+CARGO_TARGET_DIR=$1/target cargo run --quiet --locked

@@ -1,0 +1,41 @@
+#!/bin/bash
+# run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets; default: all) against a throwaway
+# server of PG_CONFIG's version, into which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and
+# installs what else it takes by npm, pip, cargo and apt. What is installed is kept in target/clients for the next time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+[ $# -gt 0 ] || set -- package pg apps drivers snippets
+export BEMI_CLIENTS_WORK=${BEMI_CLIENTS_WORK:-$PWD/target/clients}
+export npm_config_fund=false npm_config_audit=false npm_config_update_notifier=false
+mkdir -p "$BEMI_CLIENTS_WORK"
+step() { echo; echo "-- $(date +%T) $*"; }
+
+step "The package is built"
+(cd clients/node && npm ci --silent && npm run --silent build && npm pack --silent --pack-destination "$BEMI_CLIENTS_WORK" >/dev/null)
+BEMI_TARBALL=$BEMI_CLIENTS_WORK/bemi-$(node -p 'require("./clients/node/package.json").version').tgz
+export BEMI_TARBALL
+
+package() { npm --prefix clients/node test --silent; }
+
+pg() {
+  local folder=$BEMI_CLIENTS_WORK/pg
+  mkdir -p "$folder"
+  cp tests/clients/pg/* "$folder"
+  (cd "$folder" && npm ci --silent && npm install --no-save --silent "$BEMI_TARBALL")
+  (cd "$folder" && node --test --test-reporter=spec pg.test.mjs)
+}
+
+apps() { tests/clients/apps.sh; }
+
+drivers() { tests/clients/drivers.sh; }
+
+snippets() { node --test --test-reporter=spec tests/clients/snippets.test.mjs; }
+
+# A function, so that all parts have one server.
+if [ -z "${BEMI_CLIENTS_SERVER:-}" ]; then
+  BEMI_CLIENTS_SERVER=1 exec tests/clients/with-server.sh "$0" "$@"
+fi
+for part in "$@"; do
+  step "$part"
+  "$part"
+done
