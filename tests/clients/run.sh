@@ -4,6 +4,10 @@
 # installs what else it takes by npm, pip, cargo and apt. What is installed is kept in target/clients for the next time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# All parts have one server.
+if [ -z "${BEMI_CLIENTS_SERVER:-}" ]; then
+  BEMI_CLIENTS_SERVER=1 exec tests/clients/with-server.sh tests/clients/run.sh "$@"
+fi
 [ $# -gt 0 ] || set -- package pg apps drivers snippets
 export BEMI_CLIENTS_WORK=${BEMI_CLIENTS_WORK:-$PWD/target/clients}
 export npm_config_fund=false npm_config_audit=false npm_config_update_notifier=false
@@ -11,7 +15,7 @@ mkdir -p "$BEMI_CLIENTS_WORK"
 step() { echo; echo "-- $(date +%T) $*"; }
 
 step "The package is built"
-(cd clients/node && npm ci --silent && npm run --silent build && npm pack --silent --pack-destination "$BEMI_CLIENTS_WORK" >/dev/null)
+(cd clients/node && npm ci --silent && npm pack --silent --pack-destination "$BEMI_CLIENTS_WORK" >/dev/null)
 BEMI_TARBALL=$BEMI_CLIENTS_WORK/bemi-$(node -p 'require("./clients/node/package.json").version').tgz
 export BEMI_TARBALL
 
@@ -31,10 +35,6 @@ drivers() { tests/clients/drivers.sh; }
 
 snippets() { node --test --test-reporter=spec tests/clients/snippets.test.mjs; }
 
-# A function, so that all parts have one server.
-if [ -z "${BEMI_CLIENTS_SERVER:-}" ]; then
-  BEMI_CLIENTS_SERVER=1 exec tests/clients/with-server.sh "$0" "$@"
-fi
 for part in "$@"; do
   step "$part"
   "$part"

@@ -44,9 +44,7 @@ function guideRows(completed) {
 export function testFlow(suite) {
   test("a migration that `npx bemi migration:create` writes is compiled and run by the ORM", async () => {
     const { app } = suite;
-    await app.command(suite.createMigration);
-    await app.command("npm run --silent build");
-    await app.command(suite.migrate);
+    await app.command("bash -e migrate.sh");
     const [{ version }] = await app.rows("SELECT extversion AS version FROM pg_extension WHERE extname = 'bemi'");
     assert.ok(version);
     const tracked = await app.rows("SELECT relation::text FROM bemi.tracked WHERE relation = 'todo'::regclass");
@@ -56,6 +54,7 @@ export function testFlow(suite) {
   test("the five rows of the guides' table are recorded", async () => {
     const { app } = suite;
     await app.rows("SELECT bemi.start()");
+    await app.makeRole();
     await app.rows("ALTER SEQUENCE todo_id_seq RESTART 26");
     await app.start();
     const { changes } = await app.changesOf(async () => {

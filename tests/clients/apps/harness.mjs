@@ -37,17 +37,16 @@ function findPg(folder) {
   }
 }
 
+function url(role, database) {
+  const { PGHOST, PGPORT } = process.env;
+  return `postgres://${role}@${PGHOST}:${PGPORT}/${database}`;
+}
+
 async function environment(folder, database) {
   const { engines } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8"));
   const wanted = engines?.node.replace(">=", "");
   const bin = wanted && !isAtLeast(process.versions.node, wanted) ? `${process.env.BEMI_NODE}:` : "";
-  const { PGHOST, PGPORT, PGUSER } = process.env;
-  return {
-    ...process.env,
-    PATH: bin + process.env.PATH,
-    DATABASE_URL: `postgres://${PGUSER}@${PGHOST}:${PGPORT}/${database}`,
-    NO_COLOR: "1",
-  };
+  return { ...process.env, PATH: bin + process.env.PATH, DATABASE_URL: url(process.env.PGUSER, database), NO_COLOR: "1" };
 }
 
 export class App {
@@ -84,9 +83,19 @@ export class App {
     return (await this.client.query(text, values)).rows;
   }
 
-  async start(env = {}) {
+  /** The app itself runs as a role that may do no more than it needs; the commands run as a superuser. */
+  async makeRole() {
+    const role = this.database;
+    await this.rows(`CREATE ROLE ${role} LOGIN`);
+    await this.rows(`GRANT SELECT, INSERT, UPDATE, DELETE ON todo TO ${role}`);
+    await this.rows(`GRANT USAGE ON SEQUENCE todo_id_seq TO ${role}`);
+    await this.rows(`GRANT SELECT ON bemi.changes TO ${role}`);
+  }
+
+  async start(settings = {}) {
     const [command, ...args] = this.commands.start.split(" ");
-    const child = spawn(command, args, { cwd: this.folder, env: { ...this.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    const env = { ...this.env, DATABASE_URL: url(this.database, this.database), ...settings };
+    const child = spawn(command, args, { cwd: this.folder, env, stdio: ["ignore", "pipe", "pipe"] });
     this.child = child;
     this.errors = "";
     child.stderr.setEncoding("utf8").on("data", (text) => (this.errors += text));

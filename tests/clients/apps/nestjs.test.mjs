@@ -4,8 +4,6 @@ testApp({
   name: "nestjs",
   completed: "isCompleted",
   without: ["anonymous", "callback", "named", "savepoint", "worker"],
-  createMigration: "npx bemi migration:create src/migration",
-  migrate: "npx typeorm migration:run -d dist/data-source.js",
   revert: "npx typeorm migration:revert -d dist/data-source.js",
   start: "node dist/main.js",
 });

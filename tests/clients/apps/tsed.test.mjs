@@ -4,8 +4,6 @@ testApp({
   name: "tsed",
   completed: "is_completed",
   without: ["anonymous", "callback", "named", "savepoint", "worker"],
-  createMigration: "npx bemi migration:create --path src/migrations",
-  migrate: "npx mikro-orm migration:up --config dist/mikro-orm.config.js",
   revert: "npx mikro-orm migration:down --config dist/mikro-orm.config.js",
   start: "node dist/index.js",
 });

@@ -4,8 +4,6 @@ testApp({
   name: "typeorm-0.3",
   completed: "is_completed",
   currentQuery: true,
-  createMigration: "npx bemi migration:create src/migration",
-  migrate: "npx tsx node_modules/typeorm/cli.js migration:run -d src/data-source.ts",
   revert: "npx tsx node_modules/typeorm/cli.js migration:revert -d src/data-source.ts",
   start: "node --import tsx src/index.ts",
 });

@@ -1,0 +1,3 @@
+npx bemi migration:create --path src/migrations
+npx tsc
+npx mikro-orm migration:up --config dist/mikro-orm.config.js
