@@ -1,4 +1,4 @@
-import { type Context, encode } from "./json.js";
+import { type Context, encode, isPromise } from "./json.js";
 import { type Scope, storage } from "./state.js";
 
 export type { Context } from "./json.js";
@@ -43,16 +43,30 @@ export const currentBemiContext = (): Context | undefined => {
 /** A middleware as Express, and what builds on it, takes it. */
 export type Middleware<Req> = (request: Req, response: unknown, next: (error?: unknown) => void) => void;
 
+/** Makes the context of a request. null and undefined are none. */
+export type MakeContext<Req> = (request: Req) => object | null | undefined | PromiseLike<object | null | undefined>;
+
 /** A middleware under which all that handles a request has the context that `fn` makes of it. */
 export const middleware =
-  <Req>(fn: (request: Req) => object | null | undefined, options: ContextOptions = {}): Middleware<Req> =>
+  <Req>(fn: MakeContext<Req>, options: ContextOptions = {}): Middleware<Req> =>
   (request, _response, next) => {
-    let next_scope;
+    const enter = (context: object | null | undefined): void => {
+      let made: Scope | undefined;
+      try {
+        made = scope(context, options.currentQuery ?? false);
+      } catch (error) {
+        next(error);
+        return;
+      }
+      storage.run(made, () => next());
+    };
+    let context: ReturnType<MakeContext<Req>>;
     try {
-      next_scope = scope(fn(request), options.currentQuery ?? false);
+      context = fn(request);
     } catch (error) {
       next(error);
       return;
     }
-    storage.run(next_scope, () => next());
+    if (isPromise(context)) void context.then(enter, next);
+    else enter(context);
   };

@@ -13,12 +13,14 @@ export const instrumentPgOf = (...chains: string[][]): void => {
   for (const start of [here, `${process.cwd()}/package.json`]) {
     for (const chain of chains) {
       let require = createRequire(start);
+      let path: string;
       try {
         for (const name of chain) require = createRequire(require.resolve(name));
+        path = require.resolve("pg");
       } catch {
         continue;
       }
-      instrument(require("pg") as Pg);
+      instrument(require(path) as Pg);
       isFound = true;
     }
   }

@@ -15,7 +15,7 @@ export type Context = Record<string, unknown>;
  * @throws TypeError if it is no object.
  */
 export const encode = (context: object): string => {
-  if (typeof context !== "object" || context === null || Array.isArray(context)) {
+  if (typeof context !== "object" || context === null || Array.isArray(context) || isPromise(context)) {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not ${describe(context)}.`);
   }
   let json: string | undefined;
@@ -94,7 +94,12 @@ const depth = (json: string): number => {
   return deepest;
 };
 
+/** Whether a value has to be awaited. */
+export const isPromise = <T>(value: T | PromiseLike<T>): value is PromiseLike<T> =>
+  typeof (value as { then?: unknown } | null | undefined)?.then === "function";
+
 const describe = (value: unknown): string => {
   if (value === null) return "null";
+  if (isPromise(value)) return "a promise";
   return Array.isArray(value) ? "an array" : typeof value === "string" ? "a string" : typeof value;
 };

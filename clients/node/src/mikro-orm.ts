@@ -1,7 +1,15 @@
-import { type ContextOptions, type Middleware, middleware } from "./context.js";
+import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
 import { instrumentPgOf } from "./find-pg.js";
 
-export { bemiContext, type Context, type ContextOptions, currentBemiContext, mergeBemiContext, type Middleware } from "./context.js";
+export {
+  bemiContext,
+  type Context,
+  type ContextOptions,
+  currentBemiContext,
+  type MakeContext,
+  mergeBemiContext,
+  type Middleware,
+} from "./context.js";
 export { instrument } from "./instrument.js";
 export { Change } from "./mikro-orm-change.js";
 export { bemiDownSQL, bemiDownSQL as bemiDownSql, bemiUpSQL, bemiUpSQL as bemiUpSql } from "./migration.js";
@@ -11,7 +19,7 @@ export { bemiDownSQL, bemiDownSQL as bemiDownSql, bemiUpSQL, bemiUpSQL as bemiUp
  * of it. What MikroORM writes then carries it.
  */
 export const setContext = <Req = any>(
-  fn: (request: Req) => object | null | undefined,
+  fn: MakeContext<Req>,
   options?: ContextOptions,
 ): Middleware<Req> => {
   const driver = "@mikro-orm/postgresql";

@@ -1,7 +1,15 @@
-import { type ContextOptions, type Middleware, middleware } from "./context.js";
+import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
 import { instrumentPgOf } from "./find-pg.js";
 
-export { bemiContext, type Context, type ContextOptions, currentBemiContext, mergeBemiContext, type Middleware } from "./context.js";
+export {
+  bemiContext,
+  type Context,
+  type ContextOptions,
+  currentBemiContext,
+  type MakeContext,
+  mergeBemiContext,
+  type Middleware,
+} from "./context.js";
 export { instrument } from "./instrument.js";
 export { bemiDownSQL, bemiUpSQL } from "./migration.js";
 
@@ -10,7 +18,7 @@ export { bemiDownSQL, bemiUpSQL } from "./migration.js";
  * of it. What node-postgres writes then carries it.
  */
 export const setContext = <Req = any>(
-  fn: (request: Req) => object | null | undefined,
+  fn: MakeContext<Req>,
   options?: ContextOptions,
 ): Middleware<Req> => {
   instrumentPgOf([]);

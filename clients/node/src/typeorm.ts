@@ -1,15 +1,21 @@
 import type { DataSource } from "typeorm";
-import { type ContextOptions, type Middleware, middleware } from "./context.js";
+import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
 import { instrumentPgOf } from "./find-pg.js";
 import { instrument } from "./instrument.js";
 import type { Pg } from "./node-postgres.js";
 
-export { bemiContext, type Context, type ContextOptions, currentBemiContext, mergeBemiContext, type Middleware } from "./context.js";
+export {
+  bemiContext,
+  type Context,
+  type ContextOptions,
+  currentBemiContext,
+  type MakeContext,
+  mergeBemiContext,
+  type Middleware,
+} from "./context.js";
 export { instrument } from "./instrument.js";
 export { bemiDownSQL, bemiUpSQL } from "./migration.js";
 export { Change } from "./typeorm-change.js";
-
-type MakeContext<Req> = (request: Req) => object | null | undefined;
 
 /**
  * A middleware for Express, and what builds on it, under which all that handles a request has the context that `fn` makes

@@ -102,6 +102,15 @@ test("what is changed in an object later is not seen", () => {
   });
 });
 
+test("a middleware waits for a context that takes time", async () => {
+  const handle = middleware(async (user: number) => (user < 0 ? Promise.reject(new RangeError("no")) : { user: await sleep(1, user) }));
+  const seen = await new Promise((resolve) => handle(7, {}, (error) => resolve([error, currentBemiContext()])));
+  assert.deepEqual(seen, [undefined, { user: 7 }]);
+  const [error, context] = await new Promise<unknown[]>((resolve) => handle(-1, {}, (error) => resolve([error, currentBemiContext()])));
+  assert.ok(error instanceof RangeError && context === undefined);
+  assert.throws(() => bemiContext(Promise.resolve({})), /a promise/);
+});
+
 test("a middleware hands on what its function throws", () => {
   const errors: unknown[] = [];
   middleware(() => { throw new RangeError("no"); })({}, {}, (error) => errors.push(error));
