@@ -1,7 +1,7 @@
 #!/bin/bash
 # run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets; default: all) against a throwaway
 # server of PG_CONFIG's version, into which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and
-# installs what else it takes by npm, pip, cargo and apt. What is installed is kept in target/clients for the next time.
+# installs what else it takes by npm, pip, cargo and, as root, apt. What is installed is kept in target/clients for the next time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # All parts have one server.
@@ -31,7 +31,13 @@ pg() {
 
 apps() { tests/clients/apps.sh; }
 
-drivers() { tests/clients/drivers.sh; }
+drivers() {
+  local packages=(pgbouncer libpostgresql-jdbc-java golang-go golang-github-jackc-pgx-v4-dev)
+  command -v javac >/dev/null || packages+=(default-jdk-headless)
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+  tests/setup/install-packages.sh "${packages[@]}"
+  tests/clients/drivers.sh
+}
 
 snippets() { node --test --test-reporter=spec tests/clients/snippets.test.mjs; }
 

@@ -5,19 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 packages=(postgresql-15 postgresql-server-dev-15 postgresql-client-15 clang libclang-dev make gcc pkg-config libssl-dev)
-missing=()
-for package in "${packages[@]}" "$@"; do
-  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  echo "-- Installing with apt: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  # The package would start a server of its own; here only servers in folders of their own are needed.
-  mkdir -p /etc/postgresql-common
-  [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
-  apt-get update -q
-  apt-get install -yq --no-install-recommends "${missing[@]}"
-fi
+tests/setup/install-packages.sh "${packages[@]}" "$@"
 
 version=$(sed -nE 's/^pgrx = .*"=([0-9.]+)".*/\1/p' Cargo.toml)
 if ! PATH="$PWD/target/tools/bin:$PATH" cargo pgrx --version 2>/dev/null | grep -qx "cargo-pgrx $version"; then

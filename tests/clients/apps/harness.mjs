@@ -10,6 +10,9 @@ import { promisify } from "node:util";
 const work = process.env.BEMI_CLIENTS_WORK;
 if (!work || !process.env.PGPORT) throw new Error("run this by tests/clients/apps.sh");
 
+// Whatever ends the tests ends the app.
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 const run = promisify(execFile);
 
 const isAtLeast = (version, wanted) => version.localeCompare(wanted, undefined, { numeric: true }) >= 0;
@@ -97,6 +100,7 @@ export class App {
     const env = { ...this.env, DATABASE_URL: url(this.database, this.database), ...settings };
     const child = spawn(command, args, { cwd: this.folder, env, stdio: ["ignore", "pipe", "pipe"] });
     this.child = child;
+    process.once("exit", () => child.kill());
     this.errors = "";
     child.stderr.setEncoding("utf8").on("data", (text) => (this.errors += text));
     this.exited = new Promise((resolve) => child.once("exit", resolve));

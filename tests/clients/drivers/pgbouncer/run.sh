@@ -11,22 +11,6 @@ if ! cmp -s requirements.txt "$work/installed.txt"; then
 fi
 export PYTHONDONTWRITEBYTECODE=1
 
-pgbouncer=/usr/sbin/pgbouncer
-if [ ! -x "$pgbouncer" ]; then
-  # Debian's package would start a service of its own, on port 6432.
-  policy=
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    policy=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod +x "$policy"
-  fi
-  status=0
-  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -yq \
-    --no-install-recommends pgbouncer; } || status=$?
-  [ -z "$policy" ] || rm "$policy"
-  [ "$status" = 0 ] || exit "$status"
-fi
-
 # It refuses to run as root, and the user postgres may not be allowed to look into the folder of the work.
 folder=$(mktemp -d /tmp/bemi-pgbouncer.XXXXXX)
 as_bouncer=()
@@ -56,7 +40,7 @@ logfile = $folder/log
 pidfile = $folder/pid
 CONF
 [ "$(id -u)" != 0 ] || chown -R postgres "$folder"
-"${as_bouncer[@]}" "$pgbouncer" -q "$folder/pgbouncer.ini" &
+"${as_bouncer[@]}" /usr/sbin/pgbouncer -q "$folder/pgbouncer.ini" &
 for _ in $(seq 100); do
   ! psql -X -h 127.0.0.1 -p "$port" -d one -c "SELECT" >/dev/null 2>&1 || break
   sleep 0.1
