@@ -82,3 +82,4 @@ bench: ## Measure bemi against its peers (Debian, as root; about 22 minutes): de
 
 clean: ## Remove everything that was built.
 	cargo clean
+	rm -rf clients/node/dist clients/node/node_modules clients/node/target

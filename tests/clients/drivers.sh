@@ -1,7 +1,8 @@
 #!/bin/bash
 # drivers.sh [NAME...]: runs the recipes of tests/clients/drivers (all, or those named), each in a database of its own
 # on the server that PGHOST, PGPORT and PGUSER lead to, as within with-server.sh, and compares what bemi recorded with
-# expected.txt. What is installed for them is kept in BEMI_CLIENTS_WORK (default: target/clients) for the next time.
+# expected.txt. What is installed for them is kept in BEMI_CLIENTS_WORK (default: target/clients) for the next time; the
+# packages of the system (PgBouncer, Java, Go) are installed by tests/clients/run.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=${BEMI_CLIENTS_WORK:-$PWD/target/clients}
@@ -9,6 +10,21 @@ drivers=$PWD/tests/clients/drivers
 [ $# -gt 0 ] || for folder in "$drivers"/*/; do set -- "$@" "$(basename "$folder")"; done
 
 sql() { psql -XAtq -v ON_ERROR_STOP=1 -d "$database" -F ' | ' -c "$1"; }
+
+# What the driver's requirements.txt or package-lock.json names, unless it is there already.
+install() {
+  local from=$drivers/$name to=$work/$name
+  if [ -e "$from/requirements.txt" ] && ! cmp -s "$from/requirements.txt" "$to/venv/installed.txt"; then
+    python3 -m venv --clear "$to/venv" &&
+      "$to/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$from/requirements.txt" &&
+      cp "$from/requirements.txt" "$to/venv/installed.txt" || return
+  fi
+  if [ -e "$from/package-lock.json" ] && ! cmp -s "$from/package-lock.json" "$to/node_modules/.installed"; then
+    cp "$from"/package*.json "$to" &&
+      (cd "$to" && npm ci --ignore-scripts --loglevel=error) &&
+      cp "$from/package-lock.json" "$to/node_modules/.installed" || return
+  fi
+}
 
 prepare() {
   psql -Xq -v ON_ERROR_STOP=1 -d postgres -c "DROP DATABASE IF EXISTS \"$database\"" \
@@ -21,7 +37,7 @@ prepare() {
 
 recipe() {
   PGDATABASE=$database DATABASE_URL="postgresql://$PGUSER@$PGHOST:$PGPORT/$database" \
-    "$drivers/$name/run.sh" "$work/$name" </dev/null
+    timeout -k 10 600 "$drivers/$name/run.sh" "$work/$name" </dev/null
 }
 
 compare() {
@@ -38,7 +54,7 @@ for name in "$@"; do
   [ -x "$drivers/$name/run.sh" ] || { echo "FAILED $name: there is no $drivers/$name/run.sh"; failed=1; continue; }
   mkdir -p "$work/$name"
   output=$work/$name/output.txt
-  if { prepare && recipe && compare; } > "$output" 2>&1; then
+  if { install && prepare && recipe && compare; } > "$output" 2>&1; then
     echo "ok $name ($((SECONDS - started)) s)"
   else
     failed=1

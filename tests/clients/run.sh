@@ -9,24 +9,44 @@ if [ -z "${BEMI_CLIENTS_SERVER:-}" ]; then
   BEMI_CLIENTS_SERVER=1 exec tests/clients/with-server.sh tests/clients/run.sh "$@"
 fi
 [ $# -gt 0 ] || set -- package pg apps drivers snippets
+for part in "$@"; do
+  case $part in
+    package | pg | apps | drivers | snippets) ;;
+    *) echo "There is no part \"$part\"; there are package, pg, apps, drivers and snippets." >&2; exit 2 ;;
+  esac
+done
+node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node 20 or later is needed." >&2; exit 1; }
 export BEMI_CLIENTS_WORK=${BEMI_CLIENTS_WORK:-$PWD/target/clients}
-export npm_config_fund=false npm_config_audit=false npm_config_update_notifier=false
+export npm_config_fund=false npm_config_audit=false npm_config_update_notifier=false npm_config_loglevel=error
 mkdir -p "$BEMI_CLIENTS_WORK"
 step() { echo; echo "-- $(date +%T) $*"; }
 
+# What the lock file of a folder names is installed once.
+install() { (
+  cd "$1"
+  [ ! -e node_modules ] || ! cmp -s package-lock.json node_modules/.lock || exit 0
+  npm ci
+  cp package-lock.json node_modules/.lock
+) }
+
 step "The package is built"
-(cd clients/node && npm ci --silent && npm pack --silent --pack-destination "$BEMI_CLIENTS_WORK" >/dev/null)
+install clients/node
+(cd clients/node && npm pack --silent --pack-destination "$BEMI_CLIENTS_WORK" >/dev/null)
 BEMI_TARBALL=$BEMI_CLIENTS_WORK/bemi-$(node -p 'require("./clients/node/package.json").version').tgz
 export BEMI_TARBALL
 
-package() { npm --prefix clients/node test --silent; }
+package() { (cd clients/node && npx tsc -p test && node --test --test-timeout=300000 --test-reporter=spec target/test/*.test.js); }
 
 pg() {
   local folder=$BEMI_CLIENTS_WORK/pg
   mkdir -p "$folder"
   cp tests/clients/pg/* "$folder"
-  (cd "$folder" && npm ci --silent && npm install --no-save --silent "$BEMI_TARBALL")
-  (cd "$folder" && node --test --test-reporter=spec pg.test.mjs)
+  install "$folder"
+  # npm would keep another package of the same version.
+  rm -rf "$folder/node_modules/bemi"
+  (cd "$folder" && npm install --no-save "$BEMI_TARBALL")
+  tests/setup/install-packages.sh pgbouncer
+  (cd "$folder" && "$OLDPWD/tests/clients/with-pgbouncer.sh" node --test --test-timeout=300000 --test-reporter=spec pg.test.mjs)
 }
 
 apps() { tests/clients/apps.sh; }

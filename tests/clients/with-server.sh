@@ -12,13 +12,16 @@ if [ "$(id -u)" = 0 ]; then
   as_server=(runuser -u postgres --)
 fi
 in_folder() { (cd "$folder" && "${as_server[@]}" "$@"); }
+command=
 stop() {
   status=$?
+  [ -z "$command" ] || kill "$command" 2>/dev/null || true
   in_folder "$bin/pg_ctl" -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
   [ $status = 0 ] || { echo "-- The end of the server's log:" >&2; tail -n 40 "$folder/log" >&2 || true; }
   rm -rf "$folder"
 }
 trap stop EXIT
+trap 'exit 143' TERM
 
 export PGHOST=127.0.0.1 PGUSER=postgres PGDATABASE=postgres
 PGPORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -41,4 +44,8 @@ if in_folder "$bin/postgres" --describe-config | grep ^output_plugin_libraries >
   echo "output_plugin_libraries = 'pgoutput, test_decoding, bemi_decoder'" >> "$folder/data/postgresql.conf"
 fi
 in_folder "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -t 60 start >/dev/null
-"$@"
+"$@" <&0 &
+command=$!
+wait "$command" && status=0 || status=$?
+command=
+exit "$status"

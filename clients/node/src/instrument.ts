@@ -33,16 +33,17 @@ const session = (client: PgClient): Known => {
 };
 
 /** Has each client of the module `pg` send the context of who calls it. Once is enough; further calls do nothing. */
-export const instrument = (pg: Pg): void => {
-  const client = pg?.Client?.prototype as (PgClient & { [INSTRUMENTED]?: true }) | undefined;
-  if (!client || typeof pg.Query !== "function") {
+export const instrument = (pg: { Client: unknown; Pool: unknown; Query: unknown }): void => {
+  const { Client, Pool, Query } = (pg ?? {}) as Partial<Pg>;
+  if (!Client?.prototype?.query || !Pool?.prototype?.connect || typeof Query !== "function") {
     throw new TypeError('This is not node-postgres: pass the module, as in instrument(require("pg")).');
   }
+  const client = Client.prototype;
   if (Object.hasOwn(client, INSTRUMENTED)) return;
   Object.defineProperty(client, INSTRUMENTED, { value: true });
   instrumentConnect(client);
-  instrumentQuery(client, pg.Query);
-  instrumentPool(pg.Pool.prototype);
+  instrumentQuery(client, Query);
+  instrumentPool(Pool.prototype);
 };
 
 /** The callback, called in the context in which it was given. Else it would run in that of whoever made the connection. */
@@ -143,6 +144,9 @@ const extensionOf = (client: PgClient): Extension => {
       // There is no waiting for an answer before the next statement is sent.
       if (client.pipeline) return true;
       return known.extension && known.extension.until > Date.now() ? known.extension.has : undefined;
+    },
+    forget() {
+      known.extension = undefined;
     },
     keep(has) {
       known.extension = { has, until: has ? Infinity : Date.now() + ASK_AGAIN };

@@ -1,24 +1,8 @@
-import { EntitySchema } from "@mikro-orm/core";
+import { BigIntType, EntitySchema } from "@mikro-orm/core";
+import type { Change as Fields } from "./change.js";
 
-/** A change that bemi has recorded: a row of `bemi.changes`, for reading. */
-export class Change {
-  id!: string;
-  /** Of several columns, a JSON array as text. */
-  primaryKey!: string | null;
-  table!: string;
-  schema!: string;
-  database!: string;
-  operation!: "CREATE" | "UPDATE" | "DELETE" | "TRUNCATE" | "MESSAGE" | "GAP";
-  before!: Record<string, unknown>;
-  after!: Record<string, unknown>;
-  context!: Record<string, unknown>;
-  committedAt!: Date;
-  queuedAt!: Date;
-  createdAt!: Date;
-  transactionId!: number;
-  /** Of the change in the write-ahead log, in bytes. */
-  position!: number;
-}
+export interface Change extends Fields {}
+export class Change {}
 
 new EntitySchema({
   class: Change,
@@ -38,7 +22,9 @@ new EntitySchema({
     committedAt: { type: "datetime", fieldName: "committed_at" },
     queuedAt: { type: "datetime", fieldName: "queued_at" },
     createdAt: { type: "datetime", fieldName: "created_at" },
-    transactionId: { type: "number", fieldName: "transaction_id", columnType: "bigint" },
-    position: { type: "number", columnType: "bigint" },
+    transactionId: { type: new BigIntType("number"), fieldName: "transaction_id" },
+    position: { type: new BigIntType("number") },
+    commitPosition: { type: "text", fieldName: "commit_position" },
+    sequence: { type: "integer" },
   },
 });

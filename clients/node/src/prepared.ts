@@ -28,6 +28,8 @@ export interface Extension {
   has(): boolean | undefined;
   /** Keeps the answer. */
   keep(has: boolean): void;
+  /** Has it asked again. */
+  forget(): void;
 }
 
 /** Which answers of the server are ours, and which the statement's. */
@@ -125,8 +127,11 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
   };
   query.handlePortalSuspended = () => portalSuspended(bracketed);
   query.handleError = (error, answering) => {
-    // The named statement was not reached.
-    if (phase === Phase.Setting && name !== undefined) delete connection.submittedNamedStatements?.[name];
+    if (phase === Phase.Setting) {
+      // The named statement was not reached. The extension may have been dropped.
+      if (name !== undefined) delete connection.submittedNamedStatements?.[name];
+      extension.forget();
+    }
     if (phase === Phase.Asking) connection.sync();
     handleError(error, answering);
   };

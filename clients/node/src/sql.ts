@@ -123,9 +123,10 @@ const observe = (statement: Statement, word: string, depth: number, previous: st
     statement.writes = WRITES.test(word) || /^truncate$/i.test(word);
   } else if (first === "copy") {
     statement.writes ||= (depth === 0 && /^from$/i.test(word)) || (previous === "(" && WRITES.test(word));
-  } else if (first === "with") {
-    // In the body of a common table expression, or behind the last of them.
-    statement.writes ||= (previous === "(" || previous === ")") && WRITES.test(word);
+  } else if (first === "with" || first === "explain" || first === "(") {
+    // In the body of a common table expression, or behind the last of them, which may end with a word.
+    const begins = previous === "(" || previous === ")" || (depth === 0 && /^(?!for$|key$|do$)\w/i.test(previous));
+    statement.writes ||= begins && WRITES.test(word);
   }
 };
 

@@ -1,24 +1,8 @@
 import { Column, Entity, PrimaryColumn } from "typeorm";
+import type { Change as Fields } from "./change.js";
 
-/** A change that bemi has recorded: a row of `bemi.changes`, for reading. */
-export class Change {
-  id!: string;
-  /** Of several columns, a JSON array as text. */
-  primaryKey!: string | null;
-  table!: string;
-  schema!: string;
-  database!: string;
-  operation!: "CREATE" | "UPDATE" | "DELETE" | "TRUNCATE" | "MESSAGE" | "GAP";
-  before!: Record<string, unknown>;
-  after!: Record<string, unknown>;
-  context!: Record<string, unknown>;
-  committedAt!: Date;
-  queuedAt!: Date;
-  createdAt!: Date;
-  transactionId!: number;
-  /** Of the change in the write-ahead log, in bytes. */
-  position!: number;
-}
+export interface Change extends Fields {}
+export class Change {}
 
 const number = { to: (value?: number) => value, from: (value: string | null) => (value === null ? null : Number(value)) };
 
@@ -32,3 +16,5 @@ Column({ name: "queued_at", type: "timestamptz" })(Change.prototype, "queuedAt")
 Column({ name: "created_at", type: "timestamptz" })(Change.prototype, "createdAt");
 Column({ name: "transaction_id", type: "bigint", transformer: number })(Change.prototype, "transactionId");
 Column({ type: "bigint", transformer: number })(Change.prototype, "position");
+Column({ name: "commit_position", type: "text" })(Change.prototype, "commitPosition");
+Column("int")(Change.prototype, "sequence");

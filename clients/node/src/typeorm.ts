@@ -4,17 +4,7 @@ import { instrumentPgOf } from "./find-pg.js";
 import { instrument } from "./instrument.js";
 import type { Pg } from "./node-postgres.js";
 
-export {
-  bemiContext,
-  type Context,
-  type ContextOptions,
-  currentBemiContext,
-  type MakeContext,
-  mergeBemiContext,
-  type Middleware,
-} from "./context.js";
-export { instrument } from "./instrument.js";
-export { bemiDownSQL, bemiUpSQL } from "./migration.js";
+export * from "./common.js";
 export { Change } from "./typeorm-change.js";
 
 /**

@@ -21,7 +21,7 @@ test("loaded as ESM and as CommonJS, it has one context", async () => {
 
 test("what is not node-postgres is refused", () => {
   const { instrument } = require(`${root}dist/cjs/pg.js`) as typeof Pg;
-  for (const wrong of [undefined, {}, { Client: class {} }]) assert.throws(() => instrument(wrong as never), /This is not node-postgres/);
+  for (const wrong of [undefined, {}, { Client: class {}, Pool: class {}, Query: class {} }]) assert.throws(() => instrument(wrong as never), /This is not node-postgres/);
 });
 
 const run = (folder: string, ...args: string[]) =>

@@ -106,6 +106,7 @@ export function testConcurrency(suite) {
       for (const { status, reason } of done) if (status === "rejected") throw reason;
     });
 
+    assert.equal(app.most, users.length);
     const found = new Map(users.map(({ id }) => [id, []]));
     for (const { task, operation, context } of contextsWithoutSQL(changes, suite)) {
       assert.doesNotMatch(task, /rolled back/);

@@ -6,8 +6,8 @@ import { contextsWithoutSQL } from "./contexts.mjs";
 
 const user = 187234;
 
-/** The table of the guides. */
-function guideRows(completed) {
+/** The rows that BemiHQ's documentation shows. */
+function documentedRows(completed) {
   const todo = (id, task, done = false) => ({ id, task, [completed]: done });
   const context = (endpoint, params) => ({ endpoint, params, userId: user });
   const created = (id, task) => ({
@@ -51,7 +51,7 @@ export function testFlow(suite) {
     assert.equal(tracked.length, 1);
   });
 
-  test("the five rows of the guides' table are recorded", async () => {
+  test("the five rows of BemiHQ's documentation are recorded", async () => {
     const { app } = suite;
     await app.rows("SELECT bemi.start()");
     await app.makeRole();
@@ -68,14 +68,14 @@ export function testFlow(suite) {
     const rows = changes.map(({ primary_key, table, operation, before, after, context }) => {
       return { primary_key, table, operation, before, after, context };
     });
-    assert.deepEqual(contextsWithoutSQL(rows, suite), guideRows(suite.completed));
+    assert.deepEqual(contextsWithoutSQL(rows, suite), documentedRows(suite.completed));
     suite.recorded = changes;
   });
 
   test("they are found through the Change entity from a second data source", async () => {
     const { app, recorded, completed } = suite;
     const entities = (await app.call("GET", "/changes")).slice(-5);
-    const expected = guideRows(completed).map(({ primary_key, ...row }, i) => ({
+    const expected = documentedRows(completed).map(({ primary_key, ...row }, i) => ({
       id: recorded[i].id,
       primaryKey: primary_key,
       ...row,
@@ -90,13 +90,15 @@ export function testFlow(suite) {
     );
     assert.deepEqual(contextsWithoutSQL(found, suite), expected);
 
-    const [{ transaction_id, position, queued_at, created_at }] = await app.rows(
-      `SELECT transaction_id::text, position::text, queued_at, created_at FROM bemi.changes WHERE id = $1`,
+    const [{ transaction_id, position, queued_at, created_at, commit_position, sequence }] = await app.rows(
+      `SELECT transaction_id, position, queued_at, created_at, commit_position::text, sequence FROM bemi.changes WHERE id = $1`,
       [recorded[4].id],
     );
     const last = entities[4];
-    assert.equal(String(last.transactionId), transaction_id);
-    assert.equal(String(last.position), position);
+    assert.equal(last.transactionId, Number(transaction_id));
+    assert.equal(last.position, Number(position));
+    assert.equal(last.commitPosition, commit_position);
+    assert.equal(last.sequence, sequence);
     assert.equal(last.queuedAt, queued_at.toISOString());
     assert.equal(last.createdAt, created_at.toISOString());
     // From here on, the app also writes in the background.

@@ -60,8 +60,7 @@ export class App {
     app.database = `app_${name.replace(/\W/g, "_")}_${process.pid}`;
     app.folder = await copyOfApp(name);
     app.env = await environment(app.folder, app.database);
-    // 200 users share 40 connections.
-    app.agent = new http.Agent({ keepAlive: true, maxSockets: 40 });
+    app.agent = new http.Agent({ keepAlive: true });
 
     const pg = findPg(app.folder);
     const server = new pg.Client({ database: "postgres" });
@@ -139,6 +138,8 @@ export class App {
       headers["content-type"] = "application/json";
       headers["content-length"] = Buffer.byteLength(text);
     }
+    this.open = (this.open ?? 0) + 1;
+    this.most = Math.max(this.most ?? 0, this.open);
     return new Promise((resolve, reject) => {
       const options = { host: "127.0.0.1", port: this.port, agent: this.agent, method, path: url, headers };
       const request = http.request(options, async (response) => {
@@ -148,7 +149,7 @@ export class App {
       });
       request.on("error", reject);
       request.end(text);
-    });
+    }).finally(() => this.open--);
   }
 
   /** A request that succeeds; returns what its JSON says. */

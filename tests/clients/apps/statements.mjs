@@ -44,8 +44,9 @@ function testCurrentQuery(suite) {
       await app.call("DELETE", `/todo/${id}`);
     });
     const [raw, named, deleted] = changes.map(({ context }) => context.SQL);
-    assert.equal(raw, "INSERT INTO todo (task) VALUES ($1) RETURNING *;");
+    // MikroORM writes values into the text.
+    assert.match(raw, /^INSERT INTO todo \(task\) VALUES \((\$1|'\/\*Bemi')\) RETURNING \*;$/i);
     assert.equal(named, "INSERT INTO todo (task) VALUES ($1) RETURNING id, task");
-    assert.match(deleted, /^DELETE FROM "todo" WHERE [^*]*$/);
+    assert.match(deleted, /^DELETE FROM "todo" WHERE [^*]*$/i);
   });
 }

@@ -135,11 +135,25 @@ for (const name of ["pg", "pg-oldest"]) {
       client(async (c) => {
         let answers = 0;
         c.connection.on("readyForQuery", () => answers++);
+        // What is written and what is answered, in turns.
+        let turns = "";
+        const { stream } = c.connection;
+        const write = stream.write;
+        stream.write = function (...data) {
+          if (!turns.endsWith("w")) turns += "w";
+          return write.apply(this, data);
+        };
+        stream.on("data", () => {
+          if (!turns.endsWith("a")) turns += "a";
+        });
         await bemiContext({ user: 0 }, () => named(c, "first", 0));
         answers = 0;
         for (const user of [1, 2]) {
+          turns = "";
           const { rows, rowCount, command } = await bemiContext({ user }, () => named(c, `named ${user}`, user));
           assert.deepEqual({ rows, rowCount, command }, { rows: [{ task: `named ${user}`, text: insert.text }], rowCount: 1, command: "INSERT" });
+          // The oldest sends Sync when it has the answer.
+          assert.match(turns, name === "pg" ? /^wa$/ : /^wa(wa)?$/);
         }
         await named(c, "nobody", 0);
         await bemiContext({ user: 3 }, () => new Promise((resolve, reject) => c.query({ ...insert, values: ["called", 1] }, (e) => (e ? reject(e) : resolve()))));
@@ -330,6 +344,51 @@ for (const name of ["pg", "pg-oldest"]) {
       assert.equal((await without.query("SELECT count(*)::int AS n FROM todo")).rows[0].n, 5);
       await without.end();
       if (name === "pg") assert.deepEqual(warnings, ["BEMI_NO_EXTENSION"]);
+    });
+
+    await t.test("an extension that is dropped meanwhile fails one statement of a connection at most", async () => {
+      const other = `${database}_dropped`;
+      await plain("postgres", `DROP DATABASE IF EXISTS ${other}`, `CREATE DATABASE ${other}`);
+      await plain(other, "CREATE EXTENSION bemi", TODO);
+      const c = new pg.Client({ database: other });
+      await c.connect();
+      const add = () => bemiContext({ user: 1 }, () => c.query({ ...insert, values: ["a", 1] }));
+      await add();
+      await plain(other, "DROP EXTENSION bemi");
+      await assert.rejects(add, /bemi/);
+      await add();
+      assert.equal((await c.query("SELECT count(*)::int AS n FROM todo")).rows[0].n, 2);
+      await c.end();
+    });
+
+    await t.test("behind a pooler in transaction mode no context stays for the next client", async () => {
+      const clients = Array.from({ length: 20 }, () => new pg.Client({ database, port: Number(process.env.BOUNCER_PORT) }));
+      await Promise.all(clients.map((c) => c.connect()));
+      const work = async (c, user) => {
+        for (let i = 0; i < 20; i++) {
+          const task = i % 4 === 3 ? "nobody" : `${user}`;
+          const statement = () => c.query("INSERT INTO todo (task, n) VALUES ($1, $2)", [task, i]);
+          await bemiContext(task === "nobody" ? null : { user }, async () => {
+            await c.query("BEGIN");
+            await statement();
+            await c.query(i % 5 === 4 ? "ROLLBACK" : "COMMIT");
+            await statement();
+          });
+        }
+      };
+      await Promise.all(clients.map((c, user) => work(c, user)));
+      await Promise.all(clients.map((c) => c.end()));
+      const found = await changes();
+      assert.equal(found.length, 20 * 36);
+      for (const [, task, context] of found) assert.deepEqual(context, task === "nobody" ? {} : { user: Number(task) });
+      // PgBouncer 1.18 keeps no statement prepared for its client, so each of these is run once.
+      const two = [1, 2].map(() => new pg.Client({ database, port: Number(process.env.BOUNCER_PORT) }));
+      for (const c of two) await c.connect();
+      await bemiContext({ user: 1 }, () => two[0].query({ name: "one", text: insert.text, values: ["1", 1] }));
+      await bemiContext({ user: 2 }, () => two[1].query({ name: "two", text: insert.text, values: ["2", 1] }));
+      await two[0].query("INSERT INTO todo (task) VALUES ('nobody')");
+      assert.deepEqual(await changes(), [["CREATE", "1", { user: 1 }], ["CREATE", "2", { user: 2 }], ["CREATE", "nobody", {}]]);
+      for (const c of two) await c.end();
     });
 
     await t.test("in other encodings, and where backslashes escape", async () => {

@@ -2,11 +2,17 @@ import { RequestContext } from "@mikro-orm/core";
 import { Change, setContext } from "bemi/mikro-orm";
 import express, { type NextFunction, type Request, type Response } from "express";
 import type { AddressInfo } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { bemiOrm } from "./bemi-orm";
 import { orm } from "./orm";
 import { pgRoutes } from "./pg-routes";
 import { route } from "./route";
 import { todoRoutes } from "./todo-routes";
+
+async function userOf(req: Request): Promise<number> {
+  await sleep(Math.random() * 3);
+  return Number(req.headers["x-user-id"]);
+}
 
 const app = express();
 
@@ -22,11 +28,14 @@ app.post(
 );
 
 app.use(
-  setContext((req: Request) => ({
-    endpoint: req.url,
-    params: req.body,
-    userId: Number(req.headers["x-user-id"]),
-  })),
+  setContext(
+    async (req: Request) => ({
+      endpoint: req.url,
+      params: req.body,
+      userId: await userOf(req),
+    }),
+    { currentQuery: true },
+  ),
 );
 
 app.use((_req, _res, next) => RequestContext.create(orm.em, next));
@@ -37,7 +46,7 @@ app.use(pgRoutes);
 app.get(
   "/changes",
   route(async (_req, res) => {
-    const changes = await bemiOrm.em.fork().findAll(Change, { orderBy: { committedAt: "asc", position: "asc" } });
+    const changes = await bemiOrm.em.fork().findAll(Change, { orderBy: { commitPosition: "asc", sequence: "asc" } });
     res.json(changes);
   }),
 );

@@ -14,7 +14,7 @@ app.use(todoRoutes);
 app.use(pgRoutes);
 
 app.get("/changes", async (_req, res) => {
-  const changes = await bemiOrm.em.fork().findAll(Change, { orderBy: { committedAt: "asc", position: "asc" } });
+  const changes = await bemiOrm.em.fork().findAll(Change, { orderBy: { commitPosition: "asc", sequence: "asc" } });
   res.json(changes);
 });
 

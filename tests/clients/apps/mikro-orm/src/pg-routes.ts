@@ -1,5 +1,5 @@
 import type { PostgreSqlConnection } from "@mikro-orm/postgresql";
-import { bemiContext, currentBemiContext, mergeBemiContext } from "bemi/mikro-orm";
+import { bemiContext, currentBemiContext, instrument, mergeBemiContext } from "bemi/mikro-orm";
 import { Router } from "express";
 import pg from "pg";
 import { orm } from "./orm.js";
@@ -15,6 +15,7 @@ const insertTodo = (task: string) => ({
 const pool = await (orm.em.getConnection() as PostgreSqlConnection).getNativeClient();
 
 // Of the app's own node-postgres, which is another copy than MikroORM's.
+instrument(pg);
 const ownPool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 2 });
 
 pgRoutes.post("/todo/callback", (req, res, next) => {

@@ -9,6 +9,6 @@ export class ChangesController {
 
   @Get()
   findAll() {
-    return this.changes.find({ order: { committedAt: "ASC", position: "ASC" } });
+    return this.changes.find({ order: { commitPosition: "ASC", sequence: "ASC" } });
   }
 }

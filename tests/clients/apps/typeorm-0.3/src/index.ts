@@ -39,7 +39,7 @@ app.get(
   "/changes",
   route(async (_req, res) => {
     const changeRepository = BemiDataSource.getRepository(Change);
-    const [changes] = await changeRepository.findAndCount({ order: { committedAt: "ASC", position: "ASC" } });
+    const [changes] = await changeRepository.findAndCount({ order: { commitPosition: "ASC", sequence: "ASC" } });
     res.json(changes);
   }),
 );

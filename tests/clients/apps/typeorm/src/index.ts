@@ -11,7 +11,7 @@ app.use(todoRoutes);
 app.use(pgRoutes);
 
 app.get("/changes", async (_req, res) => {
-  const changes = await BemiDataSource.getRepository(Change).find({ order: { committedAt: "ASC", position: "ASC" } });
+  const changes = await BemiDataSource.getRepository(Change).find({ order: { commitPosition: "ASC", sequence: "ASC" } });
   res.json(changes);
 });
 

@@ -11,6 +11,6 @@ export class ChangesController {
 
   @Get("/")
   findAll() {
-    return this.em.findAll(Change, { orderBy: { committedAt: "asc", position: "asc" } });
+    return this.em.findAll(Change, { orderBy: { commitPosition: "asc", sequence: "asc" } });
   }
 }
