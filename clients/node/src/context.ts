@@ -1,5 +1,5 @@
 import { type Context, encode, isPromise } from "./json.js";
-import { type Scope, storage } from "./state.js";
+import { currentScope, enter, runIn, type Scope } from "./state.js";
 
 export type { Context } from "./json.js";
 
@@ -20,9 +20,9 @@ const scope = (context: object | null | undefined, currentQuery: boolean): Scope
 export function bemiContext(context: object | null | undefined): void;
 export function bemiContext<T>(context: object | null | undefined, fn: () => T): T;
 export function bemiContext<T>(context: object | null | undefined, fn?: () => T): T | undefined {
-  const next = scope(context, storage.getStore()?.currentQuery ?? false);
-  if (fn) return storage.run(next, fn);
-  storage.enterWith(next);
+  const next = scope(context, currentScope()?.currentQuery ?? false);
+  if (fn) return runIn(next, fn);
+  enter(next);
   return undefined;
 }
 
@@ -30,13 +30,13 @@ export function bemiContext<T>(context: object | null | undefined, fn?: () => T)
 export function mergeBemiContext(partial: object): void;
 export function mergeBemiContext<T>(partial: object, fn: () => T): T;
 export function mergeBemiContext<T>(partial: object, fn?: () => T): T | undefined {
-  const merged = { ...currentBemiContext(), ...partial };
+  const merged = { ...currentBemiContext(), ...(JSON.parse(encode(partial)) as Context) };
   return fn ? bemiContext(merged, fn) : (bemiContext(merged), undefined);
 }
 
 /** A copy of the context of this asynchronous execution; undefined if there is none. */
 export const currentBemiContext = (): Context | undefined => {
-  const current = storage.getStore();
+  const current = currentScope();
   return current && (JSON.parse(current.json) as Context);
 };
 
@@ -50,23 +50,24 @@ export type MakeContext<Req> = (request: Req) => object | null | undefined | Pro
 export const middleware =
   <Req>(fn: MakeContext<Req>, options: ContextOptions = {}): Middleware<Req> =>
   (request, _response, next) => {
-    const enter = (context: object | null | undefined): void => {
+    const refuse = (error: unknown): void => runIn(undefined, () => next(error));
+    const accept = (context: object | null | undefined): void => {
       let made: Scope | undefined;
       try {
         made = scope(context, options.currentQuery ?? false);
       } catch (error) {
-        next(error);
+        refuse(error);
         return;
       }
-      storage.run(made, () => next());
+      runIn(made, () => next());
     };
     let context: ReturnType<MakeContext<Req>>;
     try {
       context = fn(request);
     } catch (error) {
-      next(error);
+      refuse(error);
       return;
     }
-    if (isPromise(context)) void context.then(enter, next);
-    else enter(context);
+    if (isPromise(context)) void context.then(accept, refuse);
+    else accept(context);
   };

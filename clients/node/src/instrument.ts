@@ -1,13 +1,13 @@
-import { type Session, withComments, writes } from "./comment.js";
+import { withComments, writes } from "./comment.js";
 import { withStatement } from "./json.js";
 import type { Callback, ParameterStatus, Pg, PgClient, PgPool, PgQuery, QueryConfig } from "./node-postgres.js";
 import { bracket, type Extension } from "./prepared.js";
-import { type Scope, storage, warnOnce } from "./state.js";
+import { currentScope, runIn, type Scope, warnOnce } from "./state.js";
 
 /** What is known of a client's session. */
-interface Known extends Session {
-  areStringsStandard: boolean;
-  isUtf8: boolean;
+interface Known {
+  /** The encoding of its database; undefined if nobody saw it. */
+  encoding: string | undefined;
   /** Whether the database has the extension, and until when that holds; asked with the first named statement. */
   extension: { has: boolean; until: number } | undefined;
 }
@@ -26,7 +26,7 @@ const sessions = new WeakMap<PgClient, Known>();
 const session = (client: PgClient): Known => {
   let known = sessions.get(client);
   if (!known) {
-    known = { areStringsStandard: false, isUtf8: false, extension: undefined };
+    known = { encoding: undefined, extension: undefined };
     sessions.set(client, known);
   }
   return known;
@@ -48,9 +48,9 @@ export const instrument = (pg: { Client: unknown; Pool: unknown; Query: unknown 
 
 /** The callback, called in the context in which it was given. Else it would run in that of whoever made the connection. */
 const bound = (callback: Callback): Callback => {
-  const scope = storage.getStore();
+  const scope = currentScope();
   return function (this: unknown, ...args: unknown[]) {
-    return storage.run(scope, () => callback.apply(this, args));
+    return runIn(scope, () => callback.apply(this, args));
   };
 };
 
@@ -59,12 +59,11 @@ const instrumentConnect = (prototype: PgClient): void => {
   prototype.connect = function (callback) {
     const known = session(this);
     this.connection?.on("parameterStatus", ({ parameterName, parameterValue }: ParameterStatus) => {
-      if (parameterName === "standard_conforming_strings") known.areStringsStandard = parameterValue === "on";
-      if (parameterName === "server_encoding") known.isUtf8 = parameterValue === "UTF8";
+      if (parameterName === "server_encoding") known.encoding = parameterValue;
     });
     // What the connection calls later, for other requests too, has no context of its own.
     const inContext = typeof callback === "function" ? bound(callback) : callback;
-    return storage.run(undefined, () => connect.call(this, inContext));
+    return runIn(undefined, () => connect.call(this, inContext));
   };
 };
 
@@ -84,7 +83,7 @@ const instrumentQuery = (prototype: PgClient, Query: Pg["Query"]): void => {
   prototype.query = function (config, values, callback) {
     if (typeof values === "function") values = bound(values as Callback);
     if (typeof callback === "function") callback = bound(callback as Callback);
-    const scope = storage.getStore();
+    const scope = currentScope();
     if (config == null) return query.call(this, config, values, callback);
     if (typeof config === "string") {
       return query.call(this, contextual(config, scope, session(this)), values, callback);
@@ -113,12 +112,19 @@ const copy = (config: QueryConfig): QueryConfig => {
   return read;
 };
 
-/** The text with the context, where it writes. */
-const contextual = (text: string, scope: Scope | undefined, known: Session): string => {
+/** The text with the context, where it writes. Whatever goes wrong here, the statement is sent. */
+const contextual = (text: string, scope: Scope | undefined, known: Known): string => {
   if (!scope) return text;
-  const json = scope.currentQuery && writes(text) ? withStatement(scope.json, text) : scope.json;
-  return withComments(text, json, known);
+  try {
+    const json = scope.currentQuery && writes(text) ? withStatement(scope.json, text) : scope.json;
+    return withComments(text, json, known.encoding === "UTF8");
+  } catch (error) {
+    notSent(error);
+    return text;
+  }
 };
+
+const notSent = (error: unknown): void => warnOnce("NOT_SENT", `bemi: a statement carries no context: ${String(error)}`);
 
 /** Adds the context to a query that somebody has made: a Query, a cursor, a stream of rows or of COPY. */
 const addTo = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
@@ -127,13 +133,22 @@ const addTo = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
     return;
   }
   const holder = typeof submitted.cursor?.text === "string" ? submitted.cursor : submitted;
-  if (typeof holder.text === "string") holder.text = contextual(holder.text, scope, session(client));
+  if (typeof holder.text !== "string") return;
+  const text = contextual(holder.text, scope, session(client));
+  if (text === holder.text) return;
+  try {
+    // It may have no text of its own, but a getter.
+    Object.defineProperty(holder, "text", { value: text, writable: true, configurable: true });
+  } catch (error) {
+    notSent(error);
+  }
 };
 
 const addToNamed = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
   const text = submitted.text ?? client.connection?.parsedStatements?.[submitted.name as string] ?? "";
   if (!writes(text) || typeof submitted.handlePortalSuspended !== "function") return;
-  bracket(submitted, scope.currentQuery ? withStatement(scope.json, text) : scope.json, extensionOf(client));
+  const json = scope.currentQuery ? withStatement(scope.json, text) : scope.json;
+  bracket(submitted, inEncoding(json, session(client).encoding), extensionOf(client));
 };
 
 /** Whether a client's database has the extension. */
@@ -157,11 +172,18 @@ const extensionOf = (client: PgClient): Extension => {
   };
 };
 
+/** The same JSON with `?` for what a database may not hold: as a parameter it would fail the statement. */
+const inEncoding = (json: string, encoding: string | undefined): string => {
+  if (encoding === "UTF8") return json;
+  return json.replace(encoding === "LATIN1" ? /[^\x00-\xff]/gu : /[^\x00-\x7f]/gu, "?");
+};
+
 /** Runs a named query as node-postgres does. */
 const named = (client: PgClient, query: PgClient["query"], made: PgQuery, given: QueryConfig, scope: Scope): unknown => {
   addToNamed(client, made, scope);
   if (given.query_timeout) (made as QueryConfig).query_timeout = given.query_timeout;
   if (made.callback) {
+    if (typeof made.callback !== "function") throw new TypeError("callback is not a function");
     query.call(client, made);
     return undefined;
   }

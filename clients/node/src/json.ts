@@ -15,14 +15,14 @@ export type Context = Record<string, unknown>;
  * @throws TypeError if it is no object.
  */
 export const encode = (context: object): string => {
-  if (typeof context !== "object" || context === null || Array.isArray(context) || isPromise(context)) {
+  if (!isObject(context)) {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not ${describe(context)}.`);
   }
   let json: string | undefined;
   try {
-    json = JSON.stringify(context, (_key, value: unknown) => (typeof value === "bigint" ? fromBigInt(value) : value));
+    json = stringify(context);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = describeError(error);
     return invalid("NOT_JSON", `a context cannot be written as JSON: ${reason}`, reason);
   }
   if (!json?.startsWith("{")) {
@@ -35,6 +35,33 @@ export const encode = (context: object): string => {
     return invalid("TOO_DEEP", `a context is nested deeper than ${MAX_DEPTH} levels`, json);
   }
   return json;
+};
+
+const isObject = (value: unknown): boolean => {
+  try {
+    const isOther = Array.isArray(value) || value instanceof Map || value instanceof Set || isPromise(value);
+    return typeof value === "object" && value !== null && !isOther;
+  } catch {
+    // A proxy that was revoked, or a getter that throws: JSON.stringify will tell.
+    return true;
+  }
+};
+
+const stringify = (context: object): string | undefined => {
+  try {
+    return JSON.stringify(context);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    return JSON.stringify(context, (_key, value: unknown) => (typeof value === "bigint" ? fromBigInt(value) : value));
+  }
+};
+
+const describeError = (error: unknown): string => {
+  try {
+    return String(error instanceof Error ? error.message : error);
+  } catch {
+    return "an error that cannot be read";
+  }
 };
 
 /** JSON of an object with the text of the statement under the key `SQL`, cut where it would be too long. */
@@ -57,7 +84,8 @@ export const inAscii = (json: string): string => {
   return ascii.length <= MAX_CONTEXT_SIZE ? ascii : inAscii(tooLong(ascii.length, json));
 };
 
-const tooLong = (size: number, json: string): string =>
+/** What is told instead of a context that is too long. */
+export const tooLong = (size: number, json: string): string =>
   invalid("TOO_LONG", `a context of ${size} bytes is longer than ${MAX_CONTEXT_SIZE}`, json);
 
 const invalid = (kind: string, what: string, text: string): string => {
@@ -78,7 +106,7 @@ const fromBigInt = (value: bigint): number | string => {
  */
 const harmless = (json: string): string => {
   const known = json.includes("\\u")
-    ? json.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|[^])/g, (escape) => (escape.length > 2 ? "\ufffd" : escape))
+    ? json.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|[^])/gi, (escape) => (escape.length > 2 ? "\ufffd" : escape))
     : json;
   return known.replace(/\*(?=\/)|(?<=\/)\*/g, "\\u002a");
 };
@@ -101,5 +129,6 @@ export const isPromise = <T>(value: T | PromiseLike<T>): value is PromiseLike<T>
 const describe = (value: unknown): string => {
   if (value === null) return "null";
   if (isPromise(value)) return "a promise";
+  if (value instanceof Map || value instanceof Set) return `a ${value.constructor.name}`;
   return Array.isArray(value) ? "an array" : typeof value === "string" ? "a string" : typeof value;
 };

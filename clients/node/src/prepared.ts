@@ -8,19 +8,43 @@ import type { PgConnection, PgQuery } from "./node-postgres.js";
  * setting back by itself, so that nothing has to be remembered here, and nothing is left for the next client of a pooler.
  */
 
-// What is too long together with the session's own context is told as the server tells it: no statement may fail for it.
-// The limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
+// What the session says goes below it. What is too long then is told as the server tells it, or not at all: no statement
+// may fail for it. Nothing is looked up through the search_path, in which others may have functions of these names. The
+// limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
 const SET = `
-  SELECT set_config('bemi_client.context', base::text, true), bemi.set_context(
-    CASE WHEN octet_length((base || $1::jsonb)::text) <= size THEN base || $1::jsonb
-      WHEN octet_length((base || told)::text) <= size THEN base || told ELSE base END, true)
-  FROM (SELECT bemi.context() AS base, jsonb_build_object('bemi_invalid_context', left($1::text, 1000)) AS told,
-    pg_size_bytes(regexp_replace(COALESCE(current_setting('bemi.max_context_size', true), '1000000'), '^(\\d+)B$', '\\1')) AS size) AS c`;
-const RESTORE = "SELECT bemi.set_context(current_setting('bemi_client.context')::jsonb, true)";
+  WITH session AS MATERIALIZED (
+    SELECT COALESCE(pg_catalog.current_setting('bemi.context', true), '') AS base,
+      pg_catalog.pg_size_bytes(pg_catalog.regexp_replace(
+        COALESCE(pg_catalog.current_setting('bemi.max_context_size', true), '1000000'), '^(\\d+)B$', '\\1')) AS size
+  ), whole AS MATERIALIZED (
+    SELECT base, size, CASE WHEN base OPERATOR(pg_catalog.=) '' THEN $1::pg_catalog.text
+      ELSE (base::pg_catalog.jsonb OPERATOR(pg_catalog.||) $1::pg_catalog.jsonb)::pg_catalog.text END AS context
+    FROM session
+  ), told AS MATERIALIZED (
+    SELECT base, size, CASE WHEN pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size THEN context
+      ELSE (CASE WHEN base OPERATOR(pg_catalog.=) '' THEN '{}' ELSE base END::pg_catalog.jsonb OPERATOR(pg_catalog.||)
+        pg_catalog.jsonb_build_object(VARIADIC ARRAY['bemi_invalid_context', pg_catalog."left"($1, 1000)]))::pg_catalog.text END AS context
+    FROM whole
+  ), sent AS MATERIALIZED (
+    SELECT base, CASE WHEN pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size THEN context ELSE base END AS context
+    FROM told
+  )
+  SELECT pg_catalog.set_config('bemi_client.base', base, true), pg_catalog.set_config('bemi_client.sent', context, true),
+    CASE WHEN context OPERATOR(pg_catalog.<>) base THEN bemi.set_context(context, true) END
+  FROM sent`;
+// What the statement itself has set stays.
+const RESTORE = `
+  SELECT CASE WHEN pg_catalog.current_setting('bemi.context', true) OPERATOR(pg_catalog.=) pg_catalog.current_setting('bemi_client.sent', true)
+    AND pg_catalog.current_setting('bemi_client.sent', true) OPERATOR(pg_catalog.<>) pg_catalog.current_setting('bemi_client.base', true)
+  THEN pg_catalog.set_config('bemi.context', pg_catalog.current_setting('bemi_client.base', true), true) END`;
 
-// A statement with a context would fail in a database without the extension.
-const ASK =
-  "SELECT to_regprocedure('bemi.set_context(jsonb, boolean)') IS NOT NULL AND to_regprocedure('bemi.context()') IS NOT NULL";
+// A statement with a context would fail in a database without the extension, or for a role that may not use it.
+const ASK = `
+  SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+    WHERE n.nspname OPERATOR(pg_catalog.=) 'bemi' AND p.proname OPERATOR(pg_catalog.=) 'set_context'
+      AND p.proargtypes[0] OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))`;
 
 /** What is known of the database of a connection. */
 export interface Extension {
@@ -57,6 +81,7 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
   let connection: PgConnection;
   // What the query sends, in our brackets.
   let bracketed: PgConnection;
+  let isOver = false;
   let isSent = false;
   let isEnded = false;
   const begin = (): void => {
@@ -117,7 +142,7 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
   };
   query.handleCommandComplete = (message) => {
     if (phase === Phase.Asking) {
-      submitAnswered(extension.has() ?? false);
+      if (!isOver) submitAnswered(extension.has() ?? false);
     } else if (phase === Phase.Setting) {
       phase = Phase.Running;
     } else if (phase === Phase.Running) {
@@ -132,7 +157,11 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
       if (name !== undefined) delete connection.submittedNamedStatements?.[name];
       extension.forget();
     }
-    if (phase === Phase.Asking) connection.sync();
+    // Refused by the server, or given up by the client: one Sync ends it.
+    if (phase === Phase.Asking && !isOver) {
+      isOver = true;
+      connection.sync();
+    }
     handleError(error, answering);
   };
   // While the answers are ours, the client must not take our statement for the named one.

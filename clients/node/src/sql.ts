@@ -10,8 +10,9 @@ export interface Places {
   /** The ends of the statements that write: behind their last token, before semicolons and trailing comments. */
   readonly ends: readonly number[];
   /**
-   * Whether backslashes in ordinary strings make the ends unsure: how they are read depends on
-   * `standard_conforming_strings`. The beginning of the text is sure then, and counts for its first statement.
+   * Whether a backslash before a quote, in an ordinary string, makes the ends unsure: it depends on
+   * `standard_conforming_strings`, which may have been set since. The beginning of the text is sure, and counts for its
+   * first statement.
    */
   readonly isUnsure: boolean;
 }
@@ -37,8 +38,8 @@ interface Statement {
   end: number;
 }
 
-/** Reads a text of one statement or several. `areStandard` says whether backslashes in strings stand for themselves. */
-export const places = (text: string, areStandard: boolean): Places => {
+/** Reads a text of one statement or several. */
+export const places = (text: string): Places => {
   if (!MAY_WRITE.test(text)) return NOTHING;
   const ends: number[] = [];
   let isUnsure = false;
@@ -56,9 +57,9 @@ export const places = (text: string, areStandard: boolean): Places => {
     statement = { first: undefined, writes: false, end: 0 };
   };
 
-  // What does not end is for the server to refuse, unless backslashes are read in another way there.
+  // What does not end is for the server to refuse, unless it reads backslashes in another way.
   const unfinished = (): Places =>
-    areStandard || !text.includes("\\") ? NOTHING : { writes: ends.length > 0 || statement.writes, ends, isUnsure: true };
+    text.includes("\\'") ? { writes: ends.length > 0 || statement.writes, ends, isUnsure: true } : NOTHING;
 
   while (at < text.length) {
     const space = match(SPACE) ?? match(LINE_COMMENT);
@@ -86,7 +87,7 @@ export const places = (text: string, areStandard: boolean): Places => {
       }
     } else if (token === "'") {
       at = endOfQuote(text, at, "'");
-      isUnsure ||= !areStandard && text.slice(start, at).includes("\\");
+      isUnsure ||= text.slice(start, at).includes("\\'");
     } else if (token === '"') {
       at = endOfQuote(text, at, '"');
     } else if (token === "$") {

@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import { subscribe } from "node:diagnostics_channel";
 
 /** The context of an asynchronous execution. */
 export interface Scope {
@@ -8,17 +9,36 @@ export interface Scope {
   readonly currentQuery: boolean;
 }
 
+/** What is stored: a new object each time, since a store that is current already would not be a scope of its own. */
+interface Stored {
+  readonly scope: Scope | undefined;
+}
+
 interface State {
-  readonly storage: AsyncLocalStorage<Scope | undefined>;
+  readonly storage: AsyncLocalStorage<Stored>;
   readonly warned: Set<string>;
 }
+
+const make = (): State => {
+  const storage = new AsyncLocalStorage<Stored>();
+  // The requests of a connection that is kept alive share what was set outside of a middleware; each begins with none.
+  subscribe("http.server.request.start", () => storage.enterWith({ scope: undefined }));
+  return { storage, warned: new Set() };
+};
 
 // The package may be loaded twice, as ESM and as CommonJS, or in two copies: they share one context.
 const key = Symbol.for("bemi.state.1");
 const shared = globalThis as unknown as Record<symbol, State | undefined>;
-const state: State = (shared[key] ??= { storage: new AsyncLocalStorage(), warned: new Set() });
+const state: State = (shared[key] ??= make());
 
-export const storage = state.storage;
+/** The scope of this asynchronous execution. */
+export const currentScope = (): Scope | undefined => state.storage.getStore()?.scope;
+
+/** Runs a function in a scope. */
+export const runIn = <T>(scope: Scope | undefined, fn: () => T): T => state.storage.run({ scope }, fn);
+
+/** Has what follows in this asynchronous execution run in a scope. */
+export const enter = (scope: Scope | undefined): void => state.storage.enterWith({ scope });
 
 /** Warns once of each kind. */
 export const warnOnce = (kind: string, message: string): void => {

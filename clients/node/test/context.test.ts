@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { Agent, createServer, type IncomingMessage, request } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
@@ -28,8 +31,13 @@ test("any object comes back as JSON has it, with U+FFFD for what jsonb does not 
 });
 
 test("what is no object is refused, and says so", () => {
-  for (const wrong of ["text", 7, [1], () => 1]) assert.throws(() => encode(wrong as object), /A context is an object such as/);
+  for (const wrong of ["text", 7, [1], () => 1, new Map([["a", 1]]), new Set([1])]) assert.throws(() => encode(wrong as object), /A context is an object such as/);
   assert.throws(() => encode(new Date()), /what its toJSON\(\) gives/);
+  assert.throws(() => mergeBemiContext("abc" as unknown as object), /a string/);
+  bemiContext({ a: 1 }, () => {
+    mergeBemiContext({ toJSON: () => ({ b: 2 }) });
+    assert.deepEqual(currentBemiContext(), { a: 1, b: 2 });
+  });
 });
 
 test("what is no context for the server is told instead, with one warning of each kind", async () => {
@@ -43,6 +51,12 @@ test("what is no context for the server is told instead, with one warning of eac
     assert.match(encode({ deep }), /^\{"bemi_invalid_context":"\{\\"deep\\":\[\[/);
   }
   assert.equal(encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 8) }).length, MAX_CONTEXT_SIZE);
+  // Whatever is thrown while it is read.
+  const revoked = Proxy.revocable({}, {});
+  revoked.revoke();
+  const thrown = [Object.create(null), Object.assign(new Error(), { message: 7 }), Symbol("no"), "text"];
+  for (const error of thrown) assert.match(encode({ get a() { throw error; } }), /^\{"bemi_invalid_context"/);
+  assert.match(encode(revoked.proxy), /^\{"bemi_invalid_context"/);
   await sleep(1);
   assert.deepEqual(warnings.sort(), ["BEMI_NOT_JSON", "BEMI_TOO_DEEP", "BEMI_TOO_LONG"]);
 });
@@ -90,6 +104,45 @@ test("a context holds for its own asynchronous execution alone", async () => {
     assert.deepEqual(own, [{ user }, { user, step: user }, { replaced: user }, undefined]);
   }
   assert.equal(currentBemiContext(), undefined);
+});
+
+test("a context that is set in a scope without one does not leave it", () => {
+  bemiContext(null, () => {
+    bemiContext(null, () => bemiContext({ job: 1 }));
+    assert.equal(currentBemiContext(), undefined);
+  });
+  assert.equal(currentBemiContext(), undefined);
+});
+
+test("requests of one connection do not see what another has set outside of a middleware", async () => {
+  const handle = middleware((request: IncomingMessage) => {
+    if (request.url === "/broken") throw new Error("no session");
+    return null;
+  });
+  const server = createServer((request, response) => {
+    const answer = () => response.end(JSON.stringify(currentBemiContext() ?? null));
+    if (request.url === "/plain") return void answer();
+    handle(request, response, () => {
+      if (request.url === "/login") bemiContext({ user: "alice" });
+      answer();
+    });
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const get = (path: string) =>
+    new Promise<string>((resolve, reject) => {
+      const port = (server.address() as AddressInfo).port;
+      request({ port, host: "127.0.0.1", path, agent }, async (response) => {
+        let body = "";
+        for await (const chunk of response) body += chunk;
+        resolve(body);
+      }).on("error", reject).end();
+    });
+  const seen = [];
+  for (const path of ["/login", "/broken", "/login", "/plain", "/other", "/plain"]) seen.push(await get(path));
+  agent.destroy();
+  server.close();
+  assert.deepEqual(seen, ['{"user":"alice"}', "null", '{"user":"alice"}', "null", "null", "null"]);
 });
 
 test("what is changed in an object later is not seen", () => {

@@ -56,6 +56,7 @@ for (const name of ["pg", "pg-oldest"]) {
     await plain(database, "CREATE EXTENSION bemi", TODO, "SELECT bemi.track_all()", "SELECT bemi.start()");
     instrument(pg);
     instrument(pg);
+    warnings.length = 0;
     pool = new pg.Pool({ database, max: 5 });
 
     await t.test("each form of a query carries the context of who calls it", async () => {
@@ -346,6 +347,104 @@ for (const name of ["pg", "pg-oldest"]) {
       if (name === "pg") assert.deepEqual(warnings, ["BEMI_NO_EXTENSION"]);
     });
 
+    await t.test("whatever the database and its session are like, a named statement does not fail for its context", async () => {
+      const latin = `${database}_latin1`;
+      await plain("postgres", `DROP DATABASE IF EXISTS ${latin}`,
+        `CREATE DATABASE ${latin} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'`);
+      await plain(latin, "CREATE EXTENSION bemi", TODO);
+      const returning = (c, values) => c.query({ name: "returning", text: "INSERT INTO todo (task) VALUES ($1) RETURNING bemi.context() AS context", values });
+      const on = async (of, use) => {
+        const c = new pg.Client({ database: of });
+        await c.connect();
+        await use(c).finally(() => c.end());
+      };
+      await on(latin, async (c) => {
+        const { rows } = await bemiContext({ text: "é😀" }, () => returning(c, ["a"]));
+        assert.deepEqual(rows[0].context, { text: "é?" });
+      });
+      // A setting that is as long as may be, and one that the limit has been lowered below.
+      await on(database, async (c) => {
+        await c.query("SELECT set_config('bemi.context', $1, false)", [`{"a":[${"1,".repeat(450_000)}1]}`]);
+        const { rows } = await bemiContext({ user: 1 }, () => returning(c, ["a"]));
+        assert.deepEqual(Object.keys(rows[0].context), ["a"]);
+        await c.query("SELECT set_config('bemi.context', $1, false)", [JSON.stringify({ a: "x".repeat(5000) })]);
+        await c.query("SET bemi.max_context_size = 1000");
+        await bemiContext({ user: 1 }, () => returning(c, ["a"]));
+        assert.equal((await c.query("SELECT bemi.context() AS context")).rows[0].context.a.length, 5000);
+      });
+      // Functions of these names in the way.
+      await on(latin, async (c) => {
+        await c.query("CREATE TABLE called (name text)");
+        await c.query("CREATE FUNCTION jsonb_build_object(text, text) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN INSERT INTO called VALUES ('j'); RETURN '{}'; END$$");
+        await c.query("CREATE SCHEMA evil");
+        await c.query("CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.called VALUES ('s'); RETURN ''; END$$");
+        await c.query("SET search_path = evil, public, pg_catalog");
+        await bemiContext({ text: "x".repeat(1000) }, () => returning(c, ["a"]));
+        await c.query("SET bemi.max_context_size = 500");
+        await bemiContext({ text: "x".repeat(1000) }, () => returning(c, ["a"]));
+        assert.equal((await c.query("SELECT count(*)::int AS n FROM called")).rows[0].n, 0);
+      });
+      // A role that may not use bemi.
+      await plain(latin, "DROP ROLE IF EXISTS locked_out", "CREATE ROLE locked_out", "GRANT ALL ON todo, todo_id_seq TO locked_out");
+      for (const revoke of ["REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA bemi FROM PUBLIC", "REVOKE USAGE ON SCHEMA bemi FROM PUBLIC"]) {
+        await plain(latin, revoke);
+        await on(latin, async (c) => {
+          await c.query("SET ROLE locked_out");
+          await bemiContext({ user: 1 }, () => c.query({ ...insert, values: ["a", 1] }));
+        });
+      }
+      await plain(latin, "DROP OWNED BY locked_out", "DROP ROLE locked_out");
+    });
+
+    await t.test("node-postgres warns of nothing that its user has not done", () => {
+      assert.deepEqual(warnings.filter((warning) => !warning.startsWith("BEMI_")), []);
+    });
+
+    await t.test("what a named statement sets itself stays", () =>
+      client(async (c) => {
+        await c.query("BEGIN");
+        const text = "WITH a AS (INSERT INTO todo (task) VALUES ('sets') RETURNING id) SELECT bemi.set_context('{\"job\":1}', true) FROM a";
+        await bemiContext({ user: 1 }, () => c.query({ name: "sets", text }));
+        assert.deepEqual((await c.query("SELECT bemi.context() AS context")).rows[0].context, { job: 1 });
+        await c.query("COMMIT");
+        await changes();
+      }));
+
+    await t.test("a query that is given up while the extension is asked for leaves the connection in order", { skip: name === "pg-oldest" && "its own are not in order" }, async () => {
+      const holder = new pg.Client({ database });
+      const c = new pg.Client({ database });
+      await holder.connect();
+      await c.connect();
+      await holder.query("BEGIN; LOCK TABLE pg_proc IN ACCESS EXCLUSIVE MODE");
+      const given = assert.rejects(() => bemiContext({ user: 1 }, () => c.query({ ...insert, values: ["given up", 1], query_timeout: 100 })), /timeout/);
+      const rest = [2, 3, 4].map((i) => c.query(`SELECT ${i} AS i`));
+      await given;
+      await holder.query("ROLLBACK");
+      assert.deepEqual((await Promise.all(rest)).map(({ rows }) => rows[0].i), [2, 3, 4]);
+      await holder.end();
+      await c.end();
+      assert.equal((await plain(database, "SELECT count(*)::int AS n FROM todo WHERE task = 'given up'")).rows[0].n, 0);
+      await changes();
+    });
+
+    await t.test("what node-postgres refuses or takes, it refuses or takes with a context", () =>
+      client(async (c) => {
+        await bemiContext({ user: 1 }, async () => {
+          assert.throws(() => c.query({ ...insert, values: ["a", 1] }, [], "nope"), /callback is not a function/);
+          const query = new pg.Query("");
+          const computed = Object.create(query, { text: { configurable: true, get: () => "INSERT INTO todo (task) VALUES ('computed')" } });
+          c.query(computed);
+          await once(computed, "end");
+          // A setting that is on its way when the next text is read.
+          const setting = c.query("SET standard_conforming_strings = off");
+          const { rows } = await c.query("INSERT INTO todo (task) VALUES ('a\\'); INSERT INTO todo (task) VALUES (\\'b') RETURNING task");
+          await setting;
+          assert.equal(rows[0].task, "a'); INSERT INTO todo (task) VALUES ('b");
+          await c.query("RESET standard_conforming_strings");
+        });
+        assert.deepEqual((await changes()).map(([, , context]) => context), [{ user: 1 }, { user: 1 }]);
+      }));
+
     await t.test("an extension that is dropped meanwhile fails one statement of a connection at most", async () => {
       const other = `${database}_dropped`;
       await plain("postgres", `DROP DATABASE IF EXISTS ${other}`, `CREATE DATABASE ${other}`);
@@ -409,7 +508,6 @@ for (const name of ["pg", "pg-oldest"]) {
       await other.end();
     });
 
-    assert.deepEqual(warnings.filter((warning) => !warning.startsWith("BEMI_")), []);
     await plain(database, "SELECT bemi.stop(drop_slot => true)");
     await pool.end();
   });

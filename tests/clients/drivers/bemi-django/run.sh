@@ -1,13 +1,6 @@
 #!/bin/bash
-# BemiHQ's bemi-django as it is published, first with bemi's triggers alone, then with its own beside them.
+# run.sh WORK: BemiHQ's bemi-django, as published; with bemi's triggers alone, then with its own beside them.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$0")"
 work=$1
-python=$work/venv/bin/python
-if ! cmp -s requirements.txt "$work/installed.txt"; then
-  python3 -m venv --clear "$work/venv"
-  "$python" -m pip install -q --disable-pip-version-check -r requirements.txt
-  cp requirements.txt "$work/installed.txt"
-fi
-export PYTHONDONTWRITEBYTECODE=1
-"$python" recipe.py
+"$work/venv/bin/python" -B recipe.py

@@ -1,14 +1,10 @@
 #!/bin/bash
 # run.sh WORK: BemiHQ's package for Prisma, as published; with bemi's triggers alone, then with its own beside them.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-cd "$1"
-if ! cmp -s "$here/package-lock.json" node_modules/.lock; then
-  cp "$here"/package*.json .
-  npm ci --ignore-scripts --loglevel=error
-  cp package-lock.json node_modules/.lock
-fi
-cp -r "$here"/{main.js,prisma} .
+cd "$(dirname "$0")"
+work=$1
+cp -r main.js limits.js prisma "$work"
+cd "$work"
 # With the preview feature queryCompiler the client runs without the Rust engines. `prisma generate` downloads them
 # even so, unless they are named.
 PRISMA_QUERY_ENGINE_LIBRARY=/bin/true PRISMA_SCHEMA_ENGINE_BINARY=/bin/true CHECKPOINT_DISABLE=1 \
@@ -39,16 +35,36 @@ run 48
 rm -rf prisma/migrations
 mkdir prisma/migrations
 npx --no-install bemi migration:create >/dev/null
-psql -Xq -v ON_ERROR_STOP=1 -f prisma/migrations/*/migration.sql
+migrate() { psql -Xq -v ON_ERROR_STOP=1 -f prisma/migrations/*/migration.sql; }
+migrate
+expect "triggers of bemi.changes" 1 "$(sql "SELECT count(*) FROM pg_trigger
+  WHERE tgrelid = 'bemi.changes'::regclass AND tgname LIKE '\_bemi\_row\_trigger%'")"
 run $((48 + 51))
 
 # Its event trigger fails each CREATE TABLE under another search_path than its own, so bemi's too, until it is gone.
+fails() {
+  ! sql "$1" 2>error.txt || { echo "the event trigger let pass: $1" >&2; exit 1; }
+  grep -F "procedure _bemi_create_triggers() does not exist" error.txt >/dev/null
+}
 partition="SELECT bemi.add_partition(now() + interval '1 year')"
-! sql "$partition" 2>error.txt || { echo "the event trigger let bemi.add_partition() pass" >&2; exit 1; }
-grep -F "procedure _bemi_create_triggers() does not exist" error.txt >/dev/null
+fails "$partition"
+application=$PGDATABASE
+export PGDATABASE=${application}_late
+psql -Xq -v ON_ERROR_STOP=1 -d "$application" -c "DROP DATABASE IF EXISTS $PGDATABASE" -c "CREATE DATABASE $PGDATABASE"
+sql "CREATE EXTENSION bemi"
+migrate
+fails "SELECT bemi.start()"
+sql "DROP EXTENSION bemi CASCADE"
+fails "CREATE EXTENSION bemi"
+PGDATABASE=$application
+sql "DROP DATABASE ${application}_late (FORCE)"
 psql -Xq -v ON_ERROR_STOP=1 2>/dev/null <<SQL
 DROP EVENT TRIGGER _bemi_create_table_trigger;
 DROP FUNCTION _bemi_row_trigger_func() CASCADE;
 SQL
+expect "triggers" 0 "$(sql "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '\_bemi\_row\_trigger%'")"
+expect "event triggers" 0 "$(sql "SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE '\_bemi%'")"
 sql "$partition" >/dev/null
 run 48
+
+node limits.js

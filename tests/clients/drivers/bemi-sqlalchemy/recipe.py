@@ -9,6 +9,7 @@ from bemi import Bemi, BemiFastAPIMiddleware
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, delete, insert, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
@@ -117,12 +118,22 @@ def migrate(direction, revision):
         recorder.execute(text("SELECT bemi.start()"))
 
 
-def triggers():
+def triggers(table="todo"):
     with observer.connect() as connection:
-        return connection.scalars(
-            text("SELECT tgname FROM pg_trigger WHERE tgrelid = 'todo'::regclass ORDER BY tgname")
-        ).all()
+        statement = text("SELECT tgname FROM pg_trigger WHERE tgrelid = CAST(:name AS regclass) ORDER BY tgname")
+        return connection.scalars(statement, {"name": table}).all()
 
+
+# A value that passes for a parameter fails the statement; what follows the end of the comment is run.
+for name, failure in (("100%", "placeholders"), ("*/ RETURNING 1/0 --", "division by zero")):
+    Bemi.set_context({"name": name})
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO todo (task) VALUES ('Failed')"))
+        raise AssertionError(name)
+    except DBAPIError as error:
+        assert failure in str(error.orig), error
+Bemi.set_context(None)
 
 # Two rows one by one, three at once, three updated, one more, seven deleted: by bemi one message for each statement.
 with messages(6):
@@ -130,6 +141,7 @@ with messages(6):
 
 migrate(command.upgrade, "head")
 assert triggers() == ["_bemi_row_trigger_todo_todo", "bemi_context"], triggers()
+assert "_bemi_row_trigger_changes_changes" in triggers("bemi.changes"), triggers("bemi.changes")
 
 # Their triggers write one for each row besides (that of the rollback is not decoded); a change is still recorded once.
 with messages(6 + 1 + 1 + 3 + 3 + 1 + 7):

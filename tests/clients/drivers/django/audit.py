@@ -33,7 +33,7 @@ def add_comment(execute, sql, params, many, context):
             sql = sql.as_string(context["connection"].connection)
         if WRITES.search(sql):
             # The same JSON without * and %: nothing in it ends the comment, opens another, or passes for a parameter.
-            comment = json.dumps(acting_now).replace("*", "\\u002a").replace("%", "\\u0025")
+            comment = json.dumps(acting_now, default=str).replace("*", "\\u002a").replace("%", "\\u0025")
             sql = f"{sql}\n/*Bemi {comment} Bemi*/"
     return execute(sql, params, many, context)
 

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+from datetime import date
 from types import SimpleNamespace
 from urllib.parse import quote
+from uuid import UUID
 
 import django
 from django.conf import settings
@@ -91,7 +93,7 @@ def add_raw(request):
 @transaction.atomic
 def copy(request):
     with connection.cursor() as cursor:
-        cursor.execute("SELECT bemi.set_context(%s, true)", [json.dumps({"user_id": request.user.pk})])
+        cursor.execute("SELECT bemi.set_context(%s, true)", [json.dumps({"user_id": request.user.pk}, default=str)])
         with cursor.copy("COPY todo (task) FROM STDIN") as rows:
             for task in request.POST.getlist("task"):
                 rows.write_row([task])
@@ -141,7 +143,6 @@ post("/todo/" + quote(hostile, safe=""), hostile, user="*/ /*Bemi {\"user_id\": 
 assert Todo.objects.filter(task=hostile).count() == 1
 
 
-
 async def requests():
     for user in (1, 2):
         await AsyncClient().post("/todo/async", {"task": "Asynchronous"}, headers={"X-User": json.dumps(user)})
@@ -152,6 +153,10 @@ asyncio.run(requests())
 
 with acting(job="clean up"):
     Todo.objects.filter(task="Eat").delete()
+
+# Keys are often no JSON of their own.
+with acting(user_id=UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), since=date(2026, 7, 1)):
+    Todo.objects.create(task="UUID and date")
 
 # A new connection, made while somebody else's wrapper is there; that leaves as it came.
 connection.close()

@@ -17,11 +17,15 @@ public class Recipe {
             set.execute();
             work.run(connection);
             connection.commit();
-        } catch (Exception error) {
-            connection.rollback();
-            throw error;
-        } finally {
             connection.setAutoCommit(true);
+        } catch (Throwable error) {
+            try {
+                connection.rollback();
+                connection.setAutoCommit(true);
+            } catch (SQLException lost) {
+                error.addSuppressed(lost);
+            }
+            throw error;
         }
     }
 
@@ -33,6 +37,10 @@ public class Recipe {
         } finally {
             execute(connection, "RESET bemi.context");
         }
+    }
+
+    static String comment(String context) {
+        return "/*Bemi " + context.replace("*", "\\u002a") + " Bemi*/";
     }
 
     static void execute(Connection connection, String sql) throws SQLException {
@@ -78,15 +86,15 @@ public class Recipe {
                 execute(c, "UPDATE todo SET is_completed = true WHERE task = 'Sleep'"));
         }
 
-        // What follows a rollback has no context.
+        // What follows a rollback has no context. An Error rolls back too.
         try (var connection = pool.getConnection()) {
             boolean failed = false;
             try {
                 withContext(connection, "{\"user_id\":3}", c -> {
                     insert(c, "Lost");
-                    throw new IllegalStateException("rolled back");
+                    throw new StackOverflowError("rolled back");
                 });
-            } catch (IllegalStateException expected) {
+            } catch (StackOverflowError expected) {
                 failed = true;
             }
             check(failed, "not rolled back");
@@ -124,7 +132,26 @@ public class Recipe {
             insert(connection, "After the pool");
 
             // A comment carries the context of one statement that is not kept prepared.
-            execute(connection, "DELETE FROM todo WHERE task = 'Eat' /*Bemi {\"user_id\":6} Bemi*/");
+            var context = "{\"user_id\":6,\"name\":\"/* Bemi*/ */ ? {fn now()} ; '\"}";
+            try (var delete = connection.prepareStatement("DELETE FROM todo WHERE task = ? " + comment(context))) {
+                delete.setString(1, "Eat");
+                delete.execute();
+            }
+        }
+
+        // The connection is lost in the middle of the work: what the work threw is not hidden.
+        try (var connection = pool.getConnection()) {
+            withContext(connection, "{\"user_id\":7}", c -> {
+                insert(c, "Lost");
+                try {
+                    execute(c, "SELECT pg_terminate_backend(pg_backend_pid())");
+                } catch (SQLException lost) {
+                    throw new IllegalStateException("what the work threw");
+                }
+            });
+            check(false, "no error");
+        } catch (IllegalStateException expected) {
+            check(expected.getSuppressed().length > 0, "ROLLBACK did not fail");
         }
         pool.close();
     }

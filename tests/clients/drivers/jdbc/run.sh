@@ -1,8 +1,8 @@
 #!/bin/bash
-# run.sh WORK: the recipes for JDBC, by Debian's driver.
+# run.sh WORK: the recipe for JDBC, by Debian's driver.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+cd "$(dirname "$0")"
+work=$1
 jar=/usr/share/java/postgresql.jar
-cd "$1"
-javac -encoding UTF-8 -Xlint:all -Werror -cp $jar -d classes "$here/Recipe.java"
-JDBC_URL="jdbc:postgresql://$PGHOST:$PGPORT/$PGDATABASE?user=$PGUSER" java -cp "$jar:classes" Recipe
+javac -encoding UTF-8 -Xlint:all -cp $jar -d "$work/classes" Recipe.java
+JDBC_URL="jdbc:postgresql://$PGHOST:$PGPORT/$PGDATABASE?user=$PGUSER" java -cp "$jar:$work/classes" Recipe

@@ -5,9 +5,12 @@ import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 1 });
+// A client that loses its connection while it is in use emits an error, which ends the process if nobody listens.
+pool.on("connect", (client) => client.on("error", () => {}));
 
 async function withContext(context, work) {
   const client = await pool.connect();
+  let failure;
   try {
     await client.query("BEGIN");
     await client.query("SELECT bemi.set_context($1, true)", [JSON.stringify(context)]);
@@ -15,10 +18,10 @@ async function withContext(context, work) {
     await client.query("COMMIT");
     return result;
   } catch (error) {
-    await client.query("ROLLBACK");
+    await client.query("ROLLBACK").catch((error) => (failure = error));
     throw error;
   } finally {
-    client.release();
+    client.release(failure);
   }
 }
 
@@ -82,4 +85,18 @@ const name = "/* Bemi*/ */";
 await pool.query(`DELETE FROM todo WHERE task = $1 ${comment({ user_id: 6, name })}`, ["Eat"]);
 
 assert.equal(await backend(), first);
+
+// The connection is lost in the middle of the work.
+const lost = withContext({ user_id: 7 }, async (client) => {
+  await insert(client, "Lost");
+  await client.query("SELECT pg_terminate_backend(pg_backend_pid())").catch(() => {});
+  throw new Error("what the work threw");
+});
+await assert.rejects(lost, /what the work threw/);
+await assert.rejects(
+  withSessionContext({ user_id: 7 }, (client) => client.query("SELECT pg_terminate_backend(pg_backend_pid())")),
+  /terminating connection/,
+);
+await insert(pool, "After a lost connection");
+assert.notEqual(await backend(), first);
 await pool.end();

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log"
 	"os"
+	"strings"
 
 	"github.com/jackc/pgx/v4"
 	"github.com/jackc/pgx/v4/pgxpool"
@@ -40,6 +42,12 @@ func resetAfterRelease(config *pgxpool.Config) {
 		_, err := conn.Exec(context.Background(), "RESET bemi.context")
 		return err == nil
 	}
+}
+
+func comment(values map[string]any) (string, error) {
+	text, err := json.Marshal(values)
+	escaped := strings.NewReplacer("*", `\u002a`, "$", `\u0024`).Replace(string(text))
+	return "/*Bemi " + escaped + " Bemi*/", err
 }
 
 const insert = "INSERT INTO todo (task) VALUES ($1)"
@@ -114,8 +122,9 @@ func main() {
 	check(err)
 
 	// A comment carries the context of one statement that is not kept prepared.
-	sql := `DELETE FROM todo WHERE task = $1 /*Bemi {"user_id":6} Bemi*/`
-	_, err = pool.Exec(ctx, sql, pgx.QuerySimpleProtocol(true), "Eat")
+	sixth, err := comment(map[string]any{"user_id": 6, "name": `/* Bemi*/ */ "$1 $2 '`})
+	check(err)
+	_, err = pool.Exec(ctx, "DELETE FROM todo WHERE task = $1 "+sixth, pgx.QuerySimpleProtocol(true), "Eat")
 	check(err)
 
 	if backend(ctx, pool) != first || backend(ctx, sessions) != same {

@@ -1,8 +1,8 @@
 #!/bin/bash
-# run.sh WORK: the recipes for Go's pgx, by Debian's packages (GOPATH mode, since they are no modules).
+# run.sh WORK: the recipe for Go's pgx, by Debian's packages (GOPATH mode, since they are no modules).
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-export GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$1/cache GOFLAGS=-p=1
-cd "$here"
-go build -o "$1/recipe" main.go
-"$1/recipe"
+cd "$(dirname "$0")"
+work=$1
+export GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$work/cache GOFLAGS=-p=1
+go build -o "$work/recipe" main.go
+"$work/recipe"

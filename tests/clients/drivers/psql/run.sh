@@ -1,7 +1,7 @@
 #!/bin/bash
-# The recipe for psql: its scripts, PGOPTIONS, and a file in one transaction.
+# run.sh WORK: the recipe for psql: its scripts, PGOPTIONS, and a file in one transaction.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$0")"
 work=$1
 
 psql -X -f recipe.sql

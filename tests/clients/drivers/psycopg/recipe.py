@@ -1,6 +1,7 @@
 """The recipe for psycopg 3: one pool, two users in turn, rollbacks, executemany, COPY, prepared statements."""
 
 import asyncio
+import json
 import os
 
 import psycopg
@@ -15,6 +16,12 @@ def add(user_id, task):
     with pool.connection() as conn:  # a transaction; COMMIT or ROLLBACK at its end
         conn.execute("SELECT bemi.set_context(%s, true)", [Jsonb({"user_id": user_id, "endpoint": "/todo"})])
         conn.execute("INSERT INTO todo (task) VALUES (%s)", [task])
+
+
+def comment(**context):
+    # The same JSON without * and %: nothing in it ends the comment, opens another, or passes for a parameter.
+    text = json.dumps(context).replace("*", "\\u002a").replace("%", "\\u0025")
+    return f"/*Bemi {text} Bemi*/"
 
 
 def backend():
@@ -65,6 +72,14 @@ with pool.connection() as conn:
         conn.execute("INSERT INTO todo (task) VALUES (%s)", [f"Prepared {1 + n % 2}"])
     prepared = conn.execute("SELECT statement FROM pg_prepared_statements").fetchall()
     assert ("INSERT INTO todo (task) VALUES ($1)",) in prepared, prepared
+
+# A comment carries the context of one statement; each text is another one, so none of them is prepared.
+with pool.connection() as conn:
+    hostile = "/* Bemi*/ */ %s %"
+    for n in range(8):
+        conn.execute(f"INSERT INTO todo (task) VALUES (%s) {comment(user_id=n, name=hostile)}", ["Comment"])
+    prepared = conn.execute("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%Bemi%'").fetchall()
+    assert prepared == [], prepared
 
 # Every parameter is text for psycopg, unless it says otherwise; a text holding JSON does as well.
 with psycopg.connect(url, autocommit=True) as conn:

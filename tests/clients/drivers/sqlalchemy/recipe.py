@@ -5,6 +5,7 @@ import json
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from uuid import UUID
 
 from sqlalchemy import create_engine, event, insert, text, update
 from sqlalchemy.exc import DataError
@@ -33,7 +34,7 @@ def send_context(session, transaction, connection):
     context = current_context.get()
     if context and not transaction.nested:
         statement = text("SELECT bemi.set_context(:context, true)")
-        connection.execute(statement, {"context": json.dumps(context)})
+        connection.execute(statement, {"context": json.dumps(context, default=str)})
 
 
 @contextmanager
@@ -67,6 +68,10 @@ with acting(user_id=2, endpoint="*/ Bemi*/; DROP TABLE todo; -- :x %s 'é\u2028"
 
 with Session(engine) as session, session.begin():
     session.add(Todo(task="Nobody, behind user 2"))
+
+# Keys are often no JSON of their own.
+with acting(user_id=UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")), Session(engine) as session, session.begin():
+    session.add(Todo(task="UUID"))
 
 with acting(user_id=1), Session(engine) as session:
     session.add(Todo(task="Taken back"))

@@ -1,13 +1,6 @@
 #!/bin/bash
-# The recipe for SQLAlchemy 2.
+# run.sh WORK: the recipe for SQLAlchemy 2.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$0")"
 work=$1
-python=$work/venv/bin/python
-if ! cmp -s requirements.txt "$work/installed.txt"; then
-  python3 -m venv --clear "$work/venv"
-  "$python" -m pip install -q --disable-pip-version-check -r requirements.txt
-  cp requirements.txt "$work/installed.txt"
-fi
-export PYTHONDONTWRITEBYTECODE=1
-"$python" recipe.py
+"$work/venv/bin/python" -B recipe.py

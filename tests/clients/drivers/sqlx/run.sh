@@ -1,5 +1,6 @@
 #!/bin/bash
-# run.sh WORK: the recipes for sqlx.
+# run.sh WORK: the recipe for sqlx.
 set -euo pipefail
 cd "$(dirname "$0")"
-CARGO_TARGET_DIR=$1/target cargo run --quiet --locked
+work=$1
+CARGO_TARGET_DIR=$work/target cargo run --quiet --locked

@@ -76,7 +76,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     insert(&mut *sessions.acquire().await?, "After the pool").await?;
 
     // A comment carries the context of one statement that is not kept prepared.
-    let context = json!({"user_id": 6}).to_string().replace('*', "\\u002a");
+    let name = "/* Bemi*/ */ $1 ?";
+    let context = json!({"user_id": 6, "name": name}).to_string().replace('*', "\\u002a");
     let sql = format!("DELETE FROM todo WHERE task = $1 /*Bemi {context} Bemi*/");
     sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(false).bind("Eat").execute(&pool).await?;
     assert_eq!([first, same], [backend(&pool).await?, backend(&sessions).await?]);

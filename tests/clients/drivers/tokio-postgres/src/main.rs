@@ -15,6 +15,10 @@ async fn begin<'a>(client: &'a mut Client, context: &serde_json::Value) -> Resul
     Ok(transaction)
 }
 
+fn comment(context: &serde_json::Value) -> String {
+    format!("/*Bemi {} Bemi*/", context.to_string().replace('*', "\\u002a"))
+}
+
 async fn insert(client: &impl tokio_postgres::GenericClient, task: &str) -> Result<()> {
     let sql = "INSERT INTO todo (task) VALUES ($1)";
     client.execute(sql, &[&task]).await?;
@@ -82,9 +86,9 @@ async fn main() -> Result<()> {
     insert(&**client, "After the pool").await?;
 
     // A comment carries the context of one statement that is not kept prepared.
-    let comment = r#"/*Bemi {"user_id":6} Bemi*/"#;
-    let sql = format!("DELETE FROM todo WHERE task = 'Eat' {comment}");
-    client.batch_execute(&sql).await?;
+    let comment = comment(&json!({"user_id": 6, "name": "/* Bemi*/ */ $1"}));
+    let sql = format!("DELETE FROM todo WHERE task = $1 {comment}");
+    client.execute(&sql, &[&"Eat"]).await?;
     Ok(())
 }
 
