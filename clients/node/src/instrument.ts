@@ -1,5 +1,5 @@
 import { withComments, writes } from "./comment.js";
-import { withStatement } from "./json.js";
+import { inAscii, withStatement } from "./json.js";
 import type { Callback, ParameterStatus, Pg, PgClient, PgPool, PgQuery, QueryConfig } from "./node-postgres.js";
 import { bracket, type Extension } from "./prepared.js";
 import { currentScope, runIn, type Scope, warnOnce } from "./state.js";
@@ -94,6 +94,7 @@ const instrumentQuery = (prototype: PgClient, Query: Pg["Query"]): void => {
       if (scope) addTo(this, submitted, scope);
       return query.call(this, submitted, values, callback);
     }
+    if (!scope && typeof (config as QueryConfig).callback !== "function") return query.call(this, config, values, callback);
     const given = copy(config as QueryConfig);
     if (typeof given.callback === "function") given.callback = bound(given.callback);
     if (scope && given.name) return named(this, query, new Query(given, values, callback), given, scope);
@@ -146,9 +147,13 @@ const addTo = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
 
 const addToNamed = (client: PgClient, submitted: PgQuery, scope: Scope): void => {
   const text = submitted.text ?? client.connection?.parsedStatements?.[submitted.name as string] ?? "";
-  if (!writes(text) || typeof submitted.handlePortalSuspended !== "function") return;
-  const json = scope.currentQuery ? withStatement(scope.json, text) : scope.json;
-  bracket(submitted, inEncoding(json, session(client).encoding), extensionOf(client));
+  try {
+    if (!writes(text) || typeof submitted.handlePortalSuspended !== "function") return;
+    const json = scope.currentQuery ? withStatement(scope.json, text) : scope.json;
+    bracket(submitted, () => inEncoding(json, session(client).encoding), extensionOf(client));
+  } catch (error) {
+    notSent(error);
+  }
 };
 
 /** Whether a client's database has the extension. */
@@ -163,10 +168,11 @@ const extensionOf = (client: PgClient): Extension => {
     forget() {
       known.extension = undefined;
     },
-    keep(has) {
+    keep(has, encoding) {
+      known.encoding = encoding;
       known.extension = { has, until: has ? Infinity : Date.now() + ASK_AGAIN };
       if (!has) {
-        warnOnce("NO_EXTENSION", "bemi: the database does not have the extension bemi; named statements carry no context.");
+        warnOnce("NO_EXTENSION", "bemi: the database does not have the extension bemi, or the role may not use it; named statements carry no context.");
       }
     },
   };
@@ -174,7 +180,8 @@ const extensionOf = (client: PgClient): Extension => {
 
 /** The same JSON with `?` for what a database may not hold: as a parameter it would fail the statement. */
 const inEncoding = (json: string, encoding: string | undefined): string => {
-  if (encoding === "UTF8") return json;
+  if (encoding === undefined) return inAscii(json);
+  if (encoding === "UTF8" || encoding === "SQL_ASCII") return json;
   return json.replace(encoding === "LATIN1" ? /[^\x00-\xff]/gu : /[^\x00-\x7f]/gu, "?");
 };
 

@@ -1,4 +1,3 @@
-import { comment } from "./comment.js";
 import type { PgConnection, PgQuery } from "./node-postgres.js";
 
 /**
@@ -38,9 +37,10 @@ const RESTORE = `
     AND pg_catalog.current_setting('bemi_client.sent', true) OPERATOR(pg_catalog.<>) pg_catalog.current_setting('bemi_client.base', true)
   THEN pg_catalog.set_config('bemi.context', pg_catalog.current_setting('bemi_client.base', true), true) END`;
 
-// A statement with a context would fail in a database without the extension, or for a role that may not use it.
+// A statement with a context would fail in a database without the extension, or for a role that may not use it; and for a
+// character that the database's encoding lacks.
 const ASK = `
-  SELECT EXISTS (
+  SELECT pg_catalog.current_setting('server_encoding'), EXISTS (
     SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
     WHERE n.nspname OPERATOR(pg_catalog.=) 'bemi' AND p.proname OPERATOR(pg_catalog.=) 'set_context'
       AND p.proargtypes[0] OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype
@@ -50,8 +50,8 @@ const ASK = `
 export interface Extension {
   /** Whether it has the extension; undefined if it has to be asked. */
   has(): boolean | undefined;
-  /** Keeps the answer. */
-  keep(has: boolean): void;
+  /** Keeps the answer, and the encoding of the database. */
+  keep(has: boolean, encoding: string): void;
   /** Has it asked again. */
   forget(): void;
 }
@@ -71,8 +71,8 @@ const add = (connection: PgConnection, text: string, values: string[], isLast: b
   connection.execute({ portal: "", rows: 0 }, !isLast);
 };
 
-/** Has a named query send its context with it, if the database has the extension. */
-export const bracket = (query: PgQuery, json: string, extension: Extension): void => {
+/** Has a named query send its context with it, if the database has the extension. `json` is called when that is known. */
+export const bracket = (query: PgQuery, json: () => string, extension: Extension): void => {
   const { name } = query;
   const submit = query.submit.bind(query);
   const [dataRow, commandComplete] = [query.handleDataRow.bind(query), query.handleCommandComplete.bind(query)];
@@ -85,7 +85,7 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
   let isSent = false;
   let isEnded = false;
   const begin = (): void => {
-    if (!isSent) add(connection, SET, [json], false);
+    if (!isSent) add(connection, SET, [json()], false);
     isSent = true;
   };
   const end = (isLast: boolean): void => {
@@ -137,7 +137,10 @@ export const bracket = (query: PgQuery, json: string, extension: Extension): voi
     return null;
   };
   query.handleDataRow = (message) => {
-    if (phase === Phase.Asking) extension.keep(message.fields[0]?.toString() === "t");
+    if (phase === Phase.Asking) {
+      const [encoding, has] = message.fields.map(String);
+      extension.keep(has === "t", encoding ?? "");
+    }
     if (phase === Phase.Running) dataRow(message);
   };
   query.handleCommandComplete = (message) => {

@@ -54,6 +54,8 @@ for (const name of ["pg", "pg-oldest"]) {
   test(name, async (t) => {
     await plain("postgres", `DROP DATABASE IF EXISTS ${database}`, `CREATE DATABASE ${database}`);
     await plain(database, "CREATE EXTENSION bemi", TODO, "SELECT bemi.track_all()", "SELECT bemi.start()");
+    const early = new pg.Client({ database });
+    await early.connect();
     instrument(pg);
     instrument(pg);
     warnings.length = 0;
@@ -362,6 +364,19 @@ for (const name of ["pg", "pg-oldest"]) {
         const { rows } = await bemiContext({ text: "é😀" }, () => returning(c, ["a"]));
         assert.deepEqual(rows[0].context, { text: "é?" });
       });
+      // A connection that was there before, and tells its encoding when it is asked.
+      await bemiContext({ text: "é😀" }, async () => {
+        await early.query("INSERT INTO todo (task) VALUES ('a')");
+        assert.deepEqual((await returning(early, ["a"])).rows[0].context, { text: "é😀" });
+      });
+      await early.end();
+      // A setting of the role that nothing can read.
+      await plain(database, `CREATE ROLE garbled_${database} LOGIN`, `GRANT ALL ON todo, todo_id_seq TO garbled_${database}`,
+        `ALTER ROLE garbled_${database} SET bemi.context = 'garbage'`);
+      const garbled = new pg.Client({ database, user: `garbled_${database}` });
+      await garbled.connect();
+      assert.deepEqual((await bemiContext({ user: 1 }, () => returning(garbled, ["a"]))).rows[0].context, { user: 1 });
+      await garbled.end();
       // A setting that is as long as may be, and one that the limit has been lowered below.
       await on(database, async (c) => {
         await c.query("SELECT set_config('bemi.context', $1, false)", [`{"a":[${"1,".repeat(450_000)}1]}`]);
