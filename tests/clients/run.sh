@@ -46,7 +46,7 @@ pg() {
   rm -rf "$folder/node_modules/bemi"
   (cd "$folder" && npm install --no-save "$BEMI_TARBALL")
   tests/setup/install-packages.sh pgbouncer
-  (cd "$folder" && "$OLDPWD/tests/clients/with-pgbouncer.sh" node --test --test-timeout=300000 --test-reporter=spec pg.test.mjs)
+  (cd "$folder" && "$OLDPWD/tests/clients/with-pgbouncer.sh" node --test --test-timeout=300000 --test-reporter=spec named.test.mjs statements.test.mjs)
 }
 
 apps() { tests/clients/apps.sh; }
