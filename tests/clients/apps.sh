@@ -19,7 +19,7 @@ fi
 package=node-linux-$(node -p process.arch)
 export BEMI_NODE=$work/node/node_modules/$package/bin
 if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 17) ? 0 : 1)'; then
-  [ -x "$BEMI_NODE/node" ] || npm install --silent --no-save --prefix "$work/node" "$package@22.23.3"
+  [ -x "$BEMI_NODE/node" ] || npm install --loglevel=error --no-save --prefix "$work/node" "$package@22.23.3"
 fi
 
 # What the lock file names is installed once, the package itself each time.
@@ -31,12 +31,12 @@ install() {
   cd "$folder"
   lock=$(sha256sum package-lock.json .npmrc 2>/dev/null || true)
   if [ "$(cat node_modules/.bemi-lock 2>/dev/null)" != "$lock" ]; then
-    npm ci --silent --ignore-scripts --prefer-offline
+    npm ci --loglevel=error --ignore-scripts --prefer-offline
     echo "$lock" > node_modules/.bemi-lock
   fi
   # npm would keep another package of the same version.
   rm -rf node_modules/bemi node_modules/.store/bemi@* node_modules/.package-lock.json
-  npm install --silent --no-save --ignore-scripts --prefer-offline "$tarball"
+  npm install --loglevel=error --no-save --ignore-scripts --prefer-offline "$tarball"
 }
 export -f install
 export work tarball
