@@ -158,8 +158,8 @@ pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext, is_skipp
 /// # Safety
 /// `ctx` is the context of the callback that is running; together the pieces are shorter than an int can count.
 pub unsafe fn send(ctx: *mut pg_sys::LogicalDecodingContext, position: u64, pieces: &[&[u8]]) {
-    // SAFETY: the caller's promise; the text is copied. One guard for all of it, since each costs as much as a short
-    // piece; nothing with a destructor is inside.
+    // One guard for all of it, since each costs as much as a short piece.
+    // SAFETY: the caller's promise; the text is copied; nothing with a destructor is inside.
     unsafe {
         let reached = core::mem::replace(&mut (*ctx).write_location, position);
         pg_guard_ffi_boundary(|| {
@@ -218,8 +218,8 @@ pub fn in_transaction<R>(work: impl FnOnce() -> R) -> R {
     if unsafe { pg_sys::IsTransactionState() } {
         return work();
     }
-    // SAFETY: there is none, so one can be started. An error in `work` is one of the caller, and ends it. The memory
-    // context and the resource owner are put back, since the end of a transaction sets others.
+    // The memory context and the resource owner are put back, since the end of a transaction sets others.
+    // SAFETY: there is none, so one can be started; an error in `work` is one of the caller, and ends it.
     unsafe {
         let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::StartTransactionCommand();

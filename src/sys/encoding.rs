@@ -48,8 +48,8 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
     }
-    // SAFETY: the function reads as many bytes as it is told; the result is a C string in the current memory context,
-    // copied before the memory context can go.
+    // The result is in the current memory context, and copied before that can go.
+    // SAFETY: the function reads as many bytes as it is told, and gives a C string.
     unsafe {
         let utf8 = pg_sys::pg_server_to_any(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
         Cow::Owned(core::ffi::CStr::from_ptr(utf8).to_bytes().to_vec())
@@ -102,8 +102,8 @@ pub fn from_utf8(text: &str) -> Vec<u8> {
     if text.is_ascii() || charset() == Charset::Utf8 {
         return text.as_bytes().to_vec();
     }
-    // SAFETY: the function reads as many bytes as it is told; the result is a C string in the current memory context,
-    // or the text itself, which then has the given length.
+    // The result is in the current memory context, or it is the text itself, which then has the given length.
+    // SAFETY: the function reads as many bytes as it is told; what it makes is a C string.
     unsafe {
         let ours = pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
         if core::ptr::eq(ours.cast(), text.as_ptr()) {

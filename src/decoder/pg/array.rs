@@ -60,8 +60,8 @@ impl ArrayReader {
     /// # Safety
     /// `array` points to an array with room for a header of four bytes, aligned, of the given size.
     unsafe fn write_array(&mut self, array: *const u8, size: usize, json: &mut Json) -> Result<(), Omission> {
-        // SAFETY: the caller's promise; the header says how many dimensions there are, whether there are nulls, and
-        // where the members begin (utils/array.h).
+        // The header says how many dimensions there are, whether there are nulls, and where the members begin.
+        // SAFETY: the caller's promise; the array is as its header says (utils/array.h).
         unsafe {
             let word = |place: usize| *array.add(place * size_of::<i32>()).cast::<i32>();
             let dimensions =

@@ -31,8 +31,8 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
                 }
                 CaughtError::RustPanic { ereport, .. } => format!("internal error: {}", ereport.message()),
             };
-            // SAFETY: what the server itself does after an error; the callbacks of a plugin are called without locks
-            // of this kind.
+            // The callbacks of a plugin are called without locks of this kind.
+            // SAFETY: what the server itself does after an error.
             unsafe {
                 pg_sys::LWLockReleaseAll();
                 pg_sys::CurrentMemoryContext = memory;

@@ -305,8 +305,8 @@ impl Decoder {
             // SAFETY: the caller's promise.
             return unsafe { self.skip(ctx) };
         }
-        // SAFETY: the caller's promise; the memory context is ours. An error leaves the switch to the server, which
-        // restores its own.
+        // An error leaves the switch of memory contexts to the server, which restores its own.
+        // SAFETY: the caller's promise; the memory context is ours.
         unsafe {
             self.settle_before(ctx, change.position);
             let caller = pg_sys::MemoryContextSwitchTo(self.memory);

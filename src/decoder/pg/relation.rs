@@ -278,8 +278,8 @@ impl Relation {
         mut builder: Builder,
     ) -> Self {
         let charset = builder.charset;
-        // SAFETY: the relation is open, and so its form, descriptor and index list can be read.
         let (form, descriptor, indexes) =
+            // SAFETY: the relation is open, and so its form, descriptor and index list can be read.
             unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_copy((*relation).rd_att), Indexes::read(relation)) };
         let identity = match form.relreplident as u8 {
             pg_sys::REPLICA_IDENTITY_FULL => Identity::Full,
@@ -349,8 +349,8 @@ impl Indexes {
     /// The relation is open.
     unsafe fn read(relation: pg_sys::Relation) -> Self {
         let mut found = Self { primary: None, identity: None };
-        // SAFETY: the relation is open; its index list is a copy; the catalog's row is held while it is read, and has
-        // as many key columns as it says. The index itself stays closed: its access method may be gone.
+        // The index itself stays closed: its access method may be gone. Its row is held while it is read.
+        // SAFETY: the relation is open; its index list is a copy; a row has as many key columns as it says.
         unsafe {
             let list = pg_sys::RelationGetIndexList(relation);
             let identity = pg_sys::RelationGetReplicaIndex(relation);

@@ -38,8 +38,7 @@ impl Rules {
     /// # Safety
     /// The relation is open.
     pub unsafe fn read(relation: pg_sys::Relation) -> Option<Self> {
-        // SAFETY: the caller's promise; the description has as many triggers as it says, and a trigger as many
-        // arguments, which are C strings.
+        // SAFETY: the caller's promise; triggers and arguments are as many as they say, arguments are C strings.
         unsafe {
             let description = (*relation).trigdesc.as_ref()?;
             let triggers = core::slice::from_raw_parts(description.triggers, description.numtriggers as usize);

@@ -20,8 +20,8 @@ pub unsafe fn run(
     settings: *mut pg_sys::OutputPluginOptions,
     is_new_slot: bool,
 ) {
-    // SAFETY: the caller's promise. The decoder is dropped with the memory context, which also takes its children with
-    // it, on an error as at the regular end.
+    // The decoder is dropped with the memory context, which also takes its children with it, on an error too.
+    // SAFETY: the caller's promise.
     unsafe {
         (*settings).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
         let pairs = option_pairs((*ctx).output_plugin_options);

@@ -121,8 +121,8 @@ impl Builder<'_> {
     }
 
     fn try_reader(&mut self, type_oid: pg_sys::Oid) -> Reader {
-        // SAFETY: looks a type up in the catalogs. Types may nest thousands deep, and the server raises an error in
-        // time, which ends here as a type that cannot be read.
+        // Types may nest thousands deep; the server raises an error in time: a type that cannot be read.
+        // SAFETY: looks a type up in the catalogs.
         let base = unsafe {
             pg_sys::check_stack_depth();
             pg_sys::getBaseType(type_oid)
@@ -150,8 +150,8 @@ impl Builder<'_> {
             pg_sys::JSONBOID => return Reader::Jsonb,
             _ => {}
         }
-        // SAFETY: looks a type up in the catalogs.
         let (element_type, is_composite) =
+            // SAFETY: looks a type up in the catalogs.
             unsafe { (pg_sys::get_element_type(base), base != pg_sys::RECORDOID && pg_sys::type_is_rowtype(base)) };
         if element_type != pg_sys::InvalidOid {
             Reader::Array(Box::new(self.array_reader(element_type)))
@@ -351,8 +351,8 @@ impl CompositeReader {
     /// # Safety
     /// `value` is a row of the reader's type.
     unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
-        // SAFETY: the caller's promise; detoasted, the value is the header of a tuple; the arrays have a member for
-        // each column of the descriptor.
+        // The arrays have a member for each column of the descriptor.
+        // SAFETY: the caller's promise; detoasted, the value is the header of a tuple.
         unsafe {
             let header: pg_sys::HeapTupleHeader = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
             let mut tuple = pg_sys::HeapTupleData {

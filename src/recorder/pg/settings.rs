@@ -65,8 +65,8 @@ unsafe extern "C-unwind" fn check_retention(
     }
     PgTryBuilder::new(AssertUnwindSafe(|| {
         let arguments = (pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1));
-        // SAFETY: the type's input function, with a C string; it gives a new interval. The server finds its own
-        // functions without the catalogs.
+        // The server finds its own functions without the catalogs.
+        // SAFETY: the type's input function, with a C string; it gives a new interval.
         unsafe {
             let interval: *const pg_sys::Interval = pg_sys::OidFunctionCall3Coll(
                 pg_sys::Oid::from(pg_sys::F_INTERVAL_IN),

@@ -25,8 +25,8 @@ impl Done {
     /// The statement is a utility statement, which has been run.
     unsafe fn read(statement: *const pg_sys::Node) -> Option<Self> {
         use pg_sys::NodeTag::*;
-        // SAFETY: the caller's promise; a node is what its tag says. A table's name may be missing only where the
-        // grammar leaves it out.
+        // A table's name may be missing only where the grammar leaves it out.
+        // SAFETY: the caller's promise; a node is what its tag says.
         unsafe {
             let is_lasting = |name: *const pg_sys::RangeVar| {
                 name.as_ref().is_some_and(|name| name.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT)
@@ -124,8 +124,8 @@ impl Done {
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; a node is what its tag says, and names in it are C strings. The tree is the server's own
-    // copy for this run of the statement.
+    // The tree is the server's own copy for this run of the statement.
+    // SAFETY: the server's call; a node is what its tag says, and names in it are C strings.
     unsafe {
         if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
             && (*statement).type_ == pg_sys::NodeTag::T_CreateTrigStmt
