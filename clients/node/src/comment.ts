@@ -1,5 +1,6 @@
 import { inAscii, tooLong } from "./json.js";
 import { places } from "./sql.js";
+import { warnOnce } from "./state.js";
 
 /** How long the comments of a text may be together, in characters, if it has several statements. */
 const MAX_TOGETHER = 16_000_000;
@@ -12,10 +13,15 @@ export const writes = (text: string): boolean => places(text).writes;
 
 /** The text with a context for each of its statements that write; the same text if there is none. */
 export const withComments = (text: string, json: string, isUtf8: boolean): string => {
-  const { writes, ends, isUnsure } = places(text);
+  const { writes, ends, isUnsure, areSeveral } = places(text);
   if (!writes) return text;
   let added = comment(json, isUtf8);
-  if (isUnsure) return `${added} ${text}`;
+  if (isUnsure) {
+    if (areSeveral) {
+      warnOnce("UNSURE", "bemi: in a text of several statements a backslash stands before a quote: only the first has the context.");
+    }
+    return `${added} ${text}`;
+  }
   if (ends.length > 1 && ends.length * added.length > MAX_TOGETHER) {
     added = comment(tooLong(ends.length * added.length, json), isUtf8);
   }

@@ -15,9 +15,11 @@ export interface Places {
    * first statement.
    */
   readonly isUnsure: boolean;
+  /** Whether there is more than one statement. */
+  readonly areSeveral: boolean;
 }
 
-const NOTHING: Places = { writes: false, ends: [], isUnsure: false };
+const NOTHING: Places = { writes: false, ends: [], isUnsure: false, areSeveral: false };
 
 const SPACE = /[ \t\n\r\f\v]+/y;
 const LINE_COMMENT = /--[^\r\n]*/y;
@@ -43,6 +45,7 @@ export const places = (text: string): Places => {
   if (!MAY_WRITE.test(text)) return NOTHING;
   const ends: number[] = [];
   let isUnsure = false;
+  let count = 0;
   let statement: Statement = { first: undefined, writes: false, end: 0 };
   let depth = 0;
   let previous = "";
@@ -59,7 +62,9 @@ export const places = (text: string): Places => {
 
   // What does not end is for the server to refuse, unless it reads backslashes in another way.
   const unfinished = (): Places =>
-    text.includes("\\'") ? { writes: ends.length > 0 || statement.writes, ends, isUnsure: true } : NOTHING;
+    text.includes("\\'")
+      ? { writes: ends.length > 0 || statement.writes, ends, isUnsure: true, areSeveral: count > 1 }
+      : NOTHING;
 
   while (at < text.length) {
     const space = match(SPACE) ?? match(LINE_COMMENT);
@@ -109,12 +114,13 @@ export const places = (text: string): Places => {
       at += match(NUMBER)?.length ?? 1;
     }
     if (at < 0) return unfinished();
+    if (statement.first === undefined) count++;
     statement.first ??= token;
     statement.end = at;
     previous = token;
   }
   finish();
-  return { writes: ends.length > 0, ends, isUnsure };
+  return { writes: ends.length > 0, ends, isUnsure, areSeveral: count > 1 };
 };
 
 /** Whether a word makes its statement one that writes. */

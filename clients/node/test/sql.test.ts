@@ -51,6 +51,18 @@ test("where a backslash before a quote makes the end unsure, the context stands 
   assert.equal(marked("SELECT 'it\\'s'"), "SELECT 'it\\'s'");
 });
 
+test("a text of several statements of which only the first can have the context is warned of", async () => {
+  const codes: unknown[] = [];
+  const listen = (warning: Error & { code?: string }) => codes.push(warning.code);
+  process.on("warning", listen);
+  const text = "INSERT INTO t VALUES ('C:\\'); INSERT INTO t VALUES (1)";
+  assert.equal(marked(text), `^${text}`);
+  assert.equal(marked(text), `^${text}`);
+  await new Promise(setImmediate);
+  process.off("warning", listen);
+  assert.deepEqual(codes, ["BEMI_UNSURE"]);
+});
+
 test("a text of many statements does not repeat a long context in each", () => {
   const out = withComments("INSERT;".repeat(6000), JSON.stringify({ a: "x".repeat(100_000) }), true);
   assert.ok(out.length < 10_000_000);
