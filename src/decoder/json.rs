@@ -106,13 +106,13 @@ impl Json {
         self.kind = kind;
     }
 
-    /// Lets a value follow, and be as long as one may be, in an image that began at `image` and in which `left` members
-    /// come behind it.
-    pub fn allow_value(&mut self, image: usize, left: usize) {
-        let value = self.out.len().saturating_add(MAX_VALUE);
+    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image` and
+    /// in which `left` members come behind it.
+    pub fn allow_value(&mut self, key: usize, image: usize, left: usize) {
+        let value = (self.out.len() + key).saturating_add(MAX_VALUE);
         let image = image + MAX_IMAGE.saturating_sub((left + 1) * KEPT_FREE);
         // A small value has its room anyway.
-        let image = image.max(self.out.len() + KEPT_FREE / 2);
+        let image = image.max(self.out.len() + key + KEPT_FREE / 2);
         (self.limit, self.kind) = if value <= image { (value, Limit::Value) } else { (image, Limit::Image) };
     }
 
@@ -375,7 +375,7 @@ mod tests {
         let mut omitted = Vec::new();
         // Of 1,600 members all but the first two are small, or far too large for what is left.
         for member in 0..1600 {
-            out.allow_value(0, 1599 - member);
+            out.allow_value(0, 0, 1599 - member);
             let value = match member {
                 0 | 1 => &half[..half.len() - 2_000_000],
                 2 | 700 => &half[..],
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(omitted, [(2, too_long.clone()), (700, too_long)]);
         assert!(out.len() <= MAX_IMAGE);
         out.clear();
-        out.allow_value(0, 5);
+        out.allow_value(0, 0, 5);
         assert_eq!(out.check_room(MAX_VALUE + 1), Err(Omission::TooLong(Limit::Value)));
         assert_eq!(out.check_room(MAX_VALUE), Ok(()));
     }

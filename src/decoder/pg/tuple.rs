@@ -210,11 +210,11 @@ fn write_image(
                     next += 1;
                     continue;
                 }
-                document.json.allow_value(first, columns - next);
                 if let Some(part) = same(next, column) {
                     if document.json.len() > first {
                         document.json.raw(b",");
                     }
+                    document.json.allow_value(column.key.len(), first, columns - next);
                     let start = document.json.len();
                     value_start = start + column.key.len();
                     document.json.copy(part)?;
@@ -226,6 +226,7 @@ fn write_image(
                     document.json.raw(b",");
                 }
                 let start = document.json.len();
+                document.json.allow_value(column.key.len(), first, columns - next);
                 document.json.raw(&column.key);
                 value_start = document.json.len();
                 match row.get(column) {
