@@ -1,6 +1,8 @@
 //! JSON text: what `jsonb` accepts of it, and how strings are written.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::fmt;
 
 /// Spaces for each level of an indented text, up to so many levels: a text that nests deep would be made of spaces.
@@ -48,38 +50,46 @@ impl fmt::Display for NotJsonb {
 }
 
 /// Appends a JSON text on one line, without the white space between its tokens; gives how deep arrays and objects
-/// nest in it. The text is in UTF-8 and has been found to be JSON before; what `jsonb` does not accept is refused.
+/// nest in it. The text is in UTF-8 and has been found to be JSON before; what `jsonb` does not accept is refused. What
+/// is appended is no longer than the text: a caller that must not run out of memory reserves as much.
 pub fn compact(out: &mut Vec<u8>, json: &[u8]) -> Result<usize, NotJsonb> {
-    let (mut at, mut depth, mut deepest) = (0, 0usize, 0);
-    while let Some(&byte) = json.get(at) {
-        let end = match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => {
-                at += 1;
-                continue;
-            }
-            b'"' => string_end(json, at)?,
-            b'-' | b'0'..=b'9' => {
-                let end = json[at..].iter().position(|b| !is_number_byte(*b)).map_or(json.len(), |n| at + n);
-                if !fits_numeric(&json[at..end]) {
-                    return Err(NotJsonb::NumberOverflow);
-                }
-                end
-            }
-            b'[' | b'{' => {
+    let mut at = 0;
+    let (mut depth, mut deepest) = (0usize, 0);
+    while let Some(token) = next_token(json, &mut at)? {
+        match token.first() {
+            Some(b'[' | b'{') => {
                 depth += 1;
                 deepest = deepest.max(depth);
-                at + 1
             }
-            b']' | b'}' => {
-                depth = depth.saturating_sub(1);
-                at + 1
-            }
-            _ => at + 1,
-        };
-        out.extend_from_slice(&json[at..end]);
-        at = end;
+            Some(b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        out.extend_from_slice(token);
     }
     Ok(deepest)
+}
+
+/// The token of a JSON text that begins at `at` or behind white space there, and sets `at` behind it; None at the end.
+/// A word comes as one token for each of its letters. As for [`compact`], what `jsonb` does not accept is refused.
+pub fn next_token<'a>(json: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, NotJsonb> {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = json.get(*at) {
+        *at += 1;
+    }
+    let start = *at;
+    let Some(&byte) = json.get(start) else { return Ok(None) };
+    let end = match byte {
+        b'"' => string_end(json, start)?,
+        b'-' | b'0'..=b'9' => {
+            let end = json[start..].iter().position(|b| !is_number_byte(*b)).map_or(json.len(), |n| start + n);
+            if !fits_numeric(&json[start..end]) {
+                return Err(NotJsonb::NumberOverflow);
+            }
+            end
+        }
+        _ => start + 1,
+    };
+    *at = end;
+    Ok(json.get(start..end))
 }
 
 /// Whether the keys of an object, which is compact and has been found to be JSON, are few, have no escapes, and differ
@@ -205,7 +215,7 @@ const ESCAPE: [u8; 256] = {
     table
 };
 
-/// Length in bytes of a text as the inside of a JSON string.
+/// Length in bytes of a text as the inside of a JSON string, as [`escape_lossy`] writes it.
 pub fn escaped_len(text: &[u8], charset: Charset) -> usize {
     let len_of = |byte: u8| match (ESCAPE[usize::from(byte)], charset) {
         (0, Charset::Ascii) if byte >= 0xF0 => 12,
@@ -215,7 +225,83 @@ pub fn escaped_len(text: &[u8], charset: Charset) -> usize {
         (b'u', _) => 6,
         _ => 2,
     };
-    text.iter().map(|&byte| len_of(byte)).sum()
+    let len = |text: &[u8]| text.iter().map(|&byte| len_of(byte)).sum::<usize>();
+    if text.is_ascii() {
+        return len(text);
+    }
+    text.utf8_chunks().map(|chunk| len(chunk.valid().as_bytes()) + len(shown_of(&chunk))).sum()
+}
+
+/// What is shown of the bytes behind the valid part of a chunk.
+fn shown_of(chunk: &std::str::Utf8Chunk) -> &'static [u8] {
+    if chunk.invalid().is_empty() { b"" } else { "\u{FFFD}".as_bytes() }
+}
+
+/// Appends a text as the inside of a JSON string. What is not UTF-8 is shown as U+FFFD.
+pub fn escape_lossy(out: &mut Vec<u8>, text: &[u8], charset: Charset) {
+    if text.is_ascii() {
+        return escape(out, text);
+    }
+    for chunk in text.utf8_chunks() {
+        for part in [chunk.valid().as_bytes(), shown_of(&chunk)] {
+            match charset {
+                Charset::Utf8 => escape(out, part),
+                Charset::Ascii => escape_to_ascii(out, part),
+            }
+        }
+    }
+}
+
+/// As [`escape`], with each character beyond ASCII as an escape too.
+fn escape_to_ascii(out: &mut Vec<u8>, mut text: &[u8]) {
+    while !text.is_empty() {
+        let is_ascii = text[0].is_ascii();
+        let end = text.iter().position(|byte| byte.is_ascii() != is_ascii).unwrap_or(text.len());
+        let (run, rest) = text.split_at(end);
+        if is_ascii {
+            escape(out, run)
+        } else {
+            push_escapes(out, run)
+        }
+        text = rest;
+    }
+}
+
+/// Appends characters as `\uXXXX`.
+fn push_escapes(out: &mut Vec<u8>, text: &[u8]) {
+    let mut units = [0u16; 2];
+    for c in text.utf8_chunks().flat_map(|chunk| chunk.valid().chars()) {
+        for unit in c.encode_utf16(&mut units) {
+            let digit = |shift: u16| b"0123456789abcdef"[usize::from(*unit >> shift & 0xF)];
+            out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+        }
+    }
+}
+
+/// Length in bytes of what [`push_ascii`] appends.
+pub fn ascii_len(json: &[u8]) -> usize {
+    let len_of = |byte: &u8| match byte {
+        0xF0.. => 12,
+        0xC0.. => 6,
+        0x80.. => 0,
+        _ => 1,
+    };
+    json.iter().map(len_of).sum()
+}
+
+/// Appends JSON, in UTF-8, with each character beyond ASCII as `\uXXXX`.
+pub fn push_ascii(out: &mut Vec<u8>, mut json: &[u8]) {
+    while !json.is_empty() {
+        let is_ascii = json[0].is_ascii();
+        let end = json.iter().position(|byte| byte.is_ascii() != is_ascii).unwrap_or(json.len());
+        let (run, rest) = json.split_at(end);
+        if is_ascii {
+            out.extend_from_slice(run)
+        } else {
+            push_escapes(out, run)
+        }
+        json = rest;
+    }
 }
 
 /// Appends a text, in UTF-8, as the inside of a JSON string. Runs without special characters are copied whole.
@@ -291,6 +377,21 @@ pub fn escape_non_ascii(json: &str) -> String {
     ascii
 }
 
+/// A text with U+FFFD for what is not UTF-8 in it. Fails without memory.
+pub fn utf8_lossy(text: &[u8]) -> Result<Cow<'_, [u8]>, TryReserveError> {
+    if std::str::from_utf8(text).is_ok() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let len = text.utf8_chunks().map(|chunk| chunk.valid().len() + shown_of(&chunk).len()).sum();
+    let mut shown = Vec::new();
+    shown.try_reserve_exact(len)?;
+    for chunk in text.utf8_chunks() {
+        shown.extend_from_slice(chunk.valid().as_bytes());
+        shown.extend_from_slice(shown_of(&chunk));
+    }
+    Ok(Cow::Owned(shown))
+}
+
 /// The largest length up to `limit` at which a text can be cut without halving a character of UTF-8.
 pub fn floor_char_boundary(text: &[u8], limit: usize) -> usize {
     let mut end = text.len().min(limit);
@@ -303,12 +404,9 @@ pub fn floor_char_boundary(text: &[u8], limit: usize) -> usize {
 /// A text, in UTF-8, as a JSON string.
 pub fn quoted(text: &[u8], charset: Charset) -> Vec<u8> {
     let mut json = vec![b'"'];
-    escape(&mut json, text);
+    escape_lossy(&mut json, text, charset);
     json.push(b'"');
-    match charset {
-        Charset::Ascii if !json.is_ascii() => escape_non_ascii(&String::from_utf8_lossy(&json)).into_bytes(),
-        _ => json,
-    }
+    json
 }
 
 /// Appends a compact JSON text with each member and element on a line of its own; false if that would make it longer

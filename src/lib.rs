@@ -59,6 +59,7 @@ mod extension {
         crate::context::pg::settings::init();
         crate::recorder::pg::settings::init();
         crate::recorder::pg::launcher::register();
+        crate::decoder::pg::init(crate::context::pg::settings::max_context_size);
         crate::trigger::pg::init(crate::trigger::pg::ContextSource {
             session_revision: crate::context::pg::statement::session_revision,
             content: crate::context::pg::statement::content,

@@ -1,6 +1,7 @@
 //! The rules of a tracked table, as they travel in the arguments of its trigger: `ignore=column` and `mask=column`, one
 //! argument for each column, and `identity=…` for the replica identity to put back when tracking ends. Behind the `=`
-//! everything belongs to the name, so no name needs quotes.
+//! everything belongs to the name, so no name needs quotes. `numbers=16384:2,5` says once more which columns are masked:
+//! the OID of the table, and their numbers, which stay as they are when a column is renamed.
 #![forbid(unsafe_code)]
 
 /// A kind of rule.
@@ -12,6 +13,8 @@ pub enum Kind {
     Mask,
     /// The replica identity that was there before: `default`, `nothing`, `full`, or `index:` and the index's name.
     Identity,
+    /// The numbers of the columns that are masked, behind the OID of the table they belong to.
+    Numbers,
     /// What none of these is: nobody knows what it means.
     Unknown,
 }
@@ -23,6 +26,7 @@ impl Kind {
             b"ignore" => Some(Self::Ignore),
             b"mask" => Some(Self::Mask),
             b"identity" => Some(Self::Identity),
+            b"numbers" => Some(Self::Numbers),
             b"unknown" => Some(Self::Unknown),
             _ => None,
         }
@@ -36,6 +40,7 @@ pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
     match Kind::named(&argument[..at]) {
         None | Some(Kind::Unknown) => (Kind::Unknown, argument),
         Some(Kind::Identity) if !is_identity(value) => (Kind::Unknown, argument),
+        Some(Kind::Numbers) if numbers(value).is_none() => (Kind::Unknown, argument),
         Some(kind) => (kind, value),
     }
 }
@@ -43,6 +48,28 @@ pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
 fn is_identity(value: &[u8]) -> bool {
     matches!(value, b"default" | b"nothing" | b"full")
         || value.strip_prefix(b"index:").is_some_and(|name| !name.is_empty())
+}
+
+/// The OID of a table and the numbers of its columns, as [`Kind::Numbers`] holds them. None if they are malformed.
+pub fn numbers(value: &[u8]) -> Option<(u32, impl Iterator<Item = i16>)> {
+    fn number<T: std::str::FromStr>(digits: &str) -> Option<T> {
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    }
+    let (relation, list) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    let relation: u32 = number(relation).filter(|relation| *relation > 0)?;
+    let columns = list.split(',').map(number::<i16>);
+    let is_valid = columns.clone().all(|column| column.is_some_and(|column| column > 0));
+    is_valid.then(|| (relation, columns.flatten()))
+}
+
+/// Whether the arguments of a trigger of a table, by its OID, mask a column by its number.
+pub fn mask_number<'a>(arguments: impl IntoIterator<Item = &'a [u8]>, relation: u32, column: i16) -> bool {
+    arguments.into_iter().any(|argument| match rule(argument) {
+        (Kind::Numbers, value) => numbers(value)
+            .filter(|(table, _)| *table == relation)
+            .is_some_and(|(_, mut columns)| columns.any(|number| number == column)),
+        _ => false,
+    })
 }
 
 /// The arguments of a trigger as `pg_trigger.tgargs` holds them: each with a NUL behind it.
@@ -103,9 +130,37 @@ mod tests {
         ] {
             assert_eq!(rule(unknown), (Kind::Unknown, unknown));
         }
+        assert_eq!(rule(b"numbers=16384:3,5"), (Kind::Numbers, &b"16384:3,5"[..]));
+        for malformed in [
+            "",
+            "16384",
+            "16384:",
+            ":3",
+            "16384:3,",
+            "16384:0",
+            "0:3",
+            "16384:-3",
+            "16384: 3",
+            "+1:3",
+            "16384:3;5",
+            "4294967296:1",
+            "1:32768",
+            "1:1:1",
+        ] {
+            let argument = format!("numbers={malformed}");
+            assert_eq!(rule(argument.as_bytes()), (Kind::Unknown, argument.as_bytes()));
+        }
         assert_eq!(arguments(b"").count(), 0);
         assert_eq!(arguments(b"\0").collect::<Vec<_>>(), [b""]);
         assert_eq!(arguments(b"a\0\0b\0").collect::<Vec<_>>(), [&b"a"[..], b"", b"b"]);
+    }
+
+    #[test]
+    fn numbers_count_for_their_table_only() {
+        let arguments = [&b"mask=a"[..], b"numbers=7:2,32767", b"numbers=8:3", b"numbers=7:x,4"];
+        let masks = |relation, column| mask_number(arguments, relation, column);
+        assert!(masks(7, 2) && masks(7, 32767) && masks(8, 3));
+        assert!(!masks(7, 3) && !masks(8, 2) && !masks(7, 4) && !masks(9, 2));
     }
 
     proptest! {

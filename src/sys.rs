@@ -11,9 +11,11 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 pub mod arguments;
+pub mod catalogs;
 pub mod copy;
 pub mod decoding;
 pub mod encoding;
+pub mod memory;
 pub mod process;
 
 mod unbound {
@@ -153,7 +155,8 @@ pub unsafe fn update_progress(ctx: *mut pg_sys::LogicalDecodingContext, is_skipp
     }
 }
 
-/// Sends one message to the reader, given in pieces, with a position that the reader may confirm.
+/// Sends one message to the reader, given in pieces, with a position that the reader may confirm. Nothing is sent while
+/// a slot is being made, since then nobody reads.
 ///
 /// # Safety
 /// `ctx` is the context of the callback that is running; together the pieces are shorter than an int can count.
@@ -161,6 +164,9 @@ pub unsafe fn send(ctx: *mut pg_sys::LogicalDecodingContext, position: u64, piec
     // One guard for all of it, since each costs as much as a short piece.
     // SAFETY: the caller's promise; the text is copied; nothing with a destructor is inside.
     unsafe {
+        if (*ctx).prepare_write.is_none() || (*ctx).write.is_none() {
+            return;
+        }
         let reached = core::mem::replace(&mut (*ctx).write_location, position);
         pg_guard_ffi_boundary(|| {
             unbound::OutputPluginPrepareWrite(ctx, true);

@@ -1,6 +1,8 @@
 //! Documents joined to messages of about a size, with newlines between them.
 #![forbid(unsafe_code)]
 
+use std::collections::TryReserveError;
+
 /// Capacity that the buffer keeps beyond the size of a batch, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
 
@@ -29,8 +31,10 @@ impl Batch {
         self.text.len() + 1 + len <= self.size
     }
 
-    /// Takes a document, given in pieces.
-    pub fn push(&mut self, pieces: &[&[u8]], position: u64) {
+    /// Takes a document, given in pieces. Fails without memory.
+    pub fn push(&mut self, pieces: &[&[u8]], position: u64) -> Result<(), TryReserveError> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.text.try_reserve(len + 1)?;
         if !self.is_empty() {
             self.text.push(b'\n');
         }
@@ -38,6 +42,7 @@ impl Batch {
             self.text.extend_from_slice(piece);
         }
         self.position = position;
+        Ok(())
     }
 
     /// What is to be sent, and the position that is reached with it.
@@ -73,7 +78,7 @@ mod tests {
                     send(&mut batch);
                 }
                 let (start, end) = document.as_bytes().split_at(document.len() / 2);
-                batch.push(&[start, end], i as u64);
+                batch.push(&[start, end], i as u64).unwrap();
                 prop_assert_eq!(batch.message().1, i as u64);
             }
             if !batch.is_empty() {

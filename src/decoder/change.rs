@@ -1,7 +1,7 @@
 //! The document of one change: which keys it has, and in which order.
 #![forbid(unsafe_code)]
 
-use super::json::{Json, MAX_DOCUMENT, Omission};
+use super::json::{Json, Limit, MAX_DOCUMENT, Omission};
 use super::txn::Transaction;
 use crate::json::{Charset, quoted};
 
@@ -99,7 +99,7 @@ impl<'a> Document<'a> {
         charset: Charset,
     ) -> Self {
         let start = json.len();
-        json.allow(MAX_DOCUMENT);
+        json.allow(MAX_DOCUMENT, Limit::Document);
         let sequence_at = txn.write_keys(json, position, subtransaction);
         json.raw(relation_keys);
         json.raw(operation.name());
@@ -141,8 +141,8 @@ impl<'a> Document<'a> {
         &self.omissions
     }
 
-    /// Ends the document.
-    pub fn close(self) -> Finished {
+    /// Ends the document. Fails if there was no memory for a part of it.
+    pub fn close(self) -> Result<Finished, Omission> {
         if !self.unchanged.is_empty() {
             self.json.raw(b",\"unchanged\":[");
             self.json.raw(&self.unchanged);
@@ -154,8 +154,10 @@ impl<'a> Document<'a> {
             self.json.raw(b"}");
         }
         self.json.raw(b"}");
+        self.json.allow(0, Limit::Document);
+        self.json.check_room(0)?;
         let (start, sequence_at, context_at) = (self.start, self.sequence_at, self.context_at);
-        Finished { start, sequence_at, context_at, end: self.json.len() }
+        Ok(Finished { start, sequence_at, context_at, end: self.json.len() })
     }
 }
 
@@ -177,9 +179,9 @@ mod tests {
         document.unchanged(b"body");
         document.unchanged(b"more");
         for column in [&b"a\"x"[..], b"x", b"x"] {
-            document.omitted(column, &Omission::TooLong);
+            document.omitted(column, &Omission::TooLong(Limit::Document));
         }
-        let text = document.close().pieces(json.as_bytes(), b"1", br#"{"user_id":1}"#).concat();
+        let text = document.close().unwrap().pieces(json.as_bytes(), b"1", br#"{"user_id":1}"#).concat();
         assert_eq!(
             String::from_utf8_lossy(&text),
             concat!(

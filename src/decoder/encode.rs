@@ -158,6 +158,24 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_number_has_a_text(days: i32, number: i64, position: u64) {
+            // Near the ends too, and at them.
+            for number in [number, i64::MIN + (number & 3), i64::MAX - (number & 3), i64::from(days)] {
+                let time = text(|out| timestamptz(out, number));
+                proptest::prop_assert!(time.len() < 40 && time.is_ascii());
+                proptest::prop_assert_eq!(time.ends_with("infinity"), number == i64::MIN || number == i64::MAX);
+                proptest::prop_assert_eq!(text(|out| time_or_null(out, Some(number))), format!("\"{time}\""));
+                proptest::prop_assert!(text(|out| timestamp(out, number)).len() < 40);
+            }
+            for days in [days, i32::MIN + (days & 3), i32::MAX - (days & 3)] {
+                proptest::prop_assert!(text(|out| date(out, days)).len() < 20);
+            }
+            proptest::prop_assert!(text(|out| push_lsn(out, position)).len() <= 17);
+        }
+    }
+
     #[test]
     fn dates_follow_the_proleptic_gregorian_calendar() {
         for (days, expected) in [

@@ -6,20 +6,34 @@ use std::fmt;
 use crate::json::{self, Charset, NotJsonb};
 
 /// Longest document without its context, in bytes. With the longest context it is still below 1 GiB, which is the
-/// most that the server passes on as one text, with room for the headers of the tuple or message that carries it.
+/// most that the server passes on as one text, with room for the headers of the tuple or message that carries it. That
+/// of a change ends far below, by the limits of its images; that of a message may come near.
 pub const MAX_DOCUMENT: usize = 1_000_000_000;
+
+/// Longest JSON of one image of a row, in bytes.
+pub const MAX_IMAGE: usize = 128 << 20;
+
+/// Longest JSON of one value, in bytes, and of the text of a key.
+pub const MAX_VALUE: usize = 64 << 20;
+
+/// What is kept free in an image for each member that is still to come, in bytes: a name and a small value, so that
+/// large ones do not take the room of small ones behind them.
+const KEPT_FREE: usize = 2048;
 
 /// Capacity that the buffer keeps from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
 
-/// Texts below this length, in bytes, are written without asking for memory first, which Rust does by aborting.
+/// Texts below this length, in bytes, are not counted before they are written: at worst each byte becomes six.
 const UNCOUNTED: usize = 1 << 16;
+
+/// Longest reason that is given, in bytes: the message of an output function may hold the value.
+const MAX_REASON: usize = 1024;
 
 /// Why a value is left out of its document, which names it under `omitted`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Omission {
-    /// The document would be longer than [`MAX_DOCUMENT`].
-    TooLong,
+    /// It would pass this limit.
+    TooLong(Limit),
     /// There is no memory for it: no fault of the value, so the server has to hear of it.
     OutOfMemory,
     /// A value of type `json` that `jsonb` could not hold, and so no consumer could store.
@@ -28,10 +42,31 @@ pub enum Omission {
     Output(String),
 }
 
+/// What has a longest length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// [`MAX_VALUE`].
+    Value,
+    /// [`MAX_IMAGE`].
+    Image,
+    /// [`MAX_DOCUMENT`].
+    Document,
+}
+
+impl Omission {
+    /// The failure of an output function, whose message may be long.
+    pub fn output(message: &str) -> Self {
+        let end = json::floor_char_boundary(message.as_bytes(), MAX_REASON);
+        Self::Output(message.get(..end).unwrap_or_default().to_owned())
+    }
+}
+
 impl fmt::Display for Omission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => write!(f, "the document would be longer than {MAX_DOCUMENT} bytes"),
+            Self::TooLong(Limit::Value) => write!(f, "the value would be longer than {MAX_VALUE} bytes"),
+            Self::TooLong(Limit::Image) => write!(f, "the row would be longer than {MAX_IMAGE} bytes"),
+            Self::TooLong(Limit::Document) => write!(f, "the document would be longer than {MAX_DOCUMENT} bytes"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotJsonb(reason) => write!(f, "json that jsonb cannot hold: {reason}"),
             Self::Output(message) => f.write_str(message),
@@ -40,28 +75,45 @@ impl fmt::Display for Omission {
 }
 
 /// A JSON text that grows at its end, up to a limit.
+///
+/// Where there is no memory, nothing is written, and [`Json::check_room`] says so from then on: what writes small parts
+/// need not ask each time.
 #[derive(Debug)]
 pub struct Json {
     out: Vec<u8>,
     charset: Charset,
     limit: usize,
+    kind: Limit,
+    is_out_of_memory: bool,
 }
 
 impl Json {
     /// An empty text. Strings beyond ASCII are written in the given way.
     pub fn new(charset: Charset) -> Self {
-        Self { out: Vec::new(), charset, limit: MAX_DOCUMENT }
+        Self { out: Vec::new(), charset, limit: MAX_DOCUMENT, kind: Limit::Document, is_out_of_memory: false }
     }
 
     /// Empties the text, and gives back memory that only a giant needed.
     pub fn clear(&mut self) {
         self.out.clear();
         self.out.shrink_to(KEPT_CAPACITY);
+        self.is_out_of_memory = false;
     }
 
-    /// Lets the text become `more` bytes longer than it is now.
-    pub fn allow(&mut self, more: usize) {
+    /// Lets the text become `more` bytes longer than it is now, which is a limit of this kind.
+    pub fn allow(&mut self, more: usize, kind: Limit) {
         self.limit = self.out.len().saturating_add(more);
+        self.kind = kind;
+    }
+
+    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image` and
+    /// in which `left` members come behind it.
+    pub fn allow_value(&mut self, key: usize, image: usize, left: usize) {
+        let value = (self.out.len() + key).saturating_add(MAX_VALUE);
+        let image = image + MAX_IMAGE.saturating_sub((left + 1) * KEPT_FREE);
+        // A small value has its room anyway.
+        let image = image.max(self.out.len() + key + KEPT_FREE / 2);
+        (self.limit, self.kind) = if value <= image { (value, Limit::Value) } else { (image, Limit::Image) };
     }
 
     /// The text so far.
@@ -84,71 +136,88 @@ impl Json {
         self.out.truncate(len);
     }
 
+    /// Makes room in memory; false if there is none.
+    fn reserve(&mut self, more: usize) -> bool {
+        if self.out.try_reserve(more).is_err() {
+            self.is_out_of_memory = true;
+        }
+        !self.is_out_of_memory
+    }
+
+    /// Makes room for text that counts for the limit.
+    fn make_room(&mut self, more: usize) -> Result<(), Omission> {
+        self.check_room(more)?;
+        if self.reserve(more) { Ok(()) } else { Err(Omission::OutOfMemory) }
+    }
+
     /// Appends text that is JSON already and in the right charset. It counts for the limit but is not refused: the
     /// fixed parts of a document are small.
     pub fn raw(&mut self, text: &[u8]) {
-        self.out.extend_from_slice(text);
+        if self.reserve(text.len()) {
+            self.out.extend_from_slice(text);
+        }
     }
 
-    /// Appends what `write` does: JSON of plain ASCII, which counts as with [`Json::raw`].
-    pub fn append<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        write(&mut self.out)
+    /// Appends what `write` does: JSON of plain ASCII, of at most `max_len` bytes, which counts as with [`Json::raw`].
+    /// None if there is no memory.
+    pub fn append<R>(&mut self, max_len: usize, write: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
+        self.reserve(max_len).then(|| write(&mut self.out))
     }
 
     /// Appends a copy of a part of the text.
     pub fn copy(&mut self, part: std::ops::Range<usize>) -> Result<(), Omission> {
-        self.check_room(part.len())?;
+        self.make_room(part.len())?;
         self.out.extend_from_within(part);
         Ok(())
     }
 
     /// Appends JSON in UTF-8.
     pub fn raw_utf8(&mut self, json: &[u8]) -> Result<(), Omission> {
-        self.check_escaped(json, 0)?;
-        let start = self.out.len();
-        self.out.extend_from_slice(json);
-        self.escape_from(start);
+        if self.charset == Charset::Utf8 || json.is_ascii() {
+            self.make_room(json.len())?;
+            self.out.extend_from_slice(json);
+        } else {
+            self.make_room(json::ascii_len(json))?;
+            json::push_ascii(&mut self.out, json);
+        }
         Ok(())
     }
 
     /// Appends an integer.
     pub fn integer(&mut self, value: impl itoa::Integer) {
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.raw(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// Fails if the text has become too long, or would by `more` bytes.
+    /// Fails if the text has become too long, or would by `more` bytes, or if there was no memory for a part of it.
     pub fn check_room(&self, more: usize) -> Result<(), Omission> {
-        if more > self.limit.saturating_sub(self.out.len()) { Err(Omission::TooLong) } else { Ok(()) }
-    }
-
-    /// Fails if a text would become too long as the inside of a string, with `more` bytes around it.
-    fn check_escaped(&mut self, text: &[u8], more: usize) -> Result<(), Omission> {
-        // At worst each byte becomes a six-byte escape; only where that might matter is it counted.
-        if text.len() < UNCOUNTED && self.check_room(text.len() * 6 + more).is_ok() {
-            return Ok(());
+        if self.is_out_of_memory {
+            Err(Omission::OutOfMemory)
+        } else if more > self.limit.saturating_sub(self.out.len()) {
+            Err(Omission::TooLong(self.kind))
+        } else {
+            Ok(())
         }
-        let len = json::escaped_len(text, self.charset) + more;
-        self.check_room(len)?;
-        self.out.try_reserve(len).map_err(|_| Omission::OutOfMemory)
     }
 
     /// Appends a string, given in UTF-8. What is none is shown as U+FFFD.
     pub fn string(&mut self, text: &[u8]) -> Result<(), Omission> {
+        // No text is shorter as a string.
+        self.check_room(text.len().saturating_add(2))?;
         if json::is_plain(text) {
-            self.check_room(text.len() + 2)?;
-            self.out.try_reserve(text.len() + 2).map_err(|_| Omission::OutOfMemory)?;
-            self.quoted(|out| out.extend_from_slice(text));
+            self.make_room(text.len() + 2)?;
+            self.out.push(b'"');
+            self.out.extend_from_slice(text);
+            self.out.push(b'"');
             return Ok(());
         }
-        self.check_escaped(text, 2)?;
-        self.out.push(b'"');
-        if text.is_ascii() {
-            json::escape(&mut self.out, text);
+        let at_worst = text.len().saturating_mul(6).saturating_add(2);
+        if text.len() < UNCOUNTED && self.check_room(at_worst).is_ok() {
+            self.make_room(at_worst)?;
         } else {
-            let start = self.out.len();
-            json::escape(&mut self.out, String::from_utf8_lossy(text).as_bytes());
-            self.escape_from(start);
+            self.make_room(json::escaped_len(text, self.charset) + 2)?;
         }
+        self.out.push(b'"');
+        json::escape_lossy(&mut self.out, text, self.charset);
         self.out.push(b'"');
         Ok(())
     }
@@ -156,9 +225,7 @@ impl Json {
     /// Appends bytes as a string, in the hexadecimal form that `bytea` has: `"\\x00ff"`.
     pub fn hex(&mut self, bytes: &[u8]) -> Result<(), Omission> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let len = bytes.len().saturating_mul(2).saturating_add(5);
-        self.check_room(len)?;
-        self.out.try_reserve(len).map_err(|_| Omission::OutOfMemory)?;
+        self.make_room(hex_len(bytes.len()))?;
         self.out.extend_from_slice(b"\"\\\\x");
         for byte in bytes {
             self.out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
@@ -167,16 +234,18 @@ impl Json {
         Ok(())
     }
 
-    /// Appends what `write` does, plain ASCII, as a string.
+    /// Appends what `write` does, plain ASCII of less than 100 bytes, as a string.
     pub fn quoted(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.out.push(b'"');
-        write(&mut self.out);
-        self.out.push(b'"');
+        self.append(102, |out| {
+            out.push(b'"');
+            write(out);
+            out.push(b'"');
+        });
     }
 
     /// Puts what was written from `start` on into quotes, unless it is a string already.
     pub fn quote_from(&mut self, start: usize) {
-        if self.out.get(start) != Some(&b'"') {
+        if self.out.get(start) != Some(&b'"') && self.reserve(2) {
             self.out.insert(start.min(self.out.len()), b'"');
             self.out.push(b'"');
         }
@@ -189,7 +258,7 @@ impl Json {
         if !digits.first().is_some_and(u8::is_ascii_digit) {
             return self.string(text);
         }
-        self.check_room(text.len())?;
+        self.make_room(text.len())?;
         self.out.extend_from_slice(text);
         Ok(())
     }
@@ -197,21 +266,36 @@ impl Json {
     /// Appends a JSON text, given in UTF-8, that the server has accepted as `json` or `jsonb`: on one line, without
     /// the white space between its tokens. Refuses what `jsonb` does not accept of `json`.
     pub fn compact(&mut self, json: &[u8]) -> Result<(), Omission> {
-        self.check_escaped(json, 0)?;
-        let start = self.out.len();
-        json::compact(&mut self.out, json).map_err(Omission::NotJsonb)?;
-        self.escape_from(start);
+        let is_as_it_is = self.charset == Charset::Utf8 || json.is_ascii();
+        if is_as_it_is && self.check_room(json.len()).is_ok() {
+            self.make_room(json.len())?;
+            return json::compact(&mut self.out, json).map(|_| ()).map_err(Omission::NotJsonb);
+        }
+        let mut at = 0;
+        while let Some(token) = json::next_token(json, &mut at).map_err(Omission::NotJsonb)? {
+            self.raw_utf8(token)?;
+        }
         Ok(())
     }
+}
 
-    /// Escapes what was written beyond ASCII from `start` on, if the charset asks for it.
-    fn escape_from(&mut self, start: usize) {
-        if self.charset == Charset::Ascii && !self.out[start..].is_ascii() {
-            let ascii = json::escape_non_ascii(&String::from_utf8_lossy(&self.out[start..]));
-            self.out.truncate(start);
-            self.out.extend_from_slice(ascii.as_bytes());
-        }
-    }
+/// Length in bytes of what [`Json::hex`] appends.
+pub fn hex_len(bytes: usize) -> usize {
+    bytes.saturating_mul(2).saturating_add(5)
+}
+
+/// Bytes in memory that may be lacking.
+pub fn try_copy(bytes: &[u8]) -> Result<Vec<u8>, Omission> {
+    let mut copy = Vec::new();
+    try_append(&mut copy, bytes)?;
+    Ok(copy)
+}
+
+/// Appends bytes, if there is memory for them.
+pub fn try_append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Omission> {
+    out.try_reserve(bytes.len()).map_err(|_| Omission::OutOfMemory)?;
+    out.extend_from_slice(bytes);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -232,27 +316,82 @@ mod tests {
     fn a_text_beyond_the_limit_is_refused_before_it_is_written() {
         let mut out = Json::new(Charset::Utf8);
         out.clear();
-        out.allow(10);
+        out.allow(10, Limit::Document);
         assert_eq!(out.string(b"12345678"), Ok(()));
         assert_eq!(out.len(), 10);
         out.clear();
-        out.allow(10);
-        assert_eq!(out.string(b"1234567\n"), Err(Omission::TooLong));
-        assert_eq!(out.string(b"123456789"), Err(Omission::TooLong));
-        assert_eq!(out.number(b"12345678901"), Err(Omission::TooLong));
+        out.allow(10, Limit::Document);
+        assert_eq!(out.string(b"1234567\n"), Err(Omission::TooLong(Limit::Document)));
+        assert_eq!(out.string(b"123456789"), Err(Omission::TooLong(Limit::Document)));
+        assert_eq!(out.number(b"12345678901"), Err(Omission::TooLong(Limit::Document)));
         assert!(out.is_empty());
         for (text, len) in [("é", 8), ("日", 8), ("😀", 14)] {
             let mut out = Json::new(Charset::Ascii);
             out.clear();
-            out.allow(len - 1);
-            assert_eq!(out.string(text.as_bytes()), Err(Omission::TooLong));
+            out.allow(len - 1, Limit::Document);
+            assert_eq!(out.string(text.as_bytes()), Err(Omission::TooLong(Limit::Document)));
             out.clear();
-            out.allow(len);
+            out.allow(len, Limit::Document);
             assert_eq!(out.string(text.as_bytes()), Ok(()));
             assert_eq!(out.len(), len);
             out.clear();
-            out.allow(len - 1);
-            assert_eq!(out.compact(format!("\"{text}\"").as_bytes()), Err(Omission::TooLong));
+            out.allow(len - 1, Limit::Document);
+            assert_eq!(out.compact(format!("\"{text}\"").as_bytes()), Err(Omission::TooLong(Limit::Document)));
         }
+    }
+
+    #[test]
+    fn white_space_that_goes_does_not_count() {
+        for charset in [Charset::Utf8, Charset::Ascii] {
+            let mut out = Json::new(charset);
+            out.allow(7, Limit::Value);
+            assert_eq!(out.compact(b"[ 1 , 2 ,\n\t 3 ]      "), Ok(()));
+            assert_eq!(out.as_bytes(), b"[1,2,3]");
+            out.clear();
+            out.allow(6, Limit::Value);
+            assert_eq!(out.compact(b"[ 1 , 2 ,\n\t 3 ]"), Err(Omission::TooLong(Limit::Value)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_shown_as_such_within_the_limit() {
+        for (charset, shown) in
+            [(Charset::Utf8, "\"a\u{FFFD}\u{E9}\u{FFFD}\""), (Charset::Ascii, r#""a\ufffd\u00e9\ufffd""#)]
+        {
+            let mut out = Json::new(charset);
+            out.allow(shown.len(), Limit::Value);
+            assert_eq!(out.string(b"a\xff\xc3\xa9\xf0\x9f"), Ok(()));
+            assert_eq!(out.as_bytes(), shown.as_bytes());
+            out.clear();
+            out.allow(shown.len() - 1, Limit::Value);
+            assert_eq!(out.string(b"a\xff\xc3\xa9\xf0\x9f"), Err(Omission::TooLong(Limit::Value)));
+        }
+    }
+
+    #[test]
+    fn large_values_leave_room_for_small_ones_behind_them() {
+        let mut out = Json::new(Charset::Utf8);
+        let half = vec![b'x'; MAX_VALUE - 4096];
+        let mut omitted = Vec::new();
+        // Of 1,600 members all but the first two are small, or far too large for what is left.
+        for member in 0..1600 {
+            out.allow_value(0, 0, 1599 - member);
+            let value = match member {
+                0 | 1 => &half[..half.len() - 2_000_000],
+                2 | 700 => &half[..],
+                _ => &half[..1000],
+            };
+            match out.check_room(value.len()).map(|()| out.raw(value)) {
+                Ok(()) => {}
+                Err(omission) => omitted.push((member, omission)),
+            }
+        }
+        let too_long = Omission::TooLong(Limit::Image);
+        assert_eq!(omitted, [(2, too_long.clone()), (700, too_long)]);
+        assert!(out.len() <= MAX_IMAGE);
+        out.clear();
+        out.allow_value(0, 0, 5);
+        assert_eq!(out.check_room(MAX_VALUE + 1), Err(Omission::TooLong(Limit::Value)));
+        assert_eq!(out.check_room(MAX_VALUE), Ok(()));
     }
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::json::{Json, Omission};
-use super::numeric::numeric;
+use super::numeric;
 
 /// Deepest tree that is written here.
 const MAX_DEPTH: usize = 500;
@@ -115,18 +115,20 @@ fn container(json: &mut Json, stored: &[u8], depth: usize) -> Result<(), Failure
 fn value(json: &mut Json, entries: &Entries, kind: u32, start: usize, end: usize, depth: usize) -> Result<(), Failure> {
     // Numbers and containers begin at multiples of four.
     let aligned = start.next_multiple_of(4);
+    json.check_room(0)?;
     match kind {
         0x0000_0000 => text(json, entries.value(start, end)?)?,
         0x1000_0000 => {
             let number = varlena(entries.value(aligned, end)?)?;
-            json.check_room(number.len() * 2 + (1 << 15))?;
-            json.append(|out| numeric(out, number)).ok_or(Failure::Unreadable)?;
+            let max_len = numeric::max_len(number);
+            json.check_room(max_len)?;
+            let written = json.append(max_len, |out| numeric::numeric(out, number)).ok_or(Omission::OutOfMemory)?;
+            written.ok_or(Failure::Unreadable)?;
         }
         0x2000_0000 => json.raw(b"false"),
         0x3000_0000 => json.raw(b"true"),
         0x4000_0000 => json.raw(b"null"),
         0x5000_0000 => {
-            json.check_room(0)?;
             container(json, entries.value(aligned, end)?, depth + 1)?;
         }
         _ => return Err(Failure::Unreadable),

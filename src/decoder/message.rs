@@ -4,7 +4,7 @@
 use super::change::{Document, Finished, NO_TABLE, Operation, column_key};
 use super::json::{Json, Omission};
 use super::txn::Transaction;
-use crate::json::{Charset, quoted};
+use crate::json::Charset;
 
 /// A message, `pg_logical_emit_message(is_transactional, prefix, content)`.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,8 @@ pub fn write(
     document.json.raw(b",\"transactional\":");
     document.json.raw(if message.is_transactional { b"true" } else { b"false" });
     document.json.raw(b",\"prefix\":");
-    document.json.raw(&quoted(message.prefix, charset));
+    let written = document.json.string(message.prefix);
+    settle(&mut document, b"prefix", written)?;
     let key: &[u8] = match message.content {
         Content::Text(_) => b"content",
         Content::Bytes(_) => b"content_bytes",
@@ -63,15 +64,21 @@ pub fn write(
         Content::Text(text) => document.json.string(text),
         Content::Bytes(bytes) => document.json.hex(bytes),
     };
+    settle(&mut document, key, written)?;
+    document.close()
+}
+
+/// Names what could not be written, unless that is for want of memory.
+fn settle(document: &mut Document, key: &[u8], written: Result<(), Omission>) -> Result<(), Omission> {
     match written {
-        Ok(()) => {}
         Err(Omission::OutOfMemory) => return Err(Omission::OutOfMemory),
         Err(omission) => {
             document.json.raw(b"null");
             document.omitted(key, &omission);
         }
+        Ok(()) => {}
     }
-    Ok(document.close())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -57,6 +57,20 @@ pub fn numeric(out: &mut Vec<u8>, stored: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Longest text that [`numeric`] appends for a number, in bytes.
+pub fn max_len(stored: &[u8]) -> usize {
+    // Digits before the point by the weight of the first, which the header has, and behind it by the scale, in groups.
+    let word = |at: usize| stored.get(at..at + 2).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+    let header = word(0);
+    let (weight, scale) = match header & 0xC000 {
+        0xC000 => (0, 0),
+        0x8000 => (header & 0x3F, header >> 7 & 0x3F),
+        _ => (u16::try_from(word(2) as i16).unwrap_or(0), header & 0x3FFF),
+    };
+    // A sign, a point, and one group that is cut.
+    (usize::from(weight) + 1) * DIGITS + usize::from(scale) + 2 + DIGITS + "-Infinity".len()
+}
+
 fn four_digits(value: u16) -> [u8; DIGITS] {
     let digit = |value: u16| b'0' + (value % 10) as u8;
     [digit(value / 1000), digit(value / 100), digit(value / 10), digit(value)]
@@ -95,6 +109,17 @@ mod tests {
             assert_eq!(text(&[&[0x4000 | scale, weight as u16][..], digits].concat()), format!("-{expected}"));
             assert_eq!(text(&[&[short(false, scale, weight)][..], digits].concat()), expected);
             assert_eq!(text(&[&[short(true, scale, weight)][..], digits].concat()), format!("-{expected}"));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_longer_than_foreseen(words in proptest::collection::vec(proptest::num::u16::ANY, 0..9)) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            let (mut out, limit) = (Vec::with_capacity(max_len(&bytes)), max_len(&bytes));
+            let before = out.capacity();
+            _ = numeric(&mut out, &bytes);
+            proptest::prop_assert!(out.len() <= limit && out.capacity() == before, "{} > {limit}", out.len());
         }
     }
 

@@ -11,7 +11,7 @@ use super::filter::{ListError, Prefixes, Tables, names};
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
 /// The checked options of one reader.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `add-tables`: these tables only; all, if the list is empty.
     pub add_tables: Tables,
@@ -33,6 +33,10 @@ pub struct Options {
     pub include_transaction: bool,
     /// `include-origin`: name the replication origin of each change.
     pub include_origin: bool,
+    /// `include-relation`: the OID of the table whose row changed.
+    pub include_relation: bool,
+    /// `repeat-context`: the context in each document, and not only where it is another one than in that before.
+    pub repeat_context: bool,
     /// `numeric-data-types-as-string`: numbers as JSON strings.
     pub numbers_as_strings: bool,
     /// `publish-via-partition-root`: changes of partitions under the name of their root.
@@ -45,6 +49,31 @@ pub struct Options {
     pub two_phase: Option<bool>,
     /// `batch-bytes`: join documents to messages of up to this size; 0 for none.
     pub batch_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            add_tables: Tables::default(),
+            filter_tables: Tables::default(),
+            actions: Actions::default(),
+            tracked_only: false,
+            add_msg_prefixes: Prefixes::default(),
+            filter_msg_prefixes: Prefixes::default(),
+            filter_origins: Vec::new(),
+            only_local: false,
+            include_transaction: false,
+            include_origin: false,
+            include_relation: false,
+            repeat_context: true,
+            numbers_as_strings: false,
+            via_partition_root: false,
+            pretty_print: false,
+            stream_changes: false,
+            two_phase: None,
+            batch_bytes: 0,
+        }
+    }
 }
 
 /// The operations that are shown; at first, all.
@@ -102,7 +131,7 @@ const PREFIXES: &str =
     "prefixes with commas between them, or * for all; special characters are escaped with a backslash";
 
 /// Each option, and what it takes.
-const OPTIONS: [(&str, &str); 16] = [
+const OPTIONS: [(&str, &str); 18] = [
     ("add-tables", TABLES),
     ("filter-tables", TABLES),
     ("actions", "one or more of insert, update, delete, truncate, with commas between them"),
@@ -113,6 +142,8 @@ const OPTIONS: [(&str, &str); 16] = [
     ("only-local", BOOLEAN),
     ("include-transaction", BOOLEAN),
     ("include-origin", BOOLEAN),
+    ("include-relation", BOOLEAN),
+    ("repeat-context", BOOLEAN),
     ("numeric-data-types-as-string", BOOLEAN),
     ("publish-via-partition-root", BOOLEAN),
     ("pretty-print", BOOLEAN),
@@ -225,6 +256,8 @@ impl Options {
                 "only-local" => options.only_local = given.boolean()?,
                 "include-transaction" => options.include_transaction = given.boolean()?,
                 "include-origin" => options.include_origin = given.boolean()?,
+                "include-relation" => options.include_relation = given.boolean()?,
+                "repeat-context" => options.repeat_context = given.boolean()?,
                 "numeric-data-types-as-string" => options.numbers_as_strings = given.boolean()?,
                 "publish-via-partition-root" => options.via_partition_root = given.boolean()?,
                 "pretty-print" => options.pretty_print = given.boolean()?,
@@ -298,6 +331,7 @@ mod tests {
     fn every_option_that_is_listed_is_read() {
         for (name, takes) in OPTIONS {
             let value = match takes {
+                BOOLEAN if name == "repeat-context" => "false",
                 BOOLEAN => "true",
                 TABLES => "a.b",
                 PREFIXES => "a",

@@ -8,12 +8,15 @@
 //! then, so that the numbers follow the order.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 use super::change::Finished;
 use super::json::Json;
 use super::txn::Transaction;
 use crate::json::Charset;
+
+/// Whether there was memory.
+pub type Memory = Result<(), TryReserveError>;
 
 /// The documents that wait. They are those of one log record, and of a message before it: at most the rows that fit on
 /// a page.
@@ -32,16 +35,20 @@ impl Outbox {
         Self { json: Json::new(charset), documents: VecDeque::new(), position: 0 }
     }
 
-    /// Takes the document of a change, which is written to `json`.
-    pub fn push(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) {
+    /// Takes the document of a change, which is written to `json`. Fails without memory.
+    pub fn push(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) -> Memory {
+        self.documents.try_reserve(1)?;
         self.position = position;
         self.documents.push_back((document, subtransaction));
+        Ok(())
     }
 
-    /// Takes the document of a message, which came before the changes at its position.
-    pub fn push_message(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) {
+    /// Takes the document of a message, which came before the changes at its position. Fails without memory.
+    pub fn push_message(&mut self, position: u64, document: Finished, subtransaction: Option<u32>) -> Memory {
+        self.documents.try_reserve(1)?;
         self.position = position;
         self.documents.push_front((document, subtransaction));
+        Ok(())
     }
 
     /// Whether no documents wait.
@@ -59,14 +66,16 @@ impl Outbox {
         !self.is_empty() && self.position != position
     }
 
-    /// Counts each document and passes it to `send`, in pieces.
-    pub fn send(&mut self, txn: &mut Transaction, mut send: impl FnMut(&[&[u8]])) {
+    /// Counts each document and passes it to `send`, in pieces; with its context each time, or only where it is another
+    /// one than that of the document before. Fails without memory.
+    pub fn send(&mut self, txn: &mut Transaction, repeats_context: bool, mut send: impl FnMut(&[&[u8]])) -> Memory {
         for (document, subtransaction) in &self.documents {
             let mut number = itoa::Buffer::new();
-            let number = number.format(txn.count(*subtransaction)).as_bytes();
-            send(&document.pieces(self.json.as_bytes(), number, txn.context()));
+            let number = number.format(txn.count(*subtransaction)?).as_bytes();
+            send(&document.pieces(self.json.as_bytes(), number, txn.next_context(repeats_context)));
         }
         self.clear();
+        Ok(())
     }
 
     /// Forgets everything.
@@ -95,7 +104,7 @@ mod tests {
         let mut sent = Vec::new();
         let mut settle = |outbox: &mut Outbox, txn: &mut Transaction, position| {
             if outbox.is_settled_at(position) {
-                outbox.send(txn, |pieces| sent.push(serde_json::from_slice(&pieces.concat()).unwrap()));
+                outbox.send(txn, true, |pieces| sent.push(serde_json::from_slice(&pieces.concat()).unwrap())).unwrap();
             }
         };
         let keys = relation_keys(b"public", b"t", Charset::Utf8);
@@ -112,8 +121,8 @@ mod tests {
                     let mut document = Document::open(json, &txn, position, None, &keys, create, Charset::Utf8);
                     document.json.raw(b"null,\"before\":{},\"after\":{}");
                     document.context();
-                    let document = document.close();
-                    outbox.push(position, document, None);
+                    let document = document.close().unwrap();
+                    outbox.push(position, document, None).unwrap();
                 }
             }
         }
@@ -131,5 +140,38 @@ mod tests {
         assert_eq!(contexts(&[Row(1), Row(2), Row(2), Message(2, a), Row(2)]), ["-", "A", "A", "A"]);
         assert_eq!(contexts(&[Message(1, a), Row(1), Row(2), Message(2, b), Row(3)]), ["A", "B", "B"]);
         assert_eq!(contexts(&[Message(1, a), Row(1), Message(3, b), Row(4)]), ["A", "B"]);
+    }
+
+    #[test]
+    fn a_context_that_is_not_repeated_is_told_after_each_message() {
+        let mut txn = Transaction::new(1, None, b"\"app\"", Charset::Utf8, no_file);
+        let mut shown = Vec::new();
+        let mut send = |txn: &mut Transaction, repeats: bool, count: usize| {
+            let mut outbox = Outbox::new(Charset::Utf8);
+            for _ in 0..count {
+                let keys = relation_keys(b"public", b"t", Charset::Utf8);
+                let json = &mut outbox.json;
+                let mut document = Document::open(json, txn, 1, None, &keys, Operation::Create, Charset::Utf8);
+                document.json.raw(b"null,\"before\":{},\"after\":{}");
+                document.context();
+                let document = document.close().unwrap();
+                outbox.push(1, document, None).unwrap();
+            }
+            let send = |pieces: &[&[u8]]| shown.push(String::from_utf8(pieces[3].to_vec()).unwrap());
+            outbox.send(txn, repeats, send).unwrap();
+        };
+        send(&mut txn, false, 2);
+        txn.set_context(br#"{"a":1}"#, None).unwrap();
+        send(&mut txn, false, 3);
+        // The same again, and one that is taken back.
+        txn.set_context(br#"{"a":1}"#, Some(7)).unwrap();
+        send(&mut txn, false, 2);
+        txn.roll_back(7).unwrap();
+        send(&mut txn, false, 1);
+        txn.show_context();
+        send(&mut txn, false, 2);
+        send(&mut txn, true, 2);
+        let (a, same) = (r#"{"a":1}"#, r#""=""#);
+        assert_eq!(shown, ["{}", same, a, same, same, a, same, a, a, same, a, a]);
     }
 }

@@ -38,7 +38,7 @@ pub struct Scope {
 #[derive(Debug)]
 enum Text {
     /// In memory, and how much of it is needed for this one alone: nothing, if the one before is the same.
-    Kept(Rc<[u8]>, usize),
+    Kept(Rc<Vec<u8>>, usize),
     /// In the file: its offset and length.
     Filed(u64, usize),
 }
@@ -49,22 +49,29 @@ impl Scope {
         Self { contexts: Vec::new(), places: HashMap::new(), filed: 0, kept: 0, limit: KEPT, file: None, make_file }
     }
 
-    /// Sets the context that holds from here on, on behalf of the transaction as a whole: nothing can take it back.
-    pub fn set(&mut self, context: &[u8]) {
+    /// Sets the context that holds from here on, on behalf of the transaction as a whole: nothing can take it back. Fails
+    /// without memory.
+    pub fn set(&mut self, context: &[u8]) -> io::Result<()> {
+        let text = Text::Kept(copy(context)?, context.len());
+        self.contexts.try_reserve(1)?;
         self.contexts.clear();
         self.places.clear();
         self.filed = 0;
         self.kept = context.len();
-        self.contexts.push((0, Text::Kept(context.into(), context.len())));
+        self.contexts.push((0, text));
+        Ok(())
     }
 
-    /// Sets the context that holds from here on, until a subtransaction is rolled back. Fails if the file does.
+    /// Sets the context that holds from here on, until a subtransaction is rolled back. Fails if the file does, or
+    /// without memory.
     pub fn set_in(&mut self, subtransaction: u32, context: &[u8]) -> io::Result<()> {
         self.forget(subtransaction)?;
         let text = match self.contexts.last() {
-            Some((_, Text::Kept(last, _))) if **last == *context => Text::Kept(last.clone(), 0),
-            _ => Text::Kept(context.into(), context.len()),
+            Some((_, Text::Kept(last, _))) if last[..] == *context => Text::Kept(last.clone(), 0),
+            _ => Text::Kept(copy(context)?, context.len()),
         };
+        self.contexts.try_reserve(1)?;
+        self.places.try_reserve(1)?;
         self.places.insert(subtransaction, self.contexts.len());
         self.push(subtransaction, text);
         if self.kept > self.limit { self.file_all_but_the_last() } else { Ok(()) }
@@ -101,12 +108,14 @@ impl Scope {
         self.filed = self.filed.min(place);
         // The one that is in force again is needed in memory.
         if let (Some((owner, Text::Filed(offset, len))), Some(file)) = (self.contexts.last(), &self.file) {
-            let mut context = vec![0; *len];
+            let mut context = Vec::new();
+            context.try_reserve_exact(*len)?;
+            context.resize(*len, 0);
             file.read_exact_at(&mut context, *offset)?;
             let (owner, len) = (*owner, *len);
             self.contexts.pop();
             self.filed -= 1;
-            self.push(owner, Text::Kept(context.into(), len));
+            self.push(owner, Text::Kept(Rc::new(context), len));
         }
         Ok(())
     }
@@ -142,6 +151,13 @@ impl Scope {
         }
         Ok(())
     }
+}
+
+fn copy(context: &[u8]) -> io::Result<Rc<Vec<u8>>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(context.len())?;
+    copy.extend_from_slice(context);
+    Ok(Rc::new(copy))
 }
 
 /// For tests that need no file.
@@ -212,7 +228,7 @@ mod tests {
         let pass_on = |log: &mut Vec<Record>, told: &mut Vec<u32>, scope: &mut Scope| {
             for record in log.drain(..) {
                 match record {
-                    Record::Message(TOP, context) => scope.set(&context),
+                    Record::Message(TOP, context) => scope.set(&context).unwrap(),
                     Record::Message(owner, context) => {
                         scope.set_in(owner, &context).unwrap();
                         told.push(owner);
@@ -279,7 +295,7 @@ mod tests {
             scope.set_in(8 + i, b"{\"a\":2}").unwrap();
         }
         assert_eq!(scope.contexts.len(), 2);
-        scope.set(b"{}");
+        scope.set(b"{}").unwrap();
         assert_eq!(scope.contexts.len(), 1);
         for i in 0..100_000u32 {
             scope.set_in(i + 1, b"{\"a\":1}").unwrap();

@@ -1,7 +1,7 @@
 //! What holds for all changes of one transaction.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashSet, TryReserveError};
 use std::io;
 
 use super::encode;
@@ -10,9 +10,8 @@ use super::scope::{MakeFile, Scope};
 use crate::json::Charset;
 use crate::wire::Context;
 
-/// Longest context that is taken as one, in bytes. It stands in each document of its transaction, so what is longer
-/// is shown as unreadable. The server's own messages cannot be longer than 1 GiB; ours end far below.
-pub const MAX_CONTEXT: usize = 64 << 20;
+/// What stands for the context of a document if it is that of the document before it.
+const SAME_CONTEXT: &[u8] = b"\"=\"";
 
 /// Where and when a transaction was committed or prepared: the position of the record, and the time in microseconds
 /// since 2000-01-01 UTC.
@@ -41,6 +40,8 @@ pub struct Transaction {
     rest: Vec<u8>,
     sequence: u64,
     scope: Scope,
+    /// Whether the document that was sent last has the context in force.
+    has_shown_context: bool,
     /// Subtransactions of which a document was sent.
     subtransactions: HashSet<u32>,
     charset: Charset,
@@ -65,6 +66,7 @@ impl Transaction {
             rest,
             sequence: 0,
             scope: Scope::new(make_file),
+            has_shown_context: false,
             subtransactions: HashSet::new(),
             charset,
         }
@@ -81,9 +83,9 @@ impl Transaction {
     /// contexts does.
     pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> io::Result<bool> {
         let context = Context::parse(content).map(|context| context.to_json(self.charset));
-        match context.ok().filter(|context| context.len() <= MAX_CONTEXT) {
-            Some(context) => self.set(&context, subtransaction).map(|()| true),
-            None => self.set_invalid_context(content, subtransaction).map(|()| false),
+        match context {
+            Ok(context) => self.set(&context, subtransaction).map(|()| true),
+            Err(_) => self.set_invalid_context(content, subtransaction).map(|()| false),
         }
     }
 
@@ -93,12 +95,10 @@ impl Transaction {
     }
 
     fn set(&mut self, context: &str, subtransaction: Option<u32>) -> io::Result<()> {
+        self.has_shown_context = false;
         match subtransaction {
             Some(subtransaction) => self.scope.set_in(subtransaction, context.as_bytes()),
-            None => {
-                self.scope.set(context.as_bytes());
-                Ok(())
-            }
+            None => self.scope.set(context.as_bytes()),
         }
     }
 
@@ -107,25 +107,44 @@ impl Transaction {
         self.scope.current()
     }
 
+    /// The context for the next document that is sent: `"="` if it is that of the document sent before it, and may be
+    /// told so.
+    pub fn next_context(&mut self, is_repeated: bool) -> &[u8] {
+        if std::mem::replace(&mut self.has_shown_context, true) && !is_repeated {
+            SAME_CONTEXT
+        } else {
+            self.scope.current()
+        }
+    }
+
+    /// Has the next document that is sent show its context, whatever was sent before.
+    pub fn show_context(&mut self) {
+        self.has_shown_context = false;
+    }
+
     /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of contexts
     /// does.
     pub fn roll_back(&mut self, subtransaction: u32) -> io::Result<bool> {
+        self.has_shown_context = false;
         self.scope.roll_back(subtransaction)?;
         Ok(self.subtransactions.remove(&subtransaction))
     }
 
-    /// Counts a change whose document is sent; gives its number.
-    pub fn count(&mut self, subtransaction: Option<u32>) -> u64 {
-        self.subtransactions.extend(subtransaction);
+    /// Counts a change whose document is sent; gives its number. Fails without memory.
+    pub fn count(&mut self, subtransaction: Option<u32>) -> Result<u64, TryReserveError> {
+        if let Some(subtransaction) = subtransaction {
+            self.subtransactions.try_reserve(1)?;
+            self.subtransactions.insert(subtransaction);
+        }
         self.sequence += 1;
-        self.sequence
+        Ok(self.sequence)
     }
 
     /// Writes the keys of a change's document, from `position` to `database`; gives where the number goes, which is
     /// known when it is sent.
     pub fn write_keys(&self, json: &mut Json, position: u64, subtransaction: Option<u32>) -> usize {
         json.raw(b"{\"position\":\"");
-        json.append(|out| encode::push_lsn(out, position));
+        json.append(17, |out| encode::push_lsn(out, position));
         json.raw(&self.before_sequence);
         let sequence_at = json.len();
         json.raw(&self.transaction_id);
@@ -146,7 +165,7 @@ mod tests {
     fn keys(txn: &mut Transaction, subtransaction: Option<u32>) -> String {
         let mut json = Json::new(Charset::Utf8);
         let at = txn.write_keys(&mut json, 1, subtransaction);
-        let number = txn.count(subtransaction).to_string();
+        let number = txn.count(subtransaction).unwrap().to_string();
         String::from_utf8([&json.as_bytes()[..at], number.as_bytes(), &json.as_bytes()[at..]].concat()).unwrap()
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_sys};
 
+use super::memory;
 use crate::json::Charset;
 
 /// The encoding of the database. Once the process has one, it stays, and need not be asked for at every value.
@@ -43,16 +44,18 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
         // In SQL_ASCII the database does not know what its bytes mean; UTF-8 is the most likely. In UTF-8, names of
         // databases, roles and origins may come from a database in another encoding.
-        return match String::from_utf8_lossy(text) {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
+        return crate::json::utf8_lossy(text).unwrap_or_else(|_| memory::out_of_memory());
     }
-    // The result is in the current memory context, and copied before that can go.
-    // SAFETY: the function reads as many bytes as it is told, and gives a C string.
+    // SAFETY: the function reads as many bytes as it is told, and gives the text itself or a new C string, which is copied
+    // before it is freed.
     unsafe {
         let utf8 = pg_sys::pg_server_to_any(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
-        Cow::Owned(core::ffi::CStr::from_ptr(utf8).to_bytes().to_vec())
+        if core::ptr::eq(utf8.cast(), text.as_ptr()) {
+            return Cow::Borrowed(text);
+        }
+        let copy = memory::copy(core::ffi::CStr::from_ptr(utf8).to_bytes());
+        pg_sys::pfree(utf8.cast());
+        Cow::Owned(copy)
     }
 }
 
@@ -87,8 +90,11 @@ pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
         return to_utf8(text);
     }
     to_utf8_if_text(text).unwrap_or_else(|| {
-        let shown = text.iter().map(|b| if b.is_ascii() { char::from(*b) } else { '\u{FFFD}' });
-        Cow::Owned(shown.collect::<String>().into_bytes())
+        let mut shown = Vec::new();
+        for part in text.chunk_by(|one, next| one.is_ascii() && next.is_ascii()) {
+            memory::append(&mut shown, if part.is_ascii() { part } else { "\u{FFFD}".as_bytes() });
+        }
+        Cow::Owned(shown)
     })
 }
 

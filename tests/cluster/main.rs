@@ -17,6 +17,8 @@ mod future;
 mod history;
 mod hostile;
 mod keys;
+mod limits;
+mod masks_decoded;
 mod memory;
 mod options;
 mod past;
@@ -27,6 +29,7 @@ mod questions;
 #[allow(dead_code)]
 mod random;
 mod recorder;
+mod relcache;
 mod revert;
 mod revert_order;
 mod revert_random;
@@ -81,6 +84,9 @@ fn main() {
         as_of_writers::TESTS,
         history::TESTS,
         memory::TESTS,
+        limits::TESTS,
+        masks_decoded::TESTS,
+        relcache::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         Trial::test(name, move || {

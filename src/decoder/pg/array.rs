@@ -45,7 +45,9 @@ impl ArrayReader {
                 content.as_ptr().sub(HEADER)
             } else {
                 copy.clear();
-                copy.resize((content.len() + HEADER).div_ceil(size_of::<u64>()), 0u64);
+                let words = (content.len() + HEADER).div_ceil(size_of::<u64>());
+                copy.try_reserve(words).map_err(|_| Omission::OutOfMemory)?;
+                copy.resize(words, 0u64);
                 let start = copy.as_mut_ptr().cast::<u8>();
                 core::ptr::copy_nonoverlapping(content.as_ptr(), start.add(HEADER), content.len());
                 start.cast_const()

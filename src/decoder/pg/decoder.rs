@@ -17,9 +17,9 @@ use crate::decoder::marker::{self, Event};
 use crate::decoder::message::{self, Content, Message};
 use crate::decoder::options::Options;
 use crate::decoder::outbox::Outbox;
-use crate::decoder::txn::{MAX_CONTEXT, Moment, Transaction};
+use crate::decoder::txn::{Moment, Transaction};
 use crate::json::Charset;
-use crate::sys::{self, encoding};
+use crate::sys::{self, encoding, memory};
 use crate::wire::INVALID_CONTEXT_LIMIT;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
@@ -124,9 +124,11 @@ impl Decoder {
     /// Begins a part of a transaction in progress.
     pub fn begin_part(&mut self, xid: u32) {
         let known = self.streams.remove(&xid);
-        self.txn = Some(
-            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file)),
-        );
+        let mut txn =
+            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file));
+        // Parts of other transactions may have been sent meanwhile.
+        txn.show_context();
+        self.txn = Some(txn);
         self.start(true);
     }
 
@@ -232,8 +234,8 @@ impl Decoder {
             if let Some(txn) = &mut self.txn {
                 let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
                 // Of what is far too long, no more is read than can be shown.
-                let is_valid = if content.len() > MAX_CONTEXT {
-                    let start = encoding::to_utf8_lossy(&content[..INVALID_CONTEXT_LIMIT * 2]);
+                let is_valid = if content.len() > super::max_context_size() {
+                    let start = encoding::to_utf8_lossy(&content[..content.len().min(INVALID_CONTEXT_LIMIT * 2)]);
                     txn.set_invalid_context(&start, subtransaction).map(|()| false)
                 } else {
                     txn.set_context(&encoding::to_utf8_lossy(content), subtransaction)
@@ -276,15 +278,17 @@ impl Decoder {
                         let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
                         let json = &mut self.outbox.json;
                         let written = message::write(json, txn, position, subtransaction, message, self.charset)
-                            .unwrap_or_else(|_| tuple::out_of_memory());
-                        self.outbox.push_message(position, written, subtransaction);
+                            .unwrap_or_else(|_| memory::out_of_memory());
+                        txn.show_context();
+                        let queued = self.outbox.push_message(position, written, subtransaction);
+                        queued.unwrap_or_else(|_| memory::out_of_memory());
                     }
                 } else {
                     // It may come in the middle of no transaction or between the parts of one, so nothing waits.
                     let mut json = Json::new(self.charset);
                     let txn = Transaction::none(&self.database, self.charset, sys::temporary_file);
                     let written = message::write(&mut json, &txn, position, None, message, self.charset)
-                        .unwrap_or_else(|_| tuple::out_of_memory());
+                        .unwrap_or_else(|_| memory::out_of_memory());
                     self.sink.write(ctx, position, &written.pieces(json.as_bytes(), b"null", txn.context()));
                     self.sink.flush(ctx);
                 }
@@ -363,13 +367,18 @@ impl Decoder {
             document.json.raw(b",\"origin\":");
             document.json.raw(self.origin_names.get(change.origin));
         }
-        // SAFETY: the relation is open.
+        // SAFETY: the relation is open; its number stays.
         let oid = unsafe { (*open).rd_id };
+        if self.options.include_relation {
+            document.json.raw(b",\"relation\":");
+            document.json.integer(oid.to_u32());
+        }
         if !document.omissions().is_empty() && self.warned.insert(oid) {
             warn_of_omissions(relation, document.omissions());
         }
-        let document = document.close();
-        self.outbox.push(change.position, document, subtransaction);
+        let document = document.close().unwrap_or_else(|_| memory::out_of_memory());
+        let queued = self.outbox.push(change.position, document, subtransaction);
+        queued.unwrap_or_else(|_| memory::out_of_memory());
         true
     }
 
@@ -379,7 +388,11 @@ impl Decoder {
     /// # Safety
     /// The relations are those of the callback that is running.
     pub unsafe fn shown_of_truncate(&mut self, opened: &[pg_sys::Relation]) -> Vec<pg_sys::Relation> {
-        let mut shown = opened.to_vec();
+        let mut shown = Vec::new();
+        if shown.try_reserve_exact(opened.len()).is_err() {
+            memory::out_of_memory();
+        }
+        shown.extend_from_slice(opened);
         if self.options.via_partition_root {
             // SAFETY: the caller's promise; the memory context is ours.
             unsafe {
@@ -452,7 +465,9 @@ impl Decoder {
         }
         let sink = &mut self.sink;
         // SAFETY: the caller's promise.
-        self.outbox.send(txn, |pieces| unsafe { sink.write(ctx, position, pieces) });
+        let sent =
+            self.outbox.send(txn, self.options.repeat_context, |pieces| unsafe { sink.write(ctx, position, pieces) });
+        sent.unwrap_or_else(|_| memory::out_of_memory());
     }
 }
 
@@ -471,6 +486,9 @@ fn keys_of(relation: &Relation, operation: Operation) -> Option<&[u8]> {
 }
 
 fn file_failed(error: &std::io::Error) -> ! {
+    if error.kind() == std::io::ErrorKind::OutOfMemory {
+        memory::out_of_memory();
+    }
     let message = format!("could not use a temporary file for contexts: {error}");
     ErrorReport::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message, "file_failed").report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")

@@ -142,19 +142,26 @@ impl Relations {
     /// # Safety
     /// The relation is open.
     unsafe fn read(&mut self, relation: pg_sys::Relation) -> Option<Relation> {
-        // SAFETY: the relation is open, and so its form can be read.
-        let (form, oid) = unsafe { (&*(*relation).rd_rel, (*relation).rd_id) };
-        if !matches!(form.relkind as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
+        // SAFETY: the relation is open. Its form stays where it is when the relation is rebuilt, but is written over: so
+        // what is needed of it is copied.
+        let (kind, is_partition, oid) =
+            unsafe { ((*(*relation).rd_rel).relkind as u8, (*(*relation).rd_rel).relispartition, (*relation).rd_id) };
+        if !matches!(kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
             return None;
         }
-        let ancestors = if form.relispartition { sys::partition_ancestors(oid) } else { Vec::new() };
-        self.ancestors.extend(&ancestors);
+        let function = sys::catalogs::emit_context();
+        let ancestors = if is_partition { sys::partition_ancestors(oid) } else { Vec::new() };
+        // A partition inherits from nothing else, and so does a table that is partitioned.
+        let parents = if ancestors.is_empty() { all_parents(oid) } else { Vec::new() };
+        self.ancestors.extend(ancestors.iter().chain(&parents));
         // SAFETY: the relation is open.
-        let own_rules = unsafe { Rules::read(relation) };
-        // The statement may have named a table above the partition, whose rules hold for what is under it.
-        let above = ancestors.iter().map(|oid| Opened::new(*oid)?.rules());
-        let rules = Inherited::new(std::iter::once(own_rules).chain(above));
-        if self.options.tracked_only && rules.is_none() {
+        let own_rules = unsafe { Rules::read(relation, function) };
+        // The statement may have named a table above the partition, whose rules hold for what is under it. A child that
+        // inherits has triggers of its own, but what is masked in its parents is masked in it.
+        let rules_of = |oid: &pg_sys::Oid| Opened::new(*oid)?.rules(function);
+        let above = ancestors.iter().map(rules_of);
+        let rules = Inherited::new(std::iter::once(own_rules).chain(above), parents.iter().map(rules_of));
+        if self.options.tracked_only && !rules.are_there() {
             return None;
         }
         let root = ancestors.last().filter(|_| self.options.via_partition_root).and_then(|oid| Opened::new(*oid));
@@ -189,7 +196,7 @@ impl Relations {
             };
             let name = [&own_name.0[..], b".", &own_name.1].concat();
             let name = String::from_utf8_lossy(&name).into_owned();
-            let found = Relation::read(relation, name, keys, root, &rules.unwrap_or_default(), builder);
+            let found = Relation::read(relation, name, keys, root, &rules, builder);
             core::mem::forget(memory);
             Some(found)
         }
@@ -206,17 +213,33 @@ impl Drop for Unfinished {
     }
 }
 
+/// The tables that a table inherits from, directly or not. Reads the catalogs.
+fn all_parents(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    let mut found = sys::catalogs::parents(table);
+    let mut next = 0;
+    while let Some(table) = found.get(next) {
+        for parent in sys::catalogs::parents(*table) {
+            if !found.contains(&parent) {
+                found.push(parent);
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
 /// The schema and name of a relation, in UTF-8.
 ///
 /// # Safety
 /// The relation is open.
 unsafe fn name(relation: pg_sys::Relation) -> (Vec<u8>, Vec<u8>) {
-    // SAFETY: the caller's promise; a name is a C string in an array.
+    // SAFETY: the caller's promise; a name is a C string in an array. The form may be written over while the catalogs are
+    // read, so both are copied before; the name of the schema is a copy.
     unsafe {
-        let form = &*(*relation).rd_rel;
-        let schema = pg_sys::get_namespace_name(form.relnamespace);
+        let (schema, table) = ((*(*relation).rd_rel).relnamespace, (*(*relation).rd_rel).relname);
+        let schema = pg_sys::get_namespace_name(schema);
         let schema = if schema.is_null() { &[][..] } else { CStr::from_ptr(schema).to_bytes() };
-        let table = CStr::from_ptr(form.relname.data.as_ptr()).to_bytes();
+        let table = CStr::from_ptr(table.data.as_ptr()).to_bytes();
         (encoding::to_utf8_lossy(schema).into_owned(), encoding::to_utf8_lossy(table).into_owned())
     }
 }
@@ -237,9 +260,9 @@ impl Opened {
         unsafe { (*self.0).rd_id }
     }
 
-    fn rules(&self) -> Option<Rules> {
+    fn rules(&self, function: Option<pg_sys::Oid>) -> Option<Rules> {
         // SAFETY: the relation is open.
-        unsafe { Rules::read(self.0) }
+        unsafe { Rules::read(self.0, function) }
     }
 
     fn name(&self) -> (Vec<u8>, Vec<u8>) {
@@ -249,7 +272,7 @@ impl Opened {
 
     /// Without those that were dropped.
     fn column_names(&self) -> Vec<Vec<u8>> {
-        // SAFETY: the relation is open, and its descriptor is copied.
+        // SAFETY: the relation is open, and its descriptor is copied before a name is converted.
         let descriptor = unsafe { PgTupleDesc::from_pg_copy((*self.0).rd_att) };
         descriptor.iter().filter(|column| !column.attisdropped).map(column_name).collect()
     }
@@ -278,10 +301,14 @@ impl Relation {
         mut builder: Builder,
     ) -> Self {
         let charset = builder.charset;
-        let (form, descriptor, indexes) =
-            // SAFETY: the relation is open, and so its form, descriptor and index list can be read.
-            unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_copy((*relation).rd_att), Indexes::read(relation)) };
-        let identity = match form.relreplident as u8 {
+        // SAFETY: the relation is open. The form may be written over and the descriptor be freed while the catalogs are
+        // read, for the indexes and for the columns' types: so of both there is a copy before.
+        let (replica_identity, descriptor, indexes) = unsafe {
+            let replica_identity = (*(*relation).rd_rel).relreplident as u8;
+            let descriptor = PgTupleDesc::from_pg_copy((*relation).rd_att);
+            (replica_identity, descriptor, Indexes::read(relation))
+        };
+        let identity = match replica_identity {
             pg_sys::REPLICA_IDENTITY_FULL => Identity::Full,
             pg_sys::REPLICA_IDENTITY_DEFAULT | pg_sys::REPLICA_IDENTITY_INDEX if indexes.identity.is_some() => {
                 Identity::Index
@@ -350,7 +377,8 @@ impl Indexes {
     unsafe fn read(relation: pg_sys::Relation) -> Self {
         let mut found = Self { primary: None, identity: None };
         // The index itself stays closed: its access method may be gone. Its row is held while it is read.
-        // SAFETY: the relation is open; its index list is a copy; a row has as many key columns as it says.
+        // SAFETY: the relation is open; its index list is a copy, and what is asked of the relation behind it is a number.
+        // A row of the cache stays until it is released, whatever the catalogs tell; it has as many key columns as it says.
         unsafe {
             let list = pg_sys::RelationGetIndexList(relation);
             let identity = pg_sys::RelationGetReplicaIndex(relation);

@@ -55,7 +55,7 @@ impl Sink {
             // SAFETY: the caller's promise.
             unsafe { sys::send(ctx, position, pieces) };
         } else {
-            self.batch.push(pieces, position);
+            self.batch.push(pieces, position).unwrap_or_else(|_| sys::memory::out_of_memory());
         }
     }
 

@@ -11,6 +11,9 @@ use crate::decoder::options::{OptionError, Options};
 use crate::json::{Charset, quoted};
 use crate::sys::{self, encoding};
 
+/// Longest name or value of an option, in bytes.
+const MAX_OPTION: usize = 1 << 20;
+
 /// Makes the decoder of a context.
 ///
 /// # Safety
@@ -27,10 +30,13 @@ pub unsafe fn run(
         let pairs = option_pairs((*ctx).output_plugin_options);
         let options = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
             .unwrap_or_else(|error| refuse(&error));
-        (*ctx).streaming &= options.stream_changes;
+        (*ctx).streaming &= options.stream_changes && !is_new_slot;
         match options.two_phase {
+            // As long as a slot is being made nobody reads, and what would be told at a PREPARE or for a transaction in
+            // progress cannot be. The slot itself keeps what was asked for, and says so at the next start.
+            _ if is_new_slot => (*ctx).twophase = false,
             Some(false) => (*ctx).twophase = false,
-            Some(true) if !is_new_slot && !sys::decode_at_prepare(ctx) => refuse_two_phase(),
+            Some(true) if !sys::decode_at_prepare(ctx) => refuse_two_phase(),
             _ => {}
         }
         let charset = encoding::charset();
@@ -57,6 +63,9 @@ pub unsafe fn run(
 /// `list` is the server's list of `DefElem`.
 unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)> {
     let text = |text: &CStr| {
+        if text.count_bytes() > MAX_OPTION {
+            refuse_long_option();
+        }
         let utf8 = sys::in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
         String::from_utf8_lossy(&utf8).into_owned()
     };
@@ -69,6 +78,13 @@ unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)>
             })
             .collect()
     }
+}
+
+fn refuse_long_option() {
+    let code = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+    ErrorReport::new(code, "option of bemi_decoder is too long", "startup")
+        .set_detail(format!("The name and the value of an option have at most {MAX_OPTION} bytes each."))
+        .report(PgLogLevel::ERROR);
 }
 
 fn refuse(error: &OptionError) -> ! {

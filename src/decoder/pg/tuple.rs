@@ -1,8 +1,6 @@
 //! Rows from the log: their values, their images, and the key that names them.
 use std::ops::Range;
 
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
 use pgrx::{pg_sys, varlena};
 
 use super::attribute::{Attribute, EXTERNAL};
@@ -10,7 +8,8 @@ use super::catch;
 use super::relation::{Column, Identity, Relation};
 use super::value::{Reader, varlena_bytes};
 use crate::decoder::change::Document;
-use crate::decoder::json::{Json, MAX_DOCUMENT, Omission};
+use crate::decoder::json::{Json, Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
+use crate::sys::{self, memory};
 
 /// The values of a row, by their place in the tuple.
 #[derive(Debug, Default)]
@@ -34,12 +33,14 @@ impl Row {
         }
         self.values.resize(attributes.len(), pg_sys::Datum::from(0));
         self.nulls.resize(attributes.len(), true);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; the tuple is the server's own copy, which no invalidation frees.
         unsafe {
             let header = (*tuple).t_data;
             let stored = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
             if (stored as usize) < attributes.len() {
-                // Columns that were added later have their values in the catalogs.
+                // Columns that were added later have their values in the catalogs, and so in the descriptor. It is kept
+                // when the relation is rebuilt with the same columns, and with others until the transaction ends
+                // (RelationDestroyRelation), so the values outlive the look-ups of what writes them.
                 self.may_be_external = true;
                 let descriptor = (*relation).rd_att;
                 pg_sys::heap_deform_tuple(tuple, descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
@@ -196,7 +197,8 @@ fn write_image(
     // A failure leaves the loop; it is entered again behind the column that failed.
     let mut next = if row.is_there { 0 } else { relation.columns.len() };
     let mut value_start = 0;
-    while next < relation.columns.len() {
+    let columns = relation.columns.len();
+    while next < columns {
         let result = catch::data_errors(|| {
             while let Some(column) = relation.columns.get_mut(next) {
                 let is_external = row.is_out_of_reach(column);
@@ -212,6 +214,7 @@ fn write_image(
                     if document.json.len() > first {
                         document.json.raw(b",");
                     }
+                    document.json.allow_value(column.key.len(), first, columns - next);
                     let start = document.json.len();
                     value_start = start + column.key.len();
                     document.json.copy(part)?;
@@ -223,6 +226,7 @@ fn write_image(
                     document.json.raw(b",");
                 }
                 let start = document.json.len();
+                document.json.allow_value(column.key.len(), first, columns - next);
                 document.json.raw(&column.key);
                 value_start = document.json.len();
                 match row.get(column) {
@@ -232,15 +236,19 @@ fn write_image(
                 }
                 note(start..document.json.len());
                 next += 1;
+                if document.json.len() - start > LARGE {
+                    forget_detoasted();
+                }
             }
             Ok(())
         });
         let omission = match result {
             Ok(Ok(())) => break,
-            Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
+            Ok(Err(Omission::OutOfMemory)) => memory::out_of_memory(),
             Ok(Err(omission)) => omission,
-            Err(message) => Omission::Output(message),
+            Err(message) => Omission::output(&message),
         };
+        forget_detoasted();
         let Some(column) = relation.columns.get(next) else { break };
         document.json.truncate(value_start - column.key.len());
         document.json.raw(&column.key);
@@ -250,16 +258,33 @@ fn write_image(
         next += 1;
     }
     document.json.raw(b"}");
+    document.json.allow(MAX_DOCUMENT, Limit::Document);
+}
+
+/// Values whose JSON is longer than this, in bytes, leave nothing behind in memory.
+const LARGE: usize = 1 << 20;
+
+/// Frees what the values of a row that were written needed: one that was compressed, for example, needs as much as it
+/// holds.
+fn forget_detoasted() {
+    // SAFETY: the current memory context is that of the change. What is left of it is in the row, which is the server's,
+    // and in the readers, which have a memory context of their own; texts and buffers are not in one.
+    unsafe { sys::reset(pg_sys::CurrentMemoryContext) };
 }
 
 /// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of
 /// several. Null without a key, and where the log has not all of it.
 pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is_before: bool, scratch: &mut Json) {
     let start = document.json.len();
-    if !has_key(row, relation, is_before) || write_text_of_key(document, row, relation, scratch).is_err() {
-        // A value that cannot be written is named where the image is.
+    let result =
+        if has_key(row, relation, is_before) { write_text_of_key(document, row, relation, scratch) } else { Err(None) };
+    if let Err(omission) = result {
+        // Any other value that cannot be written is named where the image is.
         document.json.truncate(start);
         document.json.raw(b"null");
+        if let Some(omission) = omission {
+            document.omitted(b"primary_key", &omission);
+        }
     }
 }
 
@@ -301,13 +326,14 @@ fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
 }
 
 /// Appends the text of the row's key, all of which the log has. If that fails, what was written so far is left, and the
-/// reason is given if it is the length of the document.
+/// reason is given if it is too long.
 fn write_text_of_key(
     document: &mut Document,
     row: &Row,
     relation: &mut Relation,
     scratch: &mut Json,
 ) -> Result<(), Option<Omission>> {
+    document.json.allow(MAX_VALUE, Limit::Value);
     let result = catch::data_errors(|| {
         if let [only] = relation.key[..] {
             let column = &mut relation.columns[only];
@@ -321,42 +347,36 @@ fn write_text_of_key(
             text_of(scratch, row, column)?;
             return document.json.raw_utf8(scratch.as_bytes());
         }
-        let mut array = vec![b'['];
+        let mut array = Vec::new();
         for (i, &part) in relation.key.iter().enumerate() {
-            if i > 0 {
-                array.push(b',');
-            }
+            try_append(&mut array, if i > 0 { b"," } else { b"[" })?;
             text_of(scratch, row, &mut relation.columns[part])?;
-            array.extend_from_slice(scratch.as_bytes());
+            document.json.check_room(array.len() + scratch.len())?;
+            try_append(&mut array, scratch.as_bytes())?;
         }
-        array.push(b']');
+        try_append(&mut array, b"]")?;
         document.json.string(&array)
     });
+    document.json.allow(MAX_DOCUMENT, Limit::Document);
     match result {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(Omission::OutOfMemory)) => out_of_memory(),
-        Ok(Err(Omission::TooLong)) => Err(Some(Omission::TooLong)),
+        Ok(Err(Omission::OutOfMemory)) => memory::out_of_memory(),
+        Ok(Err(Omission::TooLong(limit))) => Err(Some(Omission::TooLong(limit))),
         _ => Err(None),
     }
-}
-
-/// As the server itself does: the reader may try again when there is more.
-pub fn out_of_memory() -> ! {
-    let code = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY;
-    ErrorReport::new(code, "out of memory", "write_image").report(PgLogLevel::ERROR);
-    unreachable!("a report at level ERROR does not return")
 }
 
 /// Sets `scratch` to the text of a value, as a JSON string in UTF-8.
 fn text_of(scratch: &mut Json, row: &Row, column: &mut Column) -> Result<(), Omission> {
     scratch.clear();
-    scratch.allow(MAX_DOCUMENT);
+    scratch.allow(MAX_VALUE, Limit::Value);
     let Some(value) = row.get(column) else { return Ok(()) };
     // SAFETY: the value has the column's type, and is not outside of the row.
     unsafe { column.reader.write(value, scratch)? };
     if scratch.as_bytes().first() != Some(&b'"') {
-        let plain = scratch.as_bytes().to_vec();
+        let plain = try_copy(scratch.as_bytes())?;
         scratch.clear();
+        scratch.allow(MAX_VALUE, Limit::Value);
         scratch.string(&plain)?;
     }
     Ok(())

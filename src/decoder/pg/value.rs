@@ -12,7 +12,7 @@ use super::attribute::Attribute;
 use super::catch;
 use crate::decoder::change::column_key;
 use crate::decoder::encode;
-use crate::decoder::json::{Json, Omission};
+use crate::decoder::json::{Json, Omission, hex_len};
 use crate::decoder::{jsonb, numeric};
 use crate::json::Charset;
 use crate::sys::{self, encoding};
@@ -29,6 +29,7 @@ pub enum Reader {
     Numeric,
     /// `text`, `varchar` and `bpchar`, whose values are their text.
     Text,
+    Bytea,
     Date,
     Timestamp,
     Timestamptz,
@@ -142,6 +143,7 @@ impl Builder<'_> {
         match base {
             pg_sys::BOOLOID => return Reader::Bool,
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => return Reader::Text,
+            pg_sys::BYTEAOID => return Reader::Bytea,
             pg_sys::DATEOID => return Reader::Date,
             pg_sys::TIMESTAMPOID => return Reader::Timestamp,
             pg_sys::TIMESTAMPTZOID => return Reader::Timestamptz,
@@ -192,7 +194,8 @@ impl Builder<'_> {
         }
         pgrx::check_for_interrupts!();
         let memory = self.composites.memory;
-        // SAFETY: the type is composite; the copy is made in a memory context that lives as long as the reader.
+        // SAFETY: the type is composite; the copy, which no invalidation frees as it does the cached one, is made in a memory
+        // context that lives as long as the reader.
         let (descriptor, columns) = unsafe {
             self.composites.relations.insert(pg_sys::get_typ_typrelid(type_oid));
             let caller = pg_sys::MemoryContextSwitchTo(memory);
@@ -288,7 +291,14 @@ impl Reader {
                     });
                 }
                 Self::Numeric => return write_numeric(json, varlena_bytes(value)),
-                Self::Text => return write_text(json, varlena_bytes(value)),
+                Self::Text => {
+                    json.check_room(raw_len(value) + 2)?;
+                    return write_text(json, varlena_bytes(value));
+                }
+                Self::Bytea => {
+                    json.check_room(hex_len(raw_len(value)))?;
+                    return json.hex(varlena_bytes(value));
+                }
                 Self::Date => json.quoted(|out| encode::date(out, value.value() as i32)),
                 Self::Timestamp => json.quoted(|out| encode::timestamp(out, value.value() as i64)),
                 Self::Timestamptz => json.quoted(|out| encode::timestamptz(out, value.value() as i64)),
@@ -296,7 +306,11 @@ impl Reader {
                     let bytes: &[u8; 16] = &*value.cast_mut_ptr();
                     json.quoted(|out| encode::uuid(out, bytes));
                 }
-                Self::Json => return json.compact(&encoding::to_utf8(varlena_bytes(value))),
+                Self::Json => {
+                    // Nobody keeps as much white space as that.
+                    json.check_room(raw_len(value) / 2)?;
+                    return json.compact(&encoding::to_utf8(varlena_bytes(value)));
+                }
                 Self::Jsonb => {
                     if encoding::charset() == Charset::Utf8 {
                         let start = json.len();
@@ -328,7 +342,7 @@ impl Reader {
                     return json.compact(&encoding::to_utf8(varlena_bytes(document)));
                 }
                 Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
-                Self::Unreadable(reason) => return Err(Omission::Output(reason.clone())),
+                Self::Unreadable(reason) => return Err(Omission::output(reason)),
                 Self::Masked => json.raw(b"\"[masked]\""),
             }
         }
@@ -381,6 +395,22 @@ impl CompositeReader {
     }
 }
 
+/// How many bytes a varlena has when it is detoasted, without that.
+///
+/// # Safety
+/// `value` is a varlena whose data is not outside of the row.
+unsafe fn raw_len(value: pg_sys::Datum) -> usize {
+    let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
+    // SAFETY: the caller's promise; a header says how long the value is, that of a compressed one how long it becomes.
+    unsafe {
+        if varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer) {
+            varlena::varsize_any_exhdr(pointer)
+        } else {
+            pg_sys::toast_raw_datum_size(value).saturating_sub(size_of::<i32>())
+        }
+    }
+}
+
 /// The bytes of a varlena, detoasted.
 ///
 /// # Safety
@@ -416,10 +446,11 @@ fn write_float(
 
 /// Appends a number of the type `numeric`, given without the header of its varlena.
 fn write_numeric(json: &mut Json, stored: &[u8]) -> Result<(), Omission> {
-    // Digits before the point by the weight of the first, which the header has, and behind it by the scale.
-    json.check_room(MAX_NUMERIC)?;
+    let max_len = numeric::max_len(stored);
+    json.check_room(max_len)?;
     let start = json.len();
-    if json.append(|out| numeric::numeric(out, stored)).is_none() {
+    let written = json.append(max_len, |out| numeric::numeric(out, stored)).ok_or(Omission::OutOfMemory)?;
+    if written.is_none() {
         return Err(Omission::Output("invalid numeric".to_owned()));
     }
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
@@ -429,6 +460,3 @@ fn write_numeric(json: &mut Json, stored: &[u8]) -> Result<(), Omission> {
     }
     Ok(())
 }
-
-/// Longest text of a `numeric`, in bytes: 131,072 digits before the point and 16,383 behind it, and its signs.
-const MAX_NUMERIC: usize = 150_000;

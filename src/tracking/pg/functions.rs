@@ -34,7 +34,7 @@ pub unsafe extern "C-unwind" fn bemi_rules(fcinfo: pg_sys::FunctionCallInfo) -> 
 fn refuse(kind: &[u8]) -> ! {
     let message = format!("there is no kind of rule {:?}", String::from_utf8_lossy(kind));
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, "bemi_rules")
-        .set_hint("The kinds are ignore, mask, identity, unknown and every.")
+        .set_hint("The kinds are ignore, mask, numbers, identity, unknown and every.")
         .report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
 }
