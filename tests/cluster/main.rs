@@ -6,6 +6,7 @@ mod as_of_changed;
 mod as_of_forms;
 mod as_of_limits;
 mod as_of_writers;
+mod backtrace;
 mod catalogs;
 mod comment;
 mod context;
@@ -40,6 +41,7 @@ mod streaming;
 mod supervision;
 mod tracking;
 mod types;
+mod untriggered;
 mod workload;
 
 use libtest_mimic::{Arguments, Trial};
@@ -87,6 +89,8 @@ fn main() {
         limits::TESTS,
         masks_decoded::TESTS,
         relcache::TESTS,
+        untriggered::TESTS,
+        backtrace::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         Trial::test(name, move || {
