@@ -13,7 +13,7 @@ COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
 'the id of a change, which follows from what identifies it';
 
 -- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
--- asks before each write; all that bemi.require_safe() looks at besides only owners can bring there.
+-- asks this before each write, and bemi.require_safe() at the first one, each second, and after each that was refused.
 CREATE FUNCTION @extschema@.require_owner() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

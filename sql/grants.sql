@@ -18,6 +18,7 @@ BEGIN
       ('function', 'own_tables', 'PUBLIC'),
       ('function', 'removal', 'PUBLIC'),
       ('function', 'require_safe', 'nobody'),
+      ('function', 'require_safe_tables', 'nobody'),
       ('function', 'unsafe', 'PUBLIC'),
       ('function', 'unsafe_code', 'PUBLIC'),
       ('function', 'unsafe_objects', 'PUBLIC'),

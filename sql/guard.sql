@@ -155,14 +155,17 @@ BEGIN
     FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_rewrite w ON w.ev_class = c.oid
     WHERE NOT (c.relkind = ANY ('{v,m}'::"char"[]) AND w.rulename = '_RETURN'::name);
   RETURN QUERY
+    -- What partitions have of the table above them is looked at there.
     WITH RECURSIVE parts AS (
-      SELECT 'pg_class'::regclass::oid AS classid, u.oid AS objid FROM unnest(relations) u (oid)
-      UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM unnest(relations) u (oid) JOIN pg_index i ON i.indrelid = u.oid
+      SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid WHERE NOT c.relispartition
+      UNION ALL SELECT 'pg_class'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_index i ON i.indrelid = u.oid JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE NOT c.relispartition
       UNION ALL SELECT 'pg_trigger'::regclass, t.oid FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid
         WHERE NOT t.tgisinternal AND t.tgparentid = 0
       -- Foreign keys of others that refer to it have triggers of the server's own on it.
       UNION SELECT 'pg_constraint'::regclass, t.tgconstraint FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid WHERE t.tgisinternal
       UNION SELECT 'pg_constraint'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_constraint c ON c.conrelid = u.oid
+        WHERE c.coninhcount = 0 AND c.contype <> 'n'::"char"
       UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM unnest(relations) u (oid) JOIN pg_rewrite w ON w.ev_class = u.oid
       UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM unnest(relations) u (oid) JOIN pg_policy p ON p.polrelid = u.oid
       UNION ALL SELECT 'pg_attrdef'::regclass, a.oid FROM unnest(relations) u (oid) JOIN pg_attrdef a ON a.adrelid = u.oid
@@ -250,6 +253,27 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.require_safe() IS
 'raises an error if a role that is no superuser could have something run by one, or write what the recorder writes';
+
+-- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on.
+CREATE FUNCTION @extschema@.require_safe_tables(relations oid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  relation regclass;
+  wrong record;
+BEGIN
+  FOREACH relation IN ARRAY relations LOOP
+    EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', relation);
+  END LOOP;
+  FOR wrong IN
+    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(relations) c
+  LOOP
+    RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_safe_tables(oid[]) IS
+'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who do';
 
 -- Default privileges may give a new table to others.
 CREATE FUNCTION @extschema@.own_alone(relation regclass) RETURNS void
