@@ -90,11 +90,11 @@ BEGIN
       ('function', 'wake', 'nobody'),
       -- versions.sql
       ('function', 'latest_versions', 'nobody'),
-      ('function', 'new_versions', 'nobody'),
+      ('function', 'new_versions', 'PUBLIC'),
       ('function', 'note_ddl', 'nobody'),
       ('function', 'note_versions', 'nobody'),
       ('function', 'position_number', 'PUBLIC'),
-      ('function', 'present_versions', 'nobody'),
+      ('function', 'present_versions', 'PUBLIC'),
       ('function', 'read_new_versions', 'nobody'),
       ('function', 'recorded_names', 'PUBLIC'),
       ('function', 'table_at', 'PUBLIC'),
@@ -119,7 +119,7 @@ BEGIN
       -- as_of.sql
       ('function', 'as_of', 'PUBLIC'),
       ('function', 'as_of_plan', 'nobody'),
-      ('function', 'as_of_query', 'nobody'),
+      ('function', 'as_of_query', 'PUBLIC'),
       ('function', 'as_of_ready', 'nobody'),
       ('function', 'as_of_support', 'nobody'),
       ('function', 'current_command', 'PUBLIC'),

@@ -167,15 +167,16 @@ BEGIN
       UNION SELECT 'pg_constraint'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_constraint c ON c.conrelid = u.oid
         WHERE c.coninhcount = 0 AND c.contype <> 'n'::"char"
       UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM unnest(relations) u (oid) JOIN pg_rewrite w ON w.ev_class = u.oid
+        WHERE w.rulename = '_RETURN'::name
       UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM unnest(relations) u (oid) JOIN pg_policy p ON p.polrelid = u.oid
       UNION ALL SELECT 'pg_attrdef'::regclass, a.oid FROM unnest(relations) u (oid) JOIN pg_attrdef a ON a.adrelid = u.oid
       UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM unnest(relations) u (oid) JOIN pg_statistic_ext s ON s.stxrelid = u.oid
     ), code AS (
-      SELECT p.classid AS part_class, p.objid AS part, d.objsubid AS number, d.refclassid AS classid, d.refobjid AS objid, 1 AS depth
+      SELECT p.classid AS part_class, p.objid AS part, d.objsubid AS number, d.refclassid AS classid, d.refobjid AS objid
       FROM parts p JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid WHERE (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
           SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
       UNION
-      SELECT c.part_class, c.part, c.number, n.classid, n.objid, 2 FROM code c, LATERAL (
+      SELECT c.part_class, c.part, c.number, n.classid, n.objid FROM code c, LATERAL (
         SELECT d.refclassid AS classid, d.refobjid AS objid FROM pg_depend d
         WHERE d.classid = c.classid AND d.objid = c.objid AND (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
           SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
@@ -190,7 +191,8 @@ BEGIN
     LEFT JOIN pg_roles r ON r.oid = s.refobjid, LATERAL pg_identify_object(c.classid, c.objid, 0) i,
       LATERAL pg_identify_object(c.part_class, c.part, CASE c.part_class WHEN 'pg_class'::regclass THEN c.number ELSE 0 END) part
     -- The functions of triggers are with the tables.
-    WHERE r.rolsuper IS NOT TRUE AND NOT (c.part_class = 'pg_trigger'::regclass AND c.depth = 1 AND c.classid = 'pg_proc'::regclass);
+    WHERE r.rolsuper IS NOT TRUE AND NOT EXISTS (
+      SELECT FROM pg_trigger t WHERE c.part_class = 'pg_trigger'::regclass AND t.oid = c.part AND c.classid = 'pg_proc'::regclass AND t.tgfoid = c.objid);
 END
 $$;
 
@@ -204,13 +206,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHEN 'pg_constraint'::regclass THEN (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I;', c.conrelid::regclass, c.conname) FROM pg_constraint c WHERE c.oid = object)
     WHEN 'pg_policy'::regclass THEN (SELECT format('DROP POLICY %I ON %s;', p.polname, p.polrelid::regclass) FROM pg_policy p WHERE p.oid = object)
     WHEN 'pg_attrdef'::regclass THEN (
-      SELECT format('ALTER TABLE %s %s;', d.adrelid::regclass, format(CASE a.attgenerated WHEN '' THEN 'ALTER COLUMN %I DROP DEFAULT'
-        WHEN 's' THEN 'ALTER COLUMN %I DROP EXPRESSION' ELSE 'DROP COLUMN %I' END, a.attname))
+      SELECT format('ALTER TABLE %s %s;', d.adrelid::regclass, format(CASE a.attgenerated WHEN '' THEN 'ALTER COLUMN %I DROP DEFAULT' ELSE 'DROP COLUMN %I' END, a.attname))
       FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.oid = object)
     WHEN 'pg_statistic_ext'::regclass THEN (SELECT format('DROP STATISTICS %s;', i.identity) FROM pg_identify_object(class, object, 0) i)
     WHEN 'pg_rewrite'::regclass THEN (
-      SELECT CASE WHEN w.rulename = '_RETURN'::name THEN format('DROP VIEW %s;', w.ev_class::regclass) ELSE format('DROP RULE %I ON %s;', w.rulename, w.ev_class::regclass) END
-      FROM pg_rewrite w WHERE w.oid = object)
+      SELECT format('DROP VIEW %s;', w.ev_class::regclass) FROM pg_rewrite w WHERE w.oid = object)
     ELSE (SELECT CASE WHEN c.relkind = ANY ('{i,I}'::"char"[]) THEN format('DROP INDEX %s;', c.oid::regclass)
         -- A domain's values are those of its base type.
         WHEN t.typtype = 'd'::"char" THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE %s;', c.oid::regclass, a.attname, format_type(t.typbasetype, t.typtypmod))

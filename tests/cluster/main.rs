@@ -35,6 +35,7 @@ mod rules;
 mod server;
 mod streaming;
 mod supervision;
+mod takeover;
 mod tracking;
 mod types;
 mod workload;
@@ -74,6 +75,7 @@ fn main() {
         revert_random::TESTS,
         revert_values::TESTS,
         supervision::TESTS,
+        takeover::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
         as_of_forms::TESTS,
