@@ -31,6 +31,7 @@ mod revert;
 mod revert_order;
 mod revert_random;
 mod revert_values;
+mod rights;
 mod rules;
 mod server;
 mod streaming;
@@ -65,6 +66,7 @@ fn main() {
         differential::TESTS,
         tracking::TESTS,
         privileges::TESTS,
+        rights::TESTS,
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
