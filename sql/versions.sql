@@ -97,6 +97,7 @@ DECLARE
 BEGIN
   FOR version IN SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.table_versions, @extschema@.latest_versions(relations)) LOOP
     version.is_late := note_versions.is_late;
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
     INSERT INTO @extschema@.table_versions SELECT version.*;
   END LOOP;
 END
