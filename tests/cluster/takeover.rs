@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("functions_made_after_the_extension_was_dropped_are_refused", dropped),
     ("a_partition_made_later_may_be_read_by_those_who_may_read_the_whole", partitions_granted),
     ("changes_diff_shows_what_the_reader_may_read_of_bemi_changes", changes_diff),
+    ("no_overload_fits_better_than_a_function_of_the_extension", overloads),
     ("a_slot_of_another_keeps_nobody_from_dropping_the_extension", foreign_slot),
 ];
 
@@ -624,4 +625,75 @@ fn foreign_slot(server: &Server) {
     // Without a slot of the recorder's, one of somebody else does not count.
     run(&mut client, "SELECT bemi.stop(drop_slot => true); DROP EXTENSION bemi");
     run(&mut client, &format!("SELECT pg_drop_replication_slot('{name}'); DROP ROLE takeover_replicator"));
+}
+
+/// Whoever gets CREATE on the schema later could take calls over by arguments that fit better than those of ours. Each of ours
+/// is cast, so that none fits better: here all that would are there.
+fn overloads(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "takeover_overloads");
+    client
+        .batch_execute(
+            r#"DO $do$
+            DECLARE
+              f record;
+              types text[];
+              other text;
+            BEGIN
+              FOR f IN SELECT p.proname, p.proargtypes::oid[] AS types, pg_get_function_result(p.oid) AS result, place
+                FROM pg_proc p, generate_series(1, pronargs) place
+                WHERE p.pronamespace = 'bemi'::regnamespace AND p.prokind = 'f' AND p.proname NOT IN ('as_of', 'history', 'as_of_support')
+              LOOP
+                FOREACH other IN ARRAY '{oid,regclass,int4,int8,text,name,text[],name[]}'::text[] LOOP
+                  types := ARRAY(SELECT format_type(t, NULL) FROM unnest(f.types) WITH ORDINALITY AS a (t, place) ORDER BY place);
+                  CONTINUE WHEN types[f.place] = format_type(other::regtype, NULL);
+                  types[f.place] := other;
+                  BEGIN
+                    EXECUTE format('CREATE FUNCTION bemi.%I(%s) RETURNS %s LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION %L; END$f$',
+                      f.proname, array_to_string(types, ','), f.result, 'taken over: ' || f.proname || ' ' || types::text);
+                    EXECUTE format('ALTER EXTENSION bemi ADD FUNCTION bemi.%I(%s)', f.proname, array_to_string(types, ','));
+                  EXCEPTION WHEN duplicate_function OR invalid_function_definition THEN
+                  END;
+                END LOOP;
+              END LOOP;
+            END $do$"#,
+        )
+        .unwrap();
+    let overloads: i64 = client
+        .query_one(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'bemi'::regnamespace AND prosrc LIKE '%taken over%'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert!(overloads > 500, "{overloads}");
+    for statement in [
+        "SELECT bemi.track_all('{public}'::name[])",
+        "CREATE TABLE public.u (id int PRIMARY KEY, v text, secret text)",
+        "SELECT bemi.track('public.u'::regclass, 'full'::text, '{}'::name[], '{secret}'::name[])",
+        "INSERT INTO u VALUES (1, 'a', 's'), (2, 'b', 's')",
+        "CREATE TABLE public.w (id int PRIMARY KEY, v text)",
+        "INSERT INTO w VALUES (1, 'a')",
+        "UPDATE u SET v = 'c' WHERE id = 1",
+        "ALTER TABLE u RENAME secret TO hidden",
+        "UPDATE u SET id = 3 WHERE id = 2",
+        "SELECT bemi.sync('1 min'::interval)",
+        "SELECT * FROM bemi.tracked",
+        "SELECT * FROM bemi.doctor()",
+        "SELECT * FROM bemi.status",
+        "SELECT * FROM bemi.as_of(NULL::u, now())",
+        "SELECT * FROM bemi.as_of(NULL::u, now()) WHERE id = 1",
+        "SELECT * FROM bemi.history(NULL::u, '1'::text)",
+        "SELECT * FROM bemi.history(NULL::u, '3'::text)",
+        "SELECT bemi.revert_sql(NULL::bigint, NULL::jsonb, 'u'::regclass, NULL::text, NULL::timestamptz, NULL::timestamptz)",
+        "SELECT * FROM bemi.revert(NULL::bigint, NULL::jsonb, 'u'::regclass, '1'::text, NULL::timestamptz, NULL::timestamptz, 'skip'::text)",
+        "TRUNCATE w",
+        "SELECT bemi.revert_sql(NULL::bigint, NULL::jsonb, 'w'::regclass, NULL::text, NULL::timestamptz, NULL::timestamptz)",
+        "SELECT bemi.add_partition('2001-01-01'::timestamptz), bemi.keep_partitions(NULL::interval)",
+        "SELECT bemi.stop(false)",
+        "SELECT bemi.start(false)",
+        "SELECT bemi.untrack('public.u'::regclass)",
+        "SELECT bemi.untrack_all()",
+    ] {
+        client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}: {statement}"));
+    }
 }
