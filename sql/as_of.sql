@@ -22,9 +22,9 @@ DECLARE
   next numeric := pg_snapshot_xmax(snapshot)::text::numeric;
   epoch numeric := next - next % 4294967296;
 BEGIN
-  PERFORM @extschema@.require_past(base, moment, command);
+  PERFORM @extschema@.require_past(base::regclass, moment, command);
   RETURN (
-    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM @extschema@.recorded_tree(base) n
+    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM @extschema@.recorded_tree(base::regclass) n
     -- They are few, whatever the planner thinks.
     JOIN (SELECT * FROM @extschema@.changes c WHERE c.commit_position > recorded OFFSET 0) c
       ON c.schema = n.schema AND c."table" = n."table" AND c.position >= n.since AND c.position < n.until
@@ -75,8 +75,8 @@ DECLARE
   events text;
   earlier text;
 BEGIN
-  PERFORM @extschema@.require_select(base);
-  leaves := @extschema@.leaves(base);
+  PERFORM @extschema@.require_select(base::regclass);
+  leaves := @extschema@.leaves(base::regclass);
   SELECT
     string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4'
       -- What was added later was not there.
@@ -95,14 +95,14 @@ BEGIN
   END IF;
   SELECT string_agg(format(', CAST(%s AS %s AS key_%s', CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END, k.type, k.place), '' ORDER BY k.place),
     string_agg(format('l.key_%s %s t.%I', k.place, k.operator, k.name), ' AND ' ORDER BY k.place)
-  INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base)) k;
+  INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base::regclass)) k;
   -- The changes of the table, by its only name or by all that it and its partitions had.
   SELECT CASE WHEN count(*) = 1 THEN
       format('(SELECT %s::oid AS leaf, c.* FROM @extschema@.changes c WHERE c.schema = %L AND c."table" = %L AND c.position >= %s)', min(n.relation), min(n.schema), min(n."table"), min(n.since))
     ELSE format('(SELECT n.leaf, c.* FROM (VALUES %s) AS n (leaf, schema, "table", since, until) JOIN @extschema@.changes c '
         'ON c.schema = n.schema AND c."table" = n."table" AND c.position >= n.since AND c.position < n.until)',
       string_agg(format('(%s::oid, %L, %L, %s::bigint, %s::bigint)', n.relation, n.schema, n."table", n.since, n.until), ', ')) END
-  INTO source FROM @extschema@.recorded_tree(base) n HAVING count(*) > 0;
+  INTO source FROM @extschema@.recorded_tree(base::regclass) n HAVING count(*) > 0;
   IF source IS NULL THEN
     RAISE EXCEPTION 'the past of % is not known: it is not tracked', base::regclass USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
@@ -126,7 +126,7 @@ BEGIN
     'FROM %1$s c WHERE c.committed_at <= %2$s AND c.old_primary_key IS NOT NULL%4$s AND EXISTS (SELECT FROM emptied)', s, moment, wanted_new, wanted_old), ' UNION ALL ')
   INTO earlier FROM unnest(ARRAY[source, 'late']) s;
   RETURN format(
-    'WITH late AS MATERIALIZED (SELECT * FROM @extschema@.late_changes(%1$s, %2$s, pg_current_snapshot(), @extschema@.current_command(), @extschema@.recorded_position())), '
+    'WITH late AS MATERIALIZED (SELECT * FROM @extschema@.late_changes(%1$s::oid, %2$s, pg_current_snapshot(), @extschema@.current_command(), @extschema@.recorded_position())), '
     -- The first later change of each key.
     'later AS MATERIALIZED (SELECT f.*%3$s FROM (SELECT DISTINCT ON (%13$s) e.* FROM (%4$s) e ORDER BY %13$s, e.commit_position, e.sequence) f), '
     -- Where a TRUNCATE has taken the rows that did not change before it.
@@ -167,7 +167,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_class WHERE oid = base AND relkind IN ('r', 'p')) OR NOT has_function_privilege('@extschema@.as_of(anyelement, timestamptz)', 'EXECUTE') THEN
     RETURN false;
   END IF;
-  PERFORM @extschema@.require_select(base), @extschema@.sync();
+  PERFORM @extschema@.require_select(base::regclass), @extschema@.sync();
   RETURN true;
 END
 $$;
@@ -186,7 +186,7 @@ BEGIN
     WHEN count(*) = 1 THEN COALESCE(min('ARRAY[(' || n.one || ')::text]'), min('(' || n.any || ')::text[]'))
     WHEN count(*) = count(n.one) THEN
       format('ARRAY[%L || %s || %L]', '[', string_agg(format('to_json((%s)::text)::text', n.one), ' || '','' || ' ORDER BY k.place), ']') END
-  INTO wanted FROM @extschema@.key_of(base) k, LATERAL (
+  INTO wanted FROM @extschema@.key_of(base::regclass) k, LATERAL (
     SELECT min(e.expression) FILTER (WHERE e.kind = 'one') AS one, min(e.expression) FILTER (WHERE e.kind = 'any') AS any
     FROM unnest(numbers, kinds, expressions) AS e (number, kind, expression) WHERE e.number = k.number::text) n;
   RETURN @extschema@.as_of_query(base, moment, true, COALESCE(wanted, ''));
@@ -209,7 +209,7 @@ BEGIN
     RAISE EXCEPTION 'bemi.as_of() needs a time' USING ERRCODE = 'null_value_not_allowed';
   END IF;
   PERFORM @extschema@.require_select(@extschema@.table_of_type(pg_typeof(base))), @extschema@.sync();
-  RETURN QUERY EXECUTE @extschema@.latest_query(@extschema@.table_of_type(pg_typeof(base))) USING at;
+  RETURN QUERY EXECUTE @extschema@.latest_query(@extschema@.table_of_type(pg_typeof(base))::oid) USING at;
 END
 $$;
 

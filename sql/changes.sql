@@ -12,27 +12,53 @@ $$;
 COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
 'the id of a change, which follows from what identifies it';
 
--- What the owner of a table attaches to it (triggers, checks, expressions of indexes) runs with the rights of those who write.
+-- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
+-- asks this before each write, and bemi.require_safe() at the first one, each second, and after each that was refused.
 CREATE FUNCTION @extschema@.require_owner() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   wrong record;
 BEGIN
+  -- With all partitions: nobody adds anything from here on.
   LOCK TABLE @extschema@.changes IN ROW EXCLUSIVE MODE;
-  FOR wrong IN
-    SELECT t.relid, r.rolname FROM pg_partition_tree('@extschema@.changes') t JOIN pg_class c ON c.oid = t.relid
-    LEFT JOIN pg_roles r ON r.oid = c.relowner WHERE NOT COALESCE(r.rolsuper, false) LIMIT 1
-  LOOP
-    RAISE EXCEPTION 'the table % belongs to the role %, who is no superuser', wrong.relid::regclass, quote_ident(wrong.rolname) USING
-      ERRCODE = 'insufficient_privilege', HINT = format('ALTER TABLE %s OWNER TO %I;', wrong.relid::regclass, current_user);
+  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    LOCK TABLE @extschema@.recorder IN ROW EXCLUSIVE MODE;
+  END IF;
+  FOR wrong IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t LOOP
+    RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.require_owner() IS
-'raises an error if bemi.changes or a partition of it does not belong to a superuser';
+'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.require_owner() FROM PUBLIC;
+-- What may be read of the whole may be read of a part, as pg_dump does. A part whose whole has policies has none, and shows
+-- nothing by itself.
+CREATE FUNCTION @extschema@.grant_as_changes(relation regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  granted record;
+BEGIN
+  PERFORM @extschema@.own_alone(relation);
+  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = '@extschema@.changes'::regclass) THEN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
+  END IF;
+  FOR granted IN
+    SELECT a."column", CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee, bool_or(a.is_grantable) AS is_grantable
+    FROM pg_class c, LATERAL (
+      SELECT NULL::name AS "column", e.* FROM aclexplode(c.relacl) e
+      UNION ALL SELECT t.attname, e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
+    ) a WHERE c.oid = '@extschema@.changes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner GROUP BY 1, 2
+  LOOP
+    EXECUTE format('GRANT SELECT%s ON %s TO %s%s', COALESCE(' (' || quote_ident(granted."column") || ')', ''), relation, granted.grantee,
+      CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.grant_as_changes(regclass) IS
+'lets those read a partition of bemi.changes who may read that, and nobody write it';
 
 -- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
 CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
@@ -53,7 +79,7 @@ BEGIN
   END IF;
   SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
   IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO is_moved USING first, next;
+    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)' INTO is_moved USING first, next;
   END IF;
   IF is_moved THEN
     LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
@@ -65,13 +91,12 @@ BEGIN
     EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
   END IF;
   EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
+  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name)));
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
 'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
-
-REVOKE EXECUTE ON FUNCTION @extschema@.add_partition(timestamptz) FROM PUBLIC;
 
 -- The recorder calls it once a minute.
 CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
@@ -87,6 +112,13 @@ BEGIN
     THEN
       PERFORM @extschema@.add_partition(month);
     END IF;
+  END LOOP;
+  -- Policies on the whole are for its parts too, which may have been granted with it.
+  FOR partition IN
+    SELECT t.relid FROM pg_partition_tree('@extschema@.changes'::regclass) t JOIN pg_class c ON c.oid = t.relid
+    WHERE NOT c.relrowsecurity AND c.relkind IN ('r', 'p') AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = '@extschema@.changes'::regclass)
+  LOOP
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
   END LOOP;
   FOR partition IN
     SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -108,8 +140,6 @@ $$;
 COMMENT ON FUNCTION @extschema@.keep_partitions(interval) IS
 'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.keep_partitions(interval) FROM PUBLIC;
-
 CREATE FUNCTION @extschema@.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
@@ -127,8 +157,6 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
 'whether the default partition of bemi.changes holds changes';
-
-REVOKE EXECUTE ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.make_changes() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -164,6 +192,7 @@ BEGIN
     -- The order of the changes, for those who read on from a position.
     CREATE INDEX changes_by_position ON @extschema@.changes (commit_position, sequence);
     CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
+    PERFORM @extschema@.own_alone('@extschema@.changes'::regclass), @extschema@.own_alone('@extschema@.changes_default'::regclass);
     COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';
   END IF;
   IF to_regclass('@extschema@.recorder') IS NULL THEN
@@ -191,6 +220,7 @@ BEGIN
       -- What was committed after it is recorded, but for gaps.
       since timestamptz
     );
+    PERFORM @extschema@.own_alone('@extschema@.recorder'::regclass);
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
   INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
@@ -202,18 +232,28 @@ COMMENT ON FUNCTION @extschema@.make_changes() IS
 
 REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
 
--- Made with bemi.changes. It calls no function of the extension, without which it is of use too.
+-- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
+-- sees there what he may read of bemi.changes.
 CREATE FUNCTION @extschema@.make_changes_diff() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  -- PostgreSQL 14 reads the tables of a view with the rights of its owner.
+  is_invoker boolean := current_setting('server_version_num')::int >= 150000;
 BEGIN
   IF to_regclass('@extschema@.changes_diff') IS NULL THEN
-    CREATE VIEW @extschema@.changes_diff AS
-    SELECT c.id, c.schema, c."table", c.operation, c.primary_key, (
-        SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
-        FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key)
-        WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
-      ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence
-    FROM @extschema@.changes c;
+    EXECUTE format($query$
+      CREATE VIEW @extschema@.changes_diff %s AS
+      SELECT c.id, c.schema, c."table", c.operation, c.primary_key, (
+          SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
+          FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key)
+          WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
+        ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence
+      FROM @extschema@.changes c %s$query$,
+      CASE WHEN is_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
+      CASE WHEN is_invoker THEN ''
+        ELSE $query$WHERE has_table_privilege('@extschema@.changes'::regclass, 'SELECT') AND NOT row_security_active('@extschema@.changes'::regclass)$query$ END);
+    PERFORM @extschema@.own_alone('@extschema@.changes_diff'::regclass);
+    GRANT SELECT ON @extschema@.changes_diff TO PUBLIC;
     COMMENT ON VIEW @extschema@.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
   END IF;
 END
@@ -221,5 +261,3 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.make_changes_diff() IS
 'makes the view bemi.changes_diff, if it is not there';
-
-REVOKE EXECUTE ON FUNCTION @extschema@.make_changes_diff() FROM PUBLIC;

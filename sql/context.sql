@@ -1,8 +1,6 @@
 -- Stage 1: the context. It is the setting bemi.context; these functions set it in the way of set_config().
 -- Each comes twice: for jsonb, and for text, so that a plain string parameter of any driver does.
 
-GRANT USAGE ON SCHEMA @extschema@ TO PUBLIC;
-
 CREATE FUNCTION @extschema@.set_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_set_context_jsonb';
 

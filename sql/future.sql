@@ -64,6 +64,7 @@ BEGIN
   IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
     -- Whoever makes a table now waits for this to end, or has made it before we look.
     LOCK TABLE @extschema@.tracked_schemas IN ACCESS EXCLUSIVE MODE;
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
     INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s;
   ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM @extschema@.tracked_schemas) THEN
     RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
@@ -110,6 +111,7 @@ DECLARE
 BEGIN
   IF EXISTS (SELECT FROM @extschema@.tracked_schemas) THEN
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+      PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
       DELETE FROM @extschema@.tracked_schemas;
     ELSE
       RAISE WARNING 'tables that are made later in the tracked schemas will still be tracked: only a superuser can end that' USING
@@ -170,7 +172,7 @@ BEGIN
       RAISE WARNING 'bemi does not track %, which you do not own', member USING
         HINT = format('As its owner or a superuser: SELECT bemi.follow_table(%L, true);', member);
     ELSIF above.oid IS NULL THEN
-      PERFORM @extschema@.track_one(member, 'full', '{}', '{}');
+      PERFORM @extschema@.track_one(member, 'full', '{}'::text[], '{}'::text[]);
     ELSIF own.oid IS NULL OR own.ignored = '{}' AND own.masked = '{}' THEN
       PERFORM @extschema@.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
     ELSE
@@ -257,9 +259,9 @@ BEGIN
       ELSIF done = 'partition' THEN
         PERFORM @extschema@.follow_table(command.relation, is_attached => true);
       ELSIF done = 'column' THEN
-        PERFORM @extschema@.follow_rename(command.relation, '{ignore,mask}', old_name, new_name);
+        PERFORM @extschema@.follow_rename(command.relation, '{ignore,mask}'::text[], old_name, new_name);
       ELSE
-        PERFORM @extschema@.follow_rename(command.relation, '{identity}', 'index:' || old_name, 'index:' || new_name);
+        PERFORM @extschema@.follow_rename(command.relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
       END IF;
     EXCEPTION WHEN OTHERS THEN
       RAISE WARNING 'bemi could not follow the change of %: %', command.relation, SQLERRM USING

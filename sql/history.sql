@@ -117,7 +117,7 @@ DECLARE
 BEGIN
   PERFORM @extschema@.require_select(relation), @extschema@.sync();
   PERFORM FROM @extschema@.key_of(relation);
-  IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = ANY (@extschema@.leaves(relation))) THEN
+  IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = ANY (@extschema@.leaves(@extschema@.table_of_type(pg_typeof(base))))) THEN
     RAISE EXCEPTION 'the history of % is not known: it is not tracked', relation USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- what happens from then on is recorded', relation);
   END IF;
@@ -143,7 +143,7 @@ BEGIN
     'SELECT row_number() OVER w::int, a.operation, a.committed_at, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), '
       'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN jsonb_populate_record(NULL::%s, %s) END '
     'FROM all_of_it a WINDOW w AS (ORDER BY a.commit_position, a.sequence) ORDER BY 1 DESC',
-    relation, @extschema@.image_expression(relation, 'a.after', 'a.position')) USING relation, asked;
+    relation, @extschema@.image_expression(relation::oid, 'a.after', 'a.position')) USING relation, asked;
 END
 $$;
 

@@ -84,7 +84,7 @@ DECLARE
   names text[];
   names_then text[];
 BEGIN
-  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}') INTO names, names_then FROM @extschema@.renamed_columns(relation, image_today."position") r;
+  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}') INTO names, names_then FROM @extschema@.renamed_columns(relation::oid, image_today."position") r;
   RETURN (image - names - array_remove(names_then, NULL)) || COALESCE((
     SELECT jsonb_object_agg(n.name, image -> n.name_then) FROM unnest(names, names_then) AS n (name, name_then) WHERE image ? n.name_then), '{}');
 END

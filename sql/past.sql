@@ -82,7 +82,7 @@ DECLARE
   count int;
 BEGIN
   FOREACH leaf IN ARRAY @extschema@.leaves(relation) LOOP
-    index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf)) ORDER BY i.indisprimary DESC LIMIT 1);
+    index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf::regclass)) ORDER BY i.indisprimary DESC LIMIT 1);
     IF index IS NULL THEN
       RAISE EXCEPTION 'the table % has no primary key: nothing tells which of its rows a change is about', leaf::regclass USING
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key; its past can be read from then on.';
@@ -231,7 +231,7 @@ BEGIN
     RAISE WARNING '% was truncated at %: of the rows that it had before, only those that were changed before are recorded', format('%I.%I', change.schema, change."table"), change.first;
   END LOOP;
   columns := (SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
-    WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT @extschema@.masked_columns(base)));
+    WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT @extschema@.masked_columns(base::oid)));
   IF columns IS NOT NULL THEN
     RAISE NOTICE 'masked columns of % are null in rows that were changed since: %', base, columns;
   END IF;

@@ -119,6 +119,7 @@ BEGIN
   END IF;
   -- The worker waits for the end of this transaction too.
   PERFORM @extschema@.lock_recorder();
+  PERFORM @extschema@.require_safe();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     SELECT * INTO known FROM @extschema@.recorder;
     SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
@@ -169,7 +170,7 @@ BEGIN
   BEGIN
     PERFORM @extschema@.make_changes(), @extschema@.make_changes_diff();
     BEGIN
-      PERFORM @extschema@.keep_partitions(NULL);
+      PERFORM @extschema@.keep_partitions(NULL::interval);
     EXCEPTION WHEN lock_not_available THEN
       -- Somebody reads the table: the worker makes them.
     END;
@@ -211,6 +212,7 @@ BEGIN
   -- transaction.
   PERFORM @extschema@.end_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
     UPDATE @extschema@.recorder r SET is_wanted = false, state = 'stopped', state_since = now(),
       read_position = COALESCE((SELECT CASE WHEN r.is_wanted THEN s.confirmed_flush_lsn END FROM @extschema@.recorder_slots() s WHERE s.slot_name = r.slot), r.read_position);
   END IF;
@@ -284,6 +286,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   known record;
   worker record;
+  unsafe record;
   wal_status text;
 BEGIN
   IF to_regclass('@extschema@.recorder') IS NULL THEN
@@ -323,6 +326,15 @@ BEGIN
     detail := 'bemi.changes_default holds changes of months that have no partition';
     fix := format('SELECT bemi.add_partition(%L);', (SELECT min(committed_at) FROM @extschema@.changes_default));
   END IF;
+  -- The worker writes nothing then, not even that.
+  FOR unsafe IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t
+    WHERE state IN ('starting', 'catching up', 'recording', 'waiting') LIMIT 1
+  LOOP
+    state := 'waiting';
+    detail := unsafe.detail;
+    fix := unsafe.fix;
+    last_error := unsafe.detail;
+  END LOOP;
   recorded_position := COALESCE(recorded_position, known.read_position);
   IF NOT pg_is_in_recovery() THEN
     lag_bytes := greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0);

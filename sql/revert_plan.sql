@@ -182,7 +182,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM (SELECT attname, kind = 'made' OR type = 'json'::regtype AS is_json FROM col) c HAVING bool_or(is_json)),
     'references', @extschema@.silent_references(relation),
     -- Its columns had the names of today all the time.
-    'is_as_ever', NOT EXISTS (SELECT FROM @extschema@.renamed_columns(relation, 0)),
+    'is_as_ever', NOT EXISTS (SELECT FROM @extschema@.renamed_columns(relation::oid, 0::bigint)),
     'has_triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal AND tgenabled <> 'D' AND tgfoid <> '@extschema@.emit_context()'::regprocedure)
       OR c.relhasrules
   ) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, rules WHERE c.oid = relation
@@ -478,7 +478,7 @@ BEGIN
         u.number := number;
         u.primary_key := r.primary_key;
         u.before := CASE WHEN (t -> 'is_as_ever')::boolean THEN r.image ELSE @extschema@.image_today(u.relation, r.image, r."position") END;
-        RETURN NEXT @extschema@.plan_undo(t, u, '{}');
+        RETURN NEXT @extschema@.plan_undo(t, u, '{}'::jsonb);
       END LOOP;
     ELSE
       number := number + 1;

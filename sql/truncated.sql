@@ -10,12 +10,12 @@ DECLARE
   was_empty record;
   problem text;
 BEGIN
-  SELECT t.* INTO emptied FROM @extschema@.truncates(relation) t WHERE (t.commit_position, t.sequence) = (truncated_rows.commit_position, truncated_rows.sequence);
+  SELECT t.* INTO emptied FROM @extschema@.truncates(relation::oid) t WHERE (t.commit_position, t.sequence) = (truncated_rows.commit_position, truncated_rows.sequence);
   IF emptied.operation IS NULL THEN
     RAISE EXCEPTION 'no TRUNCATE of % is recorded as % of the transaction that committed at %', relation, sequence, commit_position USING ERRCODE = 'undefined_object';
   END IF;
   SELECT * INTO was_empty FROM (
-    SELECT t.committed_at, t.position FROM @extschema@.truncates(relation) t WHERE t.position < emptied.position
+    SELECT t.committed_at, t.position FROM @extschema@.truncates(relation::oid) t WHERE t.position < emptied.position
     UNION ALL SELECT v.noted_at, @extschema@.position_number(v.position) FROM (
       SELECT *, lag(v.is_tracked) OVER (ORDER BY v.position) AS was_tracked FROM @extschema@.table_versions v WHERE v.relation = truncated_rows.relation
     ) v WHERE v.is_tracked AND v.was_tracked IS NOT TRUE AND v.is_empty AND v.noted_at >= @extschema@.recorded_since() AND @extschema@.position_number(v.position) < emptied.position

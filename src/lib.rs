@@ -36,7 +36,8 @@ mod extension {
 
     pgrx::pg_module_magic!(name = c"bemi", version = c"0.1.0");
 
-    pgrx::extension_sql_file!("../sql/context.sql", name = "context", bootstrap);
+    pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", bootstrap);
+    pgrx::extension_sql_file!("../sql/context.sql", name = "context", requires = ["guard"]);
     pgrx::extension_sql_file!("../sql/trigger.sql", name = "trigger", requires = ["context"]);
     pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["trigger"]);
     pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["tracking"]);
@@ -52,6 +53,7 @@ mod extension {
     pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["truncated"]);
     pgrx::extension_sql_file!("../sql/revert.sql", name = "revert", requires = ["revert_plan"]);
     pgrx::extension_sql_file!("../sql/revert_run.sql", name = "revert_run", requires = ["revert"]);
+    pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["revert_run"], finalize);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

@@ -35,10 +35,12 @@ mod revert;
 mod revert_order;
 mod revert_random;
 mod revert_values;
+mod rights;
 mod rules;
 mod server;
 mod streaming;
 mod supervision;
+mod takeover;
 mod tracking;
 mod types;
 mod untriggered;
@@ -69,6 +71,7 @@ fn main() {
         differential::TESTS,
         tracking::TESTS,
         privileges::TESTS,
+        rights::TESTS,
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
@@ -79,6 +82,7 @@ fn main() {
         revert_random::TESTS,
         revert_values::TESTS,
         supervision::TESTS,
+        takeover::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
         as_of_forms::TESTS,

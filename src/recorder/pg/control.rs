@@ -22,6 +22,9 @@ pub struct Progress {
     pub failures: u32,
 }
 
+/// What comes before all that is written there: else a trigger of others would run with the rights of this worker.
+const REQUIRE_SAFE: &str = "SELECT bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid])";
+
 /// Waits until the transaction that started this worker has ended; None if it was rolled back, or if nobody wants the
 /// worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
 pub fn begin() -> Result<Option<Progress>, Failure> {
@@ -39,6 +42,7 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
         if !is_there {
             return None;
         }
+        run("SELECT bemi.require_safe()");
         let slot: String = one("SELECT slot::text FROM bemi.recorder WHERE is_wanted")?;
         let position: Option<i64> = one("SELECT (commit_position - '0/0')::bigint FROM bemi.recorder");
         let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
@@ -93,6 +97,7 @@ pub fn slot_is_lost() -> Result<bool, Failure> {
 pub fn report(state: State, error: Option<&str>) {
     let error = error.map(encoding::message_text);
     let written = transaction(|| {
+        run(REQUIRE_SAFE);
         let statement = "
             UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
                 last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END,
@@ -120,6 +125,7 @@ pub fn keep_house(position: u64) -> Result<bool, Failure> {
         if one::<bool>("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'bemi')") != Some(true) {
             return false;
         }
+        run(REQUIRE_SAFE);
         // For a lost slot to tell from where on changes are missing; to the megabyte is enough.
         let statement = "UPDATE bemi.recorder SET read_position = '0/0'::pg_lsn + $1::numeric
             WHERE read_position IS NULL OR '0/0'::pg_lsn + $1::numeric - read_position > 1048576";

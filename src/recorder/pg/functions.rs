@@ -108,7 +108,7 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
             let drop: &pg_sys::DropStmt = &*statement.cast();
             let is_ours = [OBJECT_EXTENSION, OBJECT_SCHEMA].contains(&drop.removeType)
                 && sys::members::<pg_sys::Node>(drop.objects).any(|name| sys::string(name) == c"bemi");
-            if is_ours && slots::databases().contains(&pg_sys::MyDatabaseId.to_u32()) {
+            if is_ours && recorder_has_slot() {
                 let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
                 let message = "the recorder of bemi has a slot in this database, for which the server keeps the log";
                 ErrorReport::new(code, message, "bemi_before_drop")
@@ -118,6 +118,18 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
         }
     }
     pg_sys::Datum::from(0)
+}
+
+/// Whether the recorder of this database has a slot. Anyone who may make slots can give one such a name; so it is the one
+/// that `bemi.recorder` names.
+fn recorder_has_slot() -> bool {
+    let slot = match Spi::get_one::<String>("SELECT bemi.recorder_slot()::text") {
+        Ok(slot) => slot,
+        Err(error) => error!("{error}"),
+    };
+    // SAFETY: reads a number of the process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    slot.is_some_and(|slot| slots::is_of(&slot, database.to_u32()))
 }
 
 sys::sql_callable!(

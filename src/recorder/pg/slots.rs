@@ -10,6 +10,11 @@ pub fn databases() -> BTreeSet<u32> {
     folders.filter_map(|folder| database(folder.file_name().to_str()?)).collect()
 }
 
+/// Whether a slot is there, and is one that a recorder made in a database.
+pub fn is_of(slot: &str, of_database: u32) -> bool {
+    database(slot) == Some(of_database) && Path::new("pg_replslot").join(slot).is_dir()
+}
+
 /// The database of a slot, if it is a recorder's: `bemi_recorder_16384_1`.
 fn database(slot: &str) -> Option<u32> {
     slot.strip_prefix("bemi_recorder_")?.split_once('_')?.0.parse().ok()

@@ -1,0 +1,215 @@
+-- Who may do what: the last word of the script. Default privileges may have given to others what it made, or kept it from
+-- everyone; so all rights of others are taken away first, and those that are meant are given then.
+--
+-- PUBLIC may call what users call, and what that calls with the rights of the caller. Nobody but superusers, and those to whom
+-- they grant it, may call the rest: what the recorder, event triggers and functions with SECURITY DEFINER call.
+
+GRANT USAGE ON SCHEMA @extschema@ TO PUBLIC;
+
+DO $do$
+DECLARE
+  made record;
+  other record;
+BEGIN
+  FOR made IN
+    WITH decisions (kind, name, who) AS (VALUES
+      -- guard.sql
+      ('function', 'own_alone', 'nobody'),
+      ('function', 'own_tables', 'PUBLIC'),
+      ('function', 'removal', 'PUBLIC'),
+      ('function', 'require_safe', 'nobody'),
+      ('function', 'require_safe_tables', 'nobody'),
+      ('function', 'unsafe', 'PUBLIC'),
+      ('function', 'unsafe_code', 'PUBLIC'),
+      ('function', 'unsafe_objects', 'PUBLIC'),
+      ('function', 'unsafe_tables', 'PUBLIC'),
+      -- context.sql
+      ('function', 'clear_context', 'PUBLIC'),
+      ('function', 'context', 'PUBLIC'),
+      ('function', 'merge_context', 'PUBLIC'),
+      ('function', 'set_context', 'PUBLIC'),
+      -- trigger.sql
+      ('function', 'emit_context', 'PUBLIC'),
+      -- tracking.sql
+      ('function', 'has_trigger', 'PUBLIC'),
+      ('function', 'identity', 'PUBLIC'),
+      ('function', 'identity_before', 'PUBLIC'),
+      ('function', 'identity_index', 'PUBLIC'),
+      ('function', 'key_columns', 'PUBLIC'),
+      ('function', 'lock', 'PUBLIC'),
+      ('function', 'obstacle', 'PUBLIC'),
+      ('function', 'put_trigger', 'PUBLIC'),
+      ('function', 'rules', 'PUBLIC'),
+      ('function', 'set_identity', 'PUBLIC'),
+      ('function', 'table_rules', 'PUBLIC'),
+      ('function', 'track', 'PUBLIC'),
+      ('function', 'track_again', 'PUBLIC'),
+      ('function', 'track_one', 'PUBLIC'),
+      ('function', 'tree', 'PUBLIC'),
+      ('function', 'untrack', 'PUBLIC'),
+      ('function', 'untrack_one', 'PUBLIC'),
+      -- future.sql
+      ('function', 'before_ddl', 'nobody'),
+      ('function', 'follow_ddl', 'nobody'),
+      ('function', 'follow_rename', 'PUBLIC'),
+      ('function', 'follow_table', 'PUBLIC'),
+      ('function', 'on_ddl', 'nobody'),
+      ('function', 'pass_over_known_schema', 'nobody'),
+      ('function', 'track_all', 'PUBLIC'),
+      ('function', 'trackable', 'PUBLIC'),
+      ('function', 'untrack_all', 'PUBLIC'),
+      -- doctor.sql
+      ('function', 'doctor', 'PUBLIC'),
+      ('function', 'library_version', 'PUBLIC'),
+      ('function', 'setting', 'PUBLIC'),
+      ('function', 'some_of', 'PUBLIC'),
+      -- changes.sql
+      ('function', 'add_partition', 'nobody'),
+      ('function', 'change_id', 'PUBLIC'),
+      ('function', 'grant_as_changes', 'nobody'),
+      ('function', 'has_strays', 'nobody'),
+      ('function', 'keep_partitions', 'nobody'),
+      ('function', 'make_changes', 'nobody'),
+      ('function', 'make_changes_diff', 'nobody'),
+      ('function', 'require_owner', 'nobody'),
+      -- recorder.sql
+      ('function', 'before_drop', 'nobody'),
+      ('function', 'create_slot', 'nobody'),
+      ('function', 'end_recorder', 'nobody'),
+      ('function', 'flush_log', 'nobody'),
+      ('function', 'launch', 'nobody'),
+      ('function', 'lock_recorder', 'nobody'),
+      ('function', 'new_recorder_slot', 'nobody'),
+      ('function', 'recorder_pid', 'nobody'),
+      ('function', 'recorder_slot', 'PUBLIC'),
+      ('function', 'recorder_slots', 'nobody'),
+      ('function', 'recorder_status', 'pg_monitor'),
+      ('function', 'start', 'nobody'),
+      ('function', 'stop', 'nobody'),
+      ('function', 'sync', 'PUBLIC'),
+      ('function', 'wake', 'nobody'),
+      -- versions.sql
+      ('function', 'latest_versions', 'nobody'),
+      ('function', 'new_versions', 'PUBLIC'),
+      ('function', 'note_ddl', 'nobody'),
+      ('function', 'note_versions', 'nobody'),
+      ('function', 'position_number', 'PUBLIC'),
+      ('function', 'present_versions', 'PUBLIC'),
+      ('function', 'read_new_versions', 'nobody'),
+      ('function', 'recorded_names', 'PUBLIC'),
+      ('function', 'table_at', 'PUBLIC'),
+      ('function', 'table_names', 'PUBLIC'),
+      -- image.sql
+      ('function', 'column_names', 'PUBLIC'),
+      ('function', 'image_expression', 'PUBLIC'),
+      ('function', 'image_today', 'PUBLIC'),
+      ('function', 'masked_columns', 'PUBLIC'),
+      ('function', 'renamed_columns', 'PUBLIC'),
+      ('function', 'whole', 'PUBLIC'),
+      -- past.sql
+      ('function', 'key_of', 'PUBLIC'),
+      ('function', 'leaves', 'PUBLIC'),
+      ('function', 'recorded_position', 'PUBLIC'),
+      ('function', 'recorded_since', 'PUBLIC'),
+      ('function', 'recorded_tree', 'PUBLIC'),
+      ('function', 'require_past', 'PUBLIC'),
+      ('function', 'require_select', 'PUBLIC'),
+      ('function', 'table_of_type', 'PUBLIC'),
+      ('function', 'unknown_past', 'PUBLIC'),
+      -- as_of.sql
+      ('function', 'as_of', 'PUBLIC'),
+      ('function', 'as_of_plan', 'nobody'),
+      ('function', 'as_of_query', 'PUBLIC'),
+      ('function', 'as_of_ready', 'nobody'),
+      ('function', 'as_of_support', 'nobody'),
+      ('function', 'current_command', 'PUBLIC'),
+      ('function', 'late_changes', 'PUBLIC'),
+      ('function', 'latest_changes', 'PUBLIC'),
+      ('function', 'latest_query', 'PUBLIC'),
+      ('function', 'read_latest_changes', 'nobody'),
+      -- history.sql
+      ('function', 'changes_of_key', 'PUBLIC'),
+      ('function', 'diff', 'PUBLIC'),
+      ('function', 'history', 'PUBLIC'),
+      ('function', 'life_after', 'PUBLIC'),
+      ('function', 'life_before', 'PUBLIC'),
+      ('function', 'truncates', 'PUBLIC'),
+      -- truncated.sql
+      ('function', 'truncated_rows', 'PUBLIC'),
+      -- revert_plan.sql
+      ('function', 'base_type', 'PUBLIC'),
+      ('function', 'check_reading', 'PUBLIC'),
+      ('function', 'equality', 'PUBLIC'),
+      ('function', 'is_still', 'PUBLIC'),
+      ('function', 'key_text', 'PUBLIC'),
+      ('function', 'linked', 'PUBLIC'),
+      ('function', 'links', 'PUBLIC'),
+      ('function', 'literal', 'PUBLIC'),
+      ('function', 'literal_kind', 'PUBLIC'),
+      ('function', 'made_text', 'PUBLIC'),
+      ('function', 'plan_undo', 'PUBLIC'),
+      ('function', 'silent_references', 'PUBLIC'),
+      ('function', 'undo_statement', 'PUBLIC'),
+      ('function', 'undo_table', 'PUBLIC'),
+      ('function', 'undos', 'PUBLIC'),
+      ('function', 'where_key', 'PUBLIC'),
+      -- revert.sql
+      ('function', 'attempt', 'PUBLIC'),
+      ('function', 'differences', 'PUBLIC'),
+      ('function', 'jsonb_or_text', 'PUBLIC'),
+      ('function', 'referring_rows', 'PUBLIC'),
+      ('function', 'revert_sql', 'PUBLIC'),
+      ('function', 'row_now', 'PUBLIC'),
+      ('function', 'run_undo', 'PUBLIC'),
+      -- revert_run.sql
+      ('function', 'bucket', 'PUBLIC'),
+      ('function', 'check_undoing', 'PUBLIC'),
+      ('function', 'declare_constraints', 'PUBLIC'),
+      ('function', 'revert', 'PUBLIC'),
+      ('function', 'revert_selection', 'PUBLIC'),
+      -- Tables and views can be read by those, types used for columns.
+      ('table', 'context_triggers', 'PUBLIC'),
+      ('table', 'status', 'pg_monitor'),
+      ('table', 'table_versions', 'PUBLIC'),
+      ('table', 'tracked', 'PUBLIC'),
+      ('table', 'tracked_schemas', 'PUBLIC'),
+      ('type', 'attempt', 'nobody'),
+      ('type', 'key_change', 'nobody'),
+      ('type', 'reverted', 'PUBLIC'),
+      ('type', 'undo', 'nobody')
+    ), made AS (
+      SELECT d.classid, d.objid, CASE d.classid WHEN 'pg_proc'::regclass THEN 'function' WHEN 'pg_type'::regclass THEN 'type' ELSE 'table' END AS kind, i.identity,
+        COALESCE(p.proname, t.typname, c.relname)::text AS name,
+        COALESCE(p.proacl, t.typacl, c.relacl, acldefault((CASE d.classid WHEN 'pg_proc'::regclass THEN 'f' WHEN 'pg_type'::regclass THEN 'T' ELSE 'r' END)::"char", 10)) AS acl,
+        COALESCE(p.proowner, t.typowner, c.relowner) AS owner
+      FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+      LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+      LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+      LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL pg_identify_object(d.classid, d.objid, 0) i
+      WHERE e.extname = 'bemi'::name AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
+        -- An array has the rights of its elements; nobody uses the row types of tables.
+        AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
+        AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
+    )
+    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who
+    FROM made m FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name ORDER BY m.identity
+  LOOP
+    IF made.who IS NULL OR made.objid IS NULL THEN
+      RAISE EXCEPTION 'the % % %', made.what, made.called, CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'of grants.sql does not exist' END;
+    END IF;
+    FOR other IN
+      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+      WHERE a.grantee <> made.owner
+    LOOP
+      EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+    END LOOP;
+    IF made.who <> 'nobody' THEN
+      EXECUTE format('GRANT %s ON %s %s TO %s', CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
+        made.kind, made.identity, made.who);
+    END IF;
+  END LOOP;
+END
+$do$;
+
+-- Of what was made beforehand, now that all names are known.
+SELECT @extschema@.require_safe();
