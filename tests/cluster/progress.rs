@@ -128,9 +128,11 @@ fn held(server: &Server) {
     wait_until("some failures", || {
         client.query_one("SELECT failures >= 4 FROM bemi.recorder", &[]).unwrap().get::<_, bool>(0)
     });
-    wait_until("the worker", || {
-        let active = "SELECT COALESCE(bool_or(active), false) FROM bemi.recorder_slots()";
-        client.query_one(active, &[]).unwrap().get::<_, bool>(0)
+    // It sleeps before it begins to decode.
+    wait_until("the worker to wait", || {
+        let sleeps = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database()
+            AND query = 'bemi recorder: starting' AND wait_event = 'Extension')";
+        client.query_one(sleeps, &[]).unwrap().get::<_, bool>(0)
     });
     assert_eq!(sqlstate(client.batch_execute(READ)), "55006");
 }
