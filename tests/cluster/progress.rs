@@ -54,12 +54,10 @@ fn is_lost(client: &mut Client, sign: &str, before: &[&str]) {
 /// What a role does that may read slots, as far as it succeeds.
 fn drain(database: &Database, statement: &str) {
     let mut reader = database.connect();
-    run(
-        &mut reader,
-        "DROP ROLE IF EXISTS slot_reader; CREATE ROLE slot_reader REPLICATION LOGIN; SET ROLE slot_reader",
-    );
+    let role = format!("{}_reader", database.name);
+    run(&mut reader, &format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} REPLICATION; SET ROLE {role}"));
     wait_until("the slot to be free", || reader.batch_execute(statement).is_ok());
-    run(&mut reader, "RESET ROLE; DROP ROLE slot_reader");
+    run(&mut reader, &format!("RESET ROLE; DROP ROLE {role}"));
 }
 
 const READ: &str = "SELECT count(*) FROM pg_logical_slot_get_changes(bemi.recorder_slot(), NULL, NULL)";
