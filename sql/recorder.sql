@@ -324,7 +324,8 @@ BEGIN
   LOOP
     SELECT s.confirmed_flush_lsn INTO reached FROM pg_replication_slots s
     WHERE s.slot_name = slot AND s.database = current_database() AND s.wal_status <> 'lost';
-    IF NOT FOUND THEN
+    -- Who reads the slot in place of the recorder records nothing.
+    IF NOT FOUND OR (reached >= target OR NOT is_flushed) AND @extschema@.slot_problem() IS NOT NULL THEN
       RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM @extschema@.recorder_status()) USING
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
     ELSIF reached >= target THEN

@@ -38,6 +38,7 @@ fn is_lost(client: &mut Client, sign: &str, before: &[&str]) {
     wait_until("the loss", || state(client).0 == "slot lost");
     let detail = state(client).1;
     assert!(detail.contains(sign), "{detail}");
+    assert_eq!(sqlstate(client.batch_execute("SELECT bemi.sync('1 s')")), "55000");
     let error = client.batch_execute("SELECT bemi.start()").unwrap_err();
     let error = error.as_db_error().unwrap();
     assert_eq!(error.code().code(), "55000");
