@@ -201,7 +201,13 @@ pub fn decoder_options() -> Vec<(&'static CStr, CString)> {
         // What bemi.start() writes there.
         options.push((c"filter-tables", c"bemi.*".to_owned()));
     }
+    options.extend(compact_options());
     options
+}
+
+/// Has documents name their relation, and their context only where it is not that of the document before.
+fn compact_options() -> [(&'static CStr, CString); 2] {
+    [(c"include-relation", c"true".to_owned()), (c"repeat-context", c"false".to_owned())]
 }
 
 fn run(statement: &str) {
