@@ -2,12 +2,7 @@
 
 -- As the library makes it of a document; see src/recorder/row.rs.
 CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int) RETURNS uuid
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (lpad(to_hex(micros / 1000), 12, '0') || '8' || lpad(to_hex(micros % 1000), 3, '0')
-    || to_hex((2::bigint << 30) | (((commit_position - '0/0'::pg_lsn)::bigint >> 3) & 1073741823))
-    || lpad(to_hex(sequence), 8, '0'))::uuid
-  FROM (SELECT (extract(epoch FROM committed_at) * 1000000)::bigint AS micros) t
-$$;
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_change_id';
 
 COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
 'the id of a change, which follows from what identifies it';
@@ -76,6 +71,10 @@ BEGIN
   ELSIF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
     RAISE EXCEPTION 'the table @extschema@.% is no partition of @extschema@.changes', name USING
       ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
+  END IF;
+  IF first IS NULL OR NOT isfinite(first) OR first NOT BETWEEN '1000-01-01' AND '9999-12-31' THEN
+    RAISE EXCEPTION 'the month of % has no partition of its own', month USING
+      ERRCODE = 'invalid_parameter_value', DETAIL = 'Changes before the year 1000 and after 9999 stay in bemi.changes_default.';
   END IF;
   SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
   IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
@@ -181,6 +180,8 @@ BEGIN
       sequence int NOT NULL,
       omitted jsonb,
       old_primary_key text,
+      -- The OID of the table when it was changed.
+      relation oid,
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
     -- What happened to a row, what happened at a time, what somebody did.
@@ -204,19 +205,26 @@ BEGIN
       state_since timestamptz NOT NULL,
       last_error text,
       last_error_at timestamptz,
+      -- The statements that help, if they are known.
+      last_fix text,
       -- How often it failed since it last succeeded.
       failures int NOT NULL DEFAULT 0,
       -- The last change that is recorded by this slot.
       commit_position pg_lsn NOT NULL DEFAULT '0/0',
       sequence int NOT NULL DEFAULT 0,
       committed_at timestamptz,
-      -- Everything before it is recorded.
+      -- Everything before it is recorded, and the slot is confirmed up to it at most.
       read_position pg_lsn,
       transactions bigint NOT NULL DEFAULT 0,
       changes bigint NOT NULL DEFAULT 0,
       spilled_bytes bigint NOT NULL DEFAULT 0,
-      -- The documents of gaps that are to be recorded.
-      gap text,
+      -- A gap that is to be recorded.
+      gap_reason text CHECK (gap_reason IN ('slot lost', 'stopped')),
+      gap_from pg_lsn,
+      gap_to pg_lsn,
+      gap_at timestamptz,
+      gap_transaction bigint,
+      gap_accepted_by name,
       -- What was committed after it is recorded, but for gaps.
       since timestamptz
     );

@@ -100,6 +100,81 @@ COMMENT ON FUNCTION @extschema@.end_recorder() IS
 
 REVOKE EXECUTE ON FUNCTION @extschema@.end_recorder() FROM PUBLIC;
 
+-- The worker asks it while it holds the slot, others at any time: the slot is looked at first, since the worker writes into
+-- bemi.recorder before it confirms. What is confirmed only goes beyond that when somebody else reads the slot.
+CREATE FUNCTION @extschema@.slot_problem() RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+  slots pg_replication_slots[];
+  slot pg_replication_slots;
+  known record;
+  is_forged boolean;
+BEGIN
+  SELECT array_agg(s) INTO slots FROM @extschema@.recorder_slots() s;
+  SELECT * INTO known FROM @extschema@.recorder;
+  IF known.slot IS NULL THEN
+    RETURN NULL;
+  END IF;
+  SELECT s.* INTO slot FROM unnest(slots) s WHERE s.slot_name = known.slot;
+  IF slot.slot_name IS NULL THEN
+    RETURN 'the slot of the recorder was dropped';
+  ELSIF slot.wal_status = 'lost' OR slot.restart_lsn IS NULL OR slot.restart_lsn = '0/0' THEN
+    RETURN 'the server no longer keeps the log for the slot of the recorder';
+  ELSIF greatest(known.commit_position, known.read_position, known.gap_to) > pg_current_wal_flush_lsn()
+    OR known.gap_reason IS NOT NULL AND NOT COALESCE(known.gap_reason IN ('slot lost', 'stopped') AND known.gap_to IS NOT NULL
+      AND known.gap_at BETWEEN '2000-01-01' AND clock_timestamp() + interval '1 day' AND known.gap_transaction >= 0, false)
+  THEN
+    is_forged := true;
+  ELSIF known.commit_position > slot.confirmed_flush_lsn AND to_regclass('@extschema@.changes') IS NOT NULL THEN
+    -- Recorded, but not confirmed yet: then its rows are there.
+    BEGIN
+      EXECUTE 'SELECT NOT EXISTS (SELECT FROM @extschema@.changes c WHERE c.commit_position = $1 AND c.sequence <= $2)'
+        INTO is_forged USING known.commit_position, known.sequence;
+    EXCEPTION WHEN lock_not_available THEN
+      -- Who asks how the recorder is does not wait for others.
+      IF slot.active_pid = pg_backend_pid() THEN
+        RAISE;
+      END IF;
+    END;
+  END IF;
+  IF is_forged THEN
+    RETURN 'the progress in bemi.recorder is not what was recorded';
+  ELSIF slot.confirmed_flush_lsn > known.read_position AND NOT COALESCE(slot.active_pid <> pg_backend_pid()
+    AND slot.active_pid IN (SELECT a.pid FROM pg_stat_activity a WHERE a.backend_type = 'bemi recorder'), false)
+  THEN
+    RETURN format('another reader has read the slot of the recorder up to %s', slot.confirmed_flush_lsn);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.slot_problem() IS
+'why the recorder cannot go on from where it was, or NULL if it can';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.slot_problem() FROM PUBLIC;
+
+-- The position up to which everything is recorded, as far as the recorder, its slot and its rows agree.
+CREATE FUNCTION @extschema@.recorded_until(problem text) RETURNS pg_lsn
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  known record;
+  result pg_lsn;
+BEGIN
+  SELECT * INTO known FROM @extschema@.recorder;
+  IF problem LIKE 'the progress %' THEN
+    SELECT least(s.confirmed_flush_lsn, known.read_position, pg_current_wal_flush_lsn()) INTO result
+    FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+    RETURN result;
+  END IF;
+  RETURN greatest(known.read_position, known.commit_position);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_until(text) IS
+'the position up to which changes are recorded, given what bemi.slot_problem() says';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.recorded_until(text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.start(accept_gap boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -110,6 +185,7 @@ DECLARE
   -- Where recording ended, if the slot that knew is lost or was dropped.
   ended pg_lsn;
   reason text;
+  lost text;
   old name;
   made name;
 BEGIN
@@ -121,18 +197,12 @@ BEGIN
   PERFORM @extschema@.lock_recorder();
   PERFORM @extschema@.require_safe();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    lost := @extschema@.slot_problem();
     SELECT * INTO known FROM @extschema@.recorder;
     SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
-    IF known.slot IS NULL THEN
-      reason := 'stopped';
-    ELSIF slot.slot_name IS NULL OR slot.wal_status = 'lost'
-      -- Somebody else has read it meanwhile.
-      OR known.state = 'stopped' AND slot.confirmed_flush_lsn > known.read_position
-    THEN
-      reason := 'slot lost';
-    END IF;
+    reason := CASE WHEN known.slot IS NULL THEN 'stopped' WHEN lost IS NOT NULL THEN 'slot lost' END;
     is_wanted := known.is_wanted AND reason IS NULL;
-    ended := greatest(known.read_position, known.commit_position, CASE WHEN known.state <> 'stopped' THEN slot.confirmed_flush_lsn END);
+    ended := @extschema@.recorded_until(lost);
   ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
     reason := 'slot lost';
     EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
@@ -152,7 +222,7 @@ BEGIN
   END LOOP;
   IF reason = 'slot lost' AND NOT accept_gap THEN
     RAISE EXCEPTION 'the slot of the recorder is lost: what was changed after % is missing', ended USING
-      ERRCODE = 'object_not_in_prerequisite_state',
+      ERRCODE = 'object_not_in_prerequisite_state', DETAIL = COALESCE(lost, 'nothing is known of the slot of the recorder') || '.',
       HINT = 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   END IF;
   -- One that is about to end, or to find that its slot is lost.
@@ -181,13 +251,11 @@ BEGIN
     END IF;
     UPDATE @extschema@.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
     IF reason IN ('slot lost', 'stopped') THEN
-      -- The worker records it first of all.
-      UPDATE @extschema@.recorder r SET gap = concat_ws(chr(10), r.gap, format(
-        '{"position":%1$s,"commit_position":%1$s,"sequence":0,"transaction_id":%2$s,"committed_at":%3$s,"database":%4$s,"schema":"","table":"",'
-        '"operation":"GAP","primary_key":null,"before":{},"after":{},"context":%5$s}',
-        to_json(slot.confirmed_flush_lsn), pg_current_xact_id()::text::bigint & 4294967295,
-        to_json(to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')), to_json(current_database()),
-        json_build_object('reason', reason, 'from', ended, 'to', slot.confirmed_flush_lsn, 'accepted_by', session_user)));
+      -- The worker records it first of all. One that was not recorded yet is a part of it.
+      UPDATE @extschema@.recorder r SET gap_reason = CASE WHEN r.gap_reason = 'slot lost' THEN r.gap_reason ELSE reason END,
+        gap_from = CASE WHEN lost LIKE 'the progress %' THEN ended ELSE least(r.gap_from, ended) END,
+        gap_to = slot.confirmed_flush_lsn, gap_at = clock_timestamp(),
+        gap_transaction = pg_current_xact_id()::text::bigint & 4294967295, gap_accepted_by = session_user;
     END IF;
     PERFORM @extschema@.launch();
   EXCEPTION WHEN OTHERS OR query_canceled THEN
@@ -213,8 +281,7 @@ BEGIN
   PERFORM @extschema@.end_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
-    UPDATE @extschema@.recorder r SET is_wanted = false, state = 'stopped', state_since = now(),
-      read_position = COALESCE((SELECT CASE WHEN r.is_wanted THEN s.confirmed_flush_lsn END FROM @extschema@.recorder_slots() s WHERE s.slot_name = r.slot), r.read_position);
+    UPDATE @extschema@.recorder r SET is_wanted = false, state = 'stopped', state_since = now();
   END IF;
   IF drop_slot THEN
     FOR slot IN SELECT * FROM @extschema@.recorder_slots() LOOP
@@ -240,6 +307,7 @@ DECLARE
   slot name;
   reached pg_lsn;
   is_flushed boolean := false;
+  woken timestamptz := '-infinity';
 BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'a standby records nothing' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call bemi.sync() on the primary.';
@@ -255,7 +323,8 @@ BEGIN
   LOOP
     SELECT s.confirmed_flush_lsn INTO reached FROM pg_replication_slots s
     WHERE s.slot_name = slot AND s.database = current_database() AND s.wal_status <> 'lost';
-    IF NOT FOUND THEN
+    -- Who reads the slot in place of the recorder records nothing.
+    IF NOT FOUND OR (reached >= target OR NOT is_flushed) AND @extschema@.slot_problem() IS NOT NULL THEN
       RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM @extschema@.recorder_status()) USING
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
     ELSIF reached >= target THEN
@@ -269,7 +338,11 @@ BEGIN
         ERRCODE = 'query_canceled', DETAIL = format('%s of log are left.', pg_size_pretty(target - reached)), HINT = 'SELECT * FROM bemi.status; says why.';
     END IF;
     PERFORM pg_stat_clear_snapshot();
-    PERFORM @extschema@.wake(@extschema@.recorder_pid());
+    -- It writes when it is woken. Once is enough, but for a worker that is started meanwhile.
+    IF clock_timestamp() - woken > interval '100 ms' THEN
+      PERFORM @extschema@.wake(@extschema@.recorder_pid());
+      woken := clock_timestamp();
+    END IF;
     PERFORM pg_sleep(0.002);
   END LOOP;
 END
@@ -287,16 +360,17 @@ DECLARE
   known record;
   worker record;
   unsafe record;
-  wal_status text;
+  lost text;
 BEGIN
   IF to_regclass('@extschema@.recorder') IS NULL THEN
     state := 'never started';
     fix := 'SELECT bemi.start();';
     RETURN;
   END IF;
+  lost := CASE WHEN NOT pg_is_in_recovery() THEN @extschema@.slot_problem() END;
   SELECT * INTO known FROM @extschema@.recorder;
   SELECT a.pid, a.state, a.state_change INTO worker FROM pg_stat_activity a WHERE a.pid = @extschema@.recorder_pid();
-  SELECT s.confirmed_flush_lsn, s.wal_status INTO recorded_position, wal_status FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+  SELECT s.confirmed_flush_lsn INTO recorded_position FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
   pid := worker.pid;
   slot := known.slot;
   state := known.state;
@@ -310,10 +384,10 @@ BEGIN
   IF pg_is_in_recovery() THEN
     state := 'standby';
     detail := 'the primary records, and bemi.changes is replicated';
-  ELSIF slot IS NOT NULL AND (recorded_position IS NULL OR wal_status = 'lost' OR state = 'stopped' AND recorded_position > known.read_position) THEN
-    recorded_position := greatest(CASE WHEN state <> 'stopped' THEN recorded_position END, known.read_position, known.commit_position);
+  ELSIF lost IS NOT NULL THEN
+    recorded_position := @extschema@.recorded_until(lost);
     state := 'slot lost';
-    detail := format('what was changed after %s is missing', recorded_position);
+    detail := format('%s: what was changed after %s is missing', lost, recorded_position);
     fix := 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   ELSIF pid IS NULL AND state <> 'stopped' THEN
     state := 'not running';
@@ -322,9 +396,14 @@ BEGIN
   ELSIF state = 'stopped' THEN
     detail := CASE WHEN slot IS NULL THEN 'what is changed now is not recorded later' ELSE 'the server keeps the log for it' END;
     fix := 'SELECT bemi.start();' || CASE WHEN slot IS NULL THEN '' ELSE ' -- or, to give up what is not recorded: SELECT bemi.stop(drop_slot => true);' END;
-  ELSIF @extschema@.has_strays() THEN
+  ELSIF state = 'waiting' THEN
+    detail := known.last_error;
+    fix := known.last_fix;
+  ELSIF @extschema@.has_strays('1000-01-01 00:00:00+00'::timestamptz, '9999-12-01 00:00:00+00'::timestamptz) THEN
+    -- Times beyond stay in the default partition.
     detail := 'bemi.changes_default holds changes of months that have no partition';
-    fix := format('SELECT bemi.add_partition(%L);', (SELECT min(committed_at) FROM @extschema@.changes_default));
+    fix := format('SELECT bemi.add_partition(%L);', (SELECT min(committed_at) FROM @extschema@.changes_default
+      WHERE committed_at >= '1000-01-01 00:00:00+00'::timestamptz));
   END IF;
   -- The worker writes nothing then, not even that.
   FOR unsafe IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t
@@ -341,7 +420,10 @@ BEGIN
   END IF;
   -- The worker is idle when it has recorded all that there is. Else it is behind by no more than that.
   lag_seconds := CASE WHEN lag_bytes = 0 OR state = 'recording' AND worker.state = 'idle' THEN 0
-    ELSE round(extract(epoch FROM clock_timestamp() - CASE WHEN state = 'recording' THEN worker.state_change ELSE known.committed_at END), 3) END;
+    WHEN state = 'recording' THEN round(extract(epoch FROM clock_timestamp() - worker.state_change), 3)
+    -- Replication tools pass times on, so that it may be any.
+    WHEN isfinite(known.committed_at)
+    THEN greatest(round(extract(epoch FROM clock_timestamp()) - extract(epoch FROM known.committed_at), 3), 0) END;
 END
 $$;
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
 /// A document of a change, as the decoder writes it. Keys that the table has no column for are left out.
 #[derive(Debug)]
@@ -28,13 +29,21 @@ pub struct Document<'a> {
     pub before: &'a str,
     /// The row after, or `{}`: JSON.
     pub after: &'a str,
-    /// Who acted, and why: JSON.
+    /// Who acted, and why: JSON; or [`SAME_CONTEXT`].
     pub context: &'a str,
     /// The row's key before, if the change made it another one.
     pub old_primary_key: Option<Cow<'a, str>>,
     /// What the decoder left out, and why: JSON.
     pub omitted: Option<&'a str>,
+    /// The OID of its table.
+    pub relation: Option<u32>,
 }
+
+/// The context of a document whose context is that of the document before it, of the same transaction.
+pub const SAME_CONTEXT: &str = "\"=\"";
+
+/// What is wrong with a document if there was no memory to read it.
+pub const OUT_OF_MEMORY: &str = "out of memory";
 
 /// Which change it is, for ever: where its transaction committed, and its number there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +59,7 @@ impl<'a> Document<'a> {
     /// `context` and `omitted` is not looked at: the server reads it, and refuses what is no JSON.
     pub fn parse(text: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-        const KEYS: [&str; 15] = [
+        const KEYS: [&str; 16] = [
             "position",
             "commit_position",
             "sequence",
@@ -66,6 +75,7 @@ impl<'a> Document<'a> {
             "context",
             "old_primary_key",
             "omitted",
+            "relation",
         ];
         let mut values: [Option<&str>; KEYS.len()] = [None; KEYS.len()];
         // The decoder writes them in this order; others may be between.
@@ -78,8 +88,13 @@ impl<'a> Document<'a> {
             }
         }
         let value = |index: usize| values[index].ok_or_else(|| format!("it has no key {:?} in its place", KEYS[index]));
-        let wrong = |index: usize| format!("{} is {}", KEYS[index], values[index].unwrap_or("missing"));
-        let string = |index: usize| self::string(value(index)?).ok_or_else(|| wrong(index));
+        let wrong = |index: usize| {
+            let value = values[index].unwrap_or("missing");
+            format!("{} is {}", KEYS[index], &value[..value.floor_char_boundary(100)])
+        };
+        let string = |index: usize| {
+            self::string(value(index)?).map_err(|_| OUT_OF_MEMORY.to_owned())?.ok_or_else(|| wrong(index))
+        };
         let number = |index: usize| value(index)?.parse::<u32>().map_err(|_| wrong(index));
         let position = |index: usize| lsn(&string(index)?).ok_or_else(|| wrong(index));
         Ok(Self {
@@ -97,13 +112,14 @@ impl<'a> Document<'a> {
             context: value(12)?,
             old_primary_key: values[13].map(|_| string(13)).transpose()?,
             omitted: values[14],
+            relation: values[15].map(|_| number(15)).transpose()?,
         })
     }
 }
 
 /// The members of a JSON object without white space around them, as keys without their quotes and values as they are
 /// written; None, and no more, where it is none.
-fn members(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
+pub fn members(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
     let mut rest = text.strip_prefix('{').unwrap_or_default();
     let mut is_over = false;
     std::iter::from_fn(move || {
@@ -172,51 +188,99 @@ fn object_len(text: &str) -> Option<usize> {
     }
 }
 
-/// How long the array of strings is that a text begins with.
+/// How long the array is that a text begins with.
 fn array_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
-    let mut at = 1;
+    let (mut at, mut depth) = (0, 0_usize);
     loop {
-        at += memchr::memchr2(b'"', b']', bytes.get(at..)?)?;
-        match bytes[at] {
-            b'"' => at += string_len(text.get(at..)?)?,
-            _ => return Some(at + 1),
+        match bytes.get(at)? {
+            b'"' => at += string_len(text.get(at..)?)? - 1,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
         }
+        at += 1;
     }
 }
 
-/// The text of a JSON string.
-fn string(value: &str) -> Option<Cow<'_, str>> {
-    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
-    if inside.contains('\\') {
-        serde_json::from_str::<String>(value).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inside))
+/// The text of a JSON string; None if it is none. Fails if there is no memory for it.
+fn string(value: &str) -> Result<Option<Cow<'_, str>>, TryReserveError> {
+    let Some(inside) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) else { return Ok(None) };
+    if !inside.contains('\\') {
+        return Ok(Some(Cow::Borrowed(inside)));
     }
+    let mut text = String::new();
+    text.try_reserve(inside.len())?;
+    let mut rest = inside;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        text.push_str(&rest[..at]);
+        let Some((c, behind)) = escape(&rest[at + 1..]) else { return Ok(None) };
+        text.push(c);
+        rest = behind;
+    }
+    text.push_str(rest);
+    Ok(Some(Cow::Owned(text)))
+}
+
+/// The character of an escape, whose backslash is read already, and what is behind it.
+fn escape(text: &str) -> Option<(char, &str)> {
+    let c = match text.as_bytes().first()? {
+        b'"' => '"',
+        b'\\' => '\\',
+        b'/' => '/',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let unit = |text: &str| u16::from_str_radix(text.get(..4)?, 16).ok();
+            let first = unit(&text[1..])?;
+            let second = text.get(5..).and_then(|rest| unit(rest.strip_prefix("\\u")?));
+            let c = char::decode_utf16([Some(first), second].into_iter().flatten()).next()?.ok()?;
+            return Some((c, text.get(if c.len_utf16() == 2 { 11 } else { 5 }..)?));
+        }
+        _ => return None,
+    };
+    Some((c, &text[1..]))
 }
 
 /// A log position: `16/B374D848`.
-fn lsn(text: &str) -> Option<u64> {
+pub fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let part = |digits: &str| u32::from_str_radix(digits, 16).ok();
     Some(u64::from(part(high)?) << 32 | u64::from(part(low)?))
 }
 
-/// A time in UTC, in microseconds since 2000-01-01: `2026-11-20T11:38:55.720782+00:00`.
+/// A time in UTC, in microseconds since 2000-01-01: `2026-11-20T11:38:55.720782+00:00`, `0044-03-15T12:00:00+00:00 BC`,
+/// `infinity`.
 fn timestamp(text: &str) -> Option<i64> {
+    match text {
+        "infinity" => return Some(i64::MAX),
+        "-infinity" => return Some(i64::MIN),
+        _ => {}
+    }
+    let (text, is_bc) = text.strip_suffix(" BC").map_or((text, false), |text| (text, true));
     let (date, time) = text.strip_suffix("+00:00")?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    // No time of the server has a longer part.
+    let number = |part: &str| part.parse::<u32>().ok().filter(|_| part.len() <= 7).map(i64::from);
+    let mut date = date.splitn(3, '-').map(number);
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
     let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
-    let mut time = time.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+    let mut time = time.splitn(3, ':').map(number);
     let (hours, minutes, seconds) = (time.next()??, time.next()??, time.next()??);
-    let micros: i64 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let micros = if fraction.is_empty() { 0 } else { number(fraction)? };
     let micros = micros * 10_i64.pow(6_u32.checked_sub(fraction.len() as u32)?);
-    let days = days_since_2000(year, month, day);
-    days.checked_mul(86_400)?
-        .checked_add(hours * 3600 + minutes * 60 + seconds)?
-        .checked_mul(1_000_000)?
-        .checked_add(micros)
+    // The year before 1 is 1 BC.
+    let days = days_since_2000(if is_bc { 1 - year } else { year }, month, day);
+    let seconds = days * 86_400 + hours * 3600 + minutes * 60 + seconds;
+    // The sum may be within the range where the product is not.
+    i64::try_from(i128::from(seconds) * 1_000_000 + i128::from(micros)).ok()
 }
 
 /// Days from 2000-01-01 to a day of the Gregorian calendar. Years are counted from March, so that a leap day ends one.
@@ -233,7 +297,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub const EXAMPLE: &str = r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"x":1e400},"context":{"user_id":187234},"old_primary_key":"2\"5","unchanged":["body"],"omitted":{"y":"why"}}"#;
+    pub const EXAMPLE: &str = r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"x":1e400},"context":{"user_id":187234},"old_primary_key":"2\"5","unchanged":["body"],"omitted":{"y":"why"},"relation":16402}"#;
 
     #[test]
     fn a_document_says_which_change_it_is() {
@@ -242,7 +306,10 @@ mod tests {
         assert_eq!((document.position, document.committed_at), (0x16B_3748, 848_489_935_720_782));
         assert_eq!((&*document.table, document.primary_key.as_deref()), ("to \"do\"", Some("26")));
         assert_eq!((document.before, document.after), (r#"{"id":26}"#, r#"{"id":26,"x":1e400}"#));
-        assert_eq!(document.old_primary_key.as_deref(), Some("2\"5"));
+        assert_eq!((document.old_primary_key.as_deref(), document.relation), (Some("2\"5"), Some(16_402)));
+        let without = EXAMPLE.replace(",\"relation\":16402", "").replace("{\"user_id\":187234}", SAME_CONTEXT);
+        let without = Document::parse(without.as_bytes()).unwrap();
+        assert_eq!((without.context, without.relation), (SAME_CONTEXT, None));
         let unmoved = EXAMPLE.replace(r#""old_primary_key":"2\"5","#, "");
         assert_eq!(Document::parse(unmoved.as_bytes()).unwrap().old_primary_key, None);
         assert_eq!((document.context, document.omitted), (r#"{"user_id":187234}"#, Some(r#"{"y":"why"}"#)));
@@ -257,6 +324,7 @@ mod tests {
             (EXAMPLE.replace("\"sequence\":7,", ""), "\"sequence\""),
             (EXAMPLE.replace("\"sequence\":7", "\"sequence\":-7"), "sequence is -7"),
             (EXAMPLE.replace("\"2\\\"5\"", "25"), "old_primary_key is 25"),
+            (EXAMPLE.replace("16402", "\"t\""), "relation is \"t\""),
             (EXAMPLE.replace("\"table\":\"to ", "\"table\":\"\\qo "), "table is"),
             (EXAMPLE[..EXAMPLE.len() - 1].to_owned(), "no JSON object"),
             (EXAMPLE[..EXAMPLE.len() - 20].to_owned(), "no JSON object"),
@@ -272,11 +340,13 @@ mod tests {
     proptest! {
         #[test]
         fn times_and_positions_are_as_the_decoder_writes_them(
-            time in 0i64..300_000_000_000_000_000, position: u64
+            time: i64, near in -200_000_000_000_000_000i64..300_000_000_000_000_000, position: u64
         ) {
-            let mut text = Vec::new();
-            crate::decoder::encode::timestamptz(&mut text, time);
-            prop_assert_eq!(timestamp(std::str::from_utf8(&text).unwrap()), Some(time));
+            for time in [time, near, i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+                let mut text = Vec::new();
+                crate::decoder::encode::timestamptz(&mut text, time);
+                prop_assert_eq!(timestamp(std::str::from_utf8(&text).unwrap()), Some(time));
+            }
             prop_assert_eq!(lsn(&crate::decoder::encode::lsn(position)), Some(position));
         }
 
@@ -291,7 +361,7 @@ mod tests {
                 let value = match shape >> (3 * i) & 7 {
                     0 => one.clone(),
                     1 => json!({"a": one, one.as_str().unwrap(): [other, {"b": {}}]}),
-                    2 => json!([one, other]),
+                    2 => json!([one, [other, [], {"a]": [[one]]}], 1]),
                     3 => json!([]),
                     4 => json!(shape),
                     5 => json!(true),
@@ -304,11 +374,20 @@ mod tests {
             let found: Option<Vec<(Value, Value)>> = members(&text)
                 .map(|member| {
                     let (key, value) = member?;
-                    Some((string(&format!("\"{key}\"")).unwrap().into(), serde_json::from_str(value).unwrap()))
+                    Some((string(&format!("\"{key}\"")).unwrap().unwrap().into(), serde_json::from_str(value).unwrap()))
                 })
                 .collect();
             let expected: Vec<(Value, Value)> = object.into_iter().map(|(key, value)| (key.into(), value)).collect();
             prop_assert_eq!(found, (!expected.is_empty()).then_some(expected));
+        }
+
+        #[test]
+        fn strings_are_those_that_serde_reads(text: String, escaped in "([a-z]|\\\\[\"\\\\/bfnrtu]|\\\\u(00[0-9a-f]{2}|d[8-9a-f][0-9a-f]{2})){0,6}") {
+            let quoted = serde_json::to_string(&text).unwrap();
+            let read = |value: &str| string(value).unwrap().map(Cow::into_owned);
+            prop_assert_eq!(read(&quoted), Some(text));
+            let escaped = format!("\"{escaped}\"");
+            prop_assert_eq!(read(&escaped), serde_json::from_str::<String>(&escaped).ok());
         }
 
         #[test]

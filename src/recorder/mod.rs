@@ -4,6 +4,8 @@ pub mod portion;
 pub mod row;
 pub mod spool;
 pub mod state;
+#[cfg(test)]
+mod written;
 
 #[cfg(feature = "pgrx")]
 pub mod pg;

@@ -9,10 +9,54 @@ pub enum Reduction {
     None,
     /// The keys, which indexes have to hold.
     Key,
+    /// Members of the images whose JSON text is longer than 16 MiB.
+    MembersOver16M,
+    /// Those longer than 1 MiB.
+    MembersOver1M,
+    /// Those longer than 64 KiB.
+    MembersOver64K,
+    /// Those longer than 1 KiB.
+    MembersOver1K,
     /// The images, but not the keys.
     Images,
     /// The keys, the images and the context.
     Context,
+}
+
+impl Reduction {
+    /// All of them: each leaves out more than the one before it, but for the keys.
+    const LADDER: [Self; 8] = [
+        Self::None,
+        Self::Key,
+        Self::MembersOver16M,
+        Self::MembersOver1M,
+        Self::MembersOver64K,
+        Self::MembersOver1K,
+        Self::Images,
+        Self::Context,
+    ];
+
+    /// What leaves out more, if anything does.
+    fn next(self) -> Option<Self> {
+        Self::LADDER.iter().copied().find(|other| *other > self)
+    }
+
+    /// How long members of images may be, in bytes of JSON.
+    pub fn member_limit(self) -> usize {
+        match self {
+            Self::None | Self::Key => usize::MAX,
+            Self::MembersOver16M => 16 << 20,
+            Self::MembersOver1M => 1 << 20,
+            Self::MembersOver64K => 64 << 10,
+            Self::MembersOver1K => 1 << 10,
+            Self::Images | Self::Context => 0,
+        }
+    }
+
+    /// Whether the keys stay.
+    pub fn has_keys(self) -> bool {
+        ![Self::Key, Self::Context].contains(&self)
+    }
 }
 
 /// So many documents are tried at once, and so much is left out of them.
@@ -43,12 +87,7 @@ impl Portion {
         if tried > 1 {
             return Some(Self { limit: tried / 2, reduction: Reduction::None });
         }
-        let reduction = match self.reduction {
-            Reduction::None => Reduction::Key,
-            Reduction::Key => Reduction::Images,
-            Reduction::Images => Reduction::Context,
-            Reduction::Context => return None,
-        };
+        let reduction = self.reduction.next()?;
         Some(Self { limit: 1, reduction })
     }
 }
@@ -61,8 +100,8 @@ mod tests {
     proptest! {
         /// Of each document, the least that has to be left out for it to be accepted.
         #[test]
-        fn each_document_is_recorded_once_with_as_little_left_out_as_can_be(needs in prop::collection::vec(0usize..4, 0..200)) {
-            let all = [Reduction::None, Reduction::Key, Reduction::Images, Reduction::Context];
+        fn each_document_is_recorded_once_with_as_little_left_out_as_can_be(needs in prop::collection::vec(0usize..8, 0..200)) {
+            let all = Reduction::LADDER;
             let needs: Vec<Reduction> = needs.into_iter().map(|need| all[need]).collect();
             let (mut portion, mut recorded, mut tries) = (Portion::default(), Vec::new(), 0);
             while recorded.len() < needs.len() {
@@ -77,7 +116,7 @@ mod tests {
                     Some(refused) => portion.refused(refused as u64 + 1).unwrap(),
                 };
                 tries += 1;
-                prop_assert!(tries < 20 * needs.len());
+                prop_assert!(tries < 24 * needs.len());
             }
             prop_assert_eq!(recorded, needs);
         }
@@ -86,7 +125,8 @@ mod tests {
     #[test]
     fn what_is_refused_even_with_all_left_out_is_not_refused_for_what_it_holds() {
         let mut portion = Portion::default();
-        for reduction in [Reduction::Key, Reduction::Images, Reduction::Context] {
+        for reduction in &Reduction::LADDER[1..] {
+            let reduction = *reduction;
             portion = portion.refused(1).unwrap();
             assert_eq!(portion, Portion { limit: 1, reduction });
         }

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
-use super::document::{Document, Identity};
+use super::document::{self, Document, Identity};
 use super::portion::Reduction;
 
 /// What COPY's binary form begins with: its signature, no flags, and no further header.
@@ -14,8 +15,8 @@ pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 /// The columns that a row has, in its order.
 pub const COLUMNS: &str = "id, database, schema, \"table\", operation, primary_key, before, after, context, committed_at, \
                            queued_at, created_at, transaction_id, position, commit_position, sequence, omitted, \
-                           old_primary_key";
-const COLUMN_COUNT: i16 = 18;
+                           old_primary_key, relation";
+const COLUMN_COUNT: i16 = 19;
 
 /// Why something is left out that a document has.
 const REFUSED: &str = "the table cannot hold it";
@@ -32,8 +33,18 @@ pub struct Times {
     pub created_at: i64,
 }
 
-/// Appends the row of a change, with what is left out of it.
-pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Reduction, encoding: Encoding) {
+/// Appends the row of a change, with what is left out of it. Fails, and appends nothing, if there is no memory for it.
+pub fn write(
+    out: &mut Vec<u8>,
+    document: &Document,
+    context: &str,
+    times: Times,
+    reduction: Reduction,
+    encoding: Encoding,
+) -> Result<(), TryReserveError> {
+    let mut omitted = Omitted::default();
+    omitted.text.try_reserve(longest(document, context))?;
+    out.try_reserve(2 * longest(document, context))?;
     let committed_at = document.committed_at;
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
     field(out, &id(document.identity, committed_at));
@@ -45,15 +56,25 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
             field(out, text.as_bytes());
         }
     }
-    let has_keys = [Reduction::None, Reduction::Images].contains(&reduction);
-    text(out, document.primary_key.as_deref().filter(|_| has_keys));
-    for (json, at) in [
-        (document.before, Reduction::Images),
-        (document.after, Reduction::Images),
-        (document.context, Reduction::Context),
-    ] {
-        jsonb(out, if reduction < at { json } else { "{}" }, encoding);
+    let keys = [("primary_key", &document.primary_key), ("old_primary_key", &document.old_primary_key)];
+    for (name, key) in keys {
+        if !reduction.has_keys() && (name == "primary_key" || key.is_some()) {
+            omitted.add(name);
+        }
     }
+    text(out, document.primary_key.as_deref().filter(|_| reduction.has_keys()));
+    for (name, image) in [("before", document.before), ("after", document.after)] {
+        if reduction >= Reduction::Images {
+            omitted.add(name);
+            jsonb(out, |out| out.extend_from_slice(b"{}"));
+        } else {
+            jsonb(out, |out| push_image(out, image, reduction.member_limit(), encoding, &mut omitted));
+        }
+    }
+    if reduction >= Reduction::Context {
+        omitted.add("context");
+    }
+    jsonb(out, |out| push_json(out, if reduction >= Reduction::Context { "{}" } else { context }, encoding));
     for time in [committed_at, times.queued_at, times.created_at] {
         field(out, &time.to_be_bytes());
     }
@@ -62,31 +83,87 @@ pub fn write(out: &mut Vec<u8>, document: &Document, times: Times, reduction: Re
     let identity = document.identity;
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
-    let keys: &[&str] = match &document.old_primary_key {
-        _ if has_keys => &[],
-        None => &["primary_key"],
-        Some(_) => &["primary_key", "old_primary_key"],
-    };
-    let others: &[&str] = match reduction {
-        Reduction::None | Reduction::Key => &[],
-        Reduction::Images => &["before", "after"],
-        Reduction::Context => &["before", "after", "context"],
-    };
     // What the decoder left out is in the images; it may be what is refused.
-    let omitted = document.omitted.filter(|_| reduction < Reduction::Images);
-    let members = omitted.and_then(|omitted| omitted.strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
-    let members: Vec<String> = keys
-        .iter()
-        .chain(others)
-        .map(|key| format!("\"{key}\":\"{REFUSED}\""))
-        .chain((!members.is_empty()).then(|| members.to_owned()))
-        .collect();
-    if members.is_empty() {
+    let of_decoder = document.omitted.filter(|_| reduction < Reduction::Images);
+    let of_decoder = of_decoder.and_then(|omitted| omitted.strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
+    omitted.push(of_decoder);
+    if omitted.text.is_empty() {
         null(out)
     } else {
-        jsonb(out, &format!("{{{}}}", members.join(",")), encoding)
+        jsonb(out, |out| {
+            out.push(b'{');
+            push_json(out, &omitted.text, encoding);
+            out.push(b'}');
+        });
     }
-    text(out, document.old_primary_key.as_deref().filter(|_| has_keys));
+    text(out, document.old_primary_key.as_deref().filter(|_| reduction.has_keys()));
+    match document.relation {
+        Some(relation) => field(out, &relation.to_be_bytes()),
+        None => null(out),
+    }
+    Ok(())
+}
+
+/// More than half of the longest row of a document.
+fn longest(document: &Document, context: &str) -> usize {
+    let key = |key: &Option<Cow<str>>| key.as_ref().map_or(0, |key| key.len());
+    let names = document.database.len() + document.schema.len() + document.table.len() + document.operation.len();
+    let omitted = document.omitted.map_or(0, str::len);
+    let rest = names + key(&document.primary_key) + key(&document.old_primary_key) + omitted + context.len();
+    (document.before.len() + document.after.len()) / 2 + rest + 512
+}
+
+/// What is left out, as members of a JSON object.
+#[derive(Default)]
+struct Omitted {
+    text: String,
+}
+
+impl Omitted {
+    /// Adds a member, named by JSON without its quotes, that the table cannot hold. A column of both images is named once.
+    fn add(&mut self, name: &str) {
+        let (known, start) = (self.text.len(), self.text.len() + usize::from(!self.text.is_empty()));
+        self.push("\"");
+        for part in [name, "\":\"", REFUSED, "\""] {
+            self.text.push_str(part);
+        }
+        let added = &self.text[start..];
+        // A quote in a name has a backslash before it.
+        let mut found = self.text[..known].match_indices(added).map(|(at, _)| at);
+        if found.any(|at| at == 0 || self.text.as_bytes()[at - 1] == b',') {
+            self.text.truncate(known);
+        }
+    }
+
+    fn push(&mut self, members: &str) {
+        if !self.text.is_empty() && !members.is_empty() {
+            self.text.push(',');
+        }
+        self.text.push_str(members);
+    }
+}
+
+/// Appends an image without its members that are longer than that, which become null and are named.
+fn push_image(out: &mut Vec<u8>, image: &str, limit: usize, encoding: Encoding, omitted: &mut Omitted) {
+    if image.len() <= limit {
+        return push_json(out, image, encoding);
+    }
+    out.push(b'{');
+    for (i, (key, value)) in document::members(image).flatten().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.push(b'"');
+        push_json(out, key, encoding);
+        out.extend_from_slice(b"\":");
+        if value.len() > limit {
+            omitted.add(key);
+            out.extend_from_slice(b"null");
+        } else {
+            push_json(out, value, encoding);
+        }
+    }
+    out.push(b'}');
 }
 
 fn text(out: &mut Vec<u8>, text: Option<&str>) {
@@ -105,12 +182,17 @@ fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(&(-1_i32).to_be_bytes());
 }
 
-/// The binary form of `jsonb` is a version and its text.
-fn jsonb(out: &mut Vec<u8>, json: &str, encoding: Encoding) {
-    let json = if encoding == Encoding::Unknown { unescaped(json) } else { Cow::Borrowed(json) };
-    out.extend_from_slice(&(json.len() as i32 + 1).to_be_bytes());
-    out.push(1);
-    out.extend_from_slice(json.as_bytes());
+/// Appends a field with the binary form of `jsonb`: a version and its text, which `write` appends.
+fn jsonb(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, 1]);
+    write(out);
+    let len = (out.len() - start - 4) as i32;
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+fn push_json(out: &mut Vec<u8>, json: &str, encoding: Encoding) {
+    if encoding == Encoding::Unknown { push_unescaped(out, json) } else { out.extend_from_slice(json.as_bytes()) }
 }
 
 /// The encoding of the database that has the table.
@@ -124,24 +206,22 @@ pub enum Encoding {
     Unknown,
 }
 
-/// JSON with the characters that escapes beyond ASCII stand for. Half of a surrogate pair stays as it is.
-fn unescaped(json: &str) -> Cow<'_, str> {
-    if !json.contains("\\u") {
-        return Cow::Borrowed(json);
-    }
+/// Appends JSON with the characters that escapes beyond ASCII stand for, which is never longer. Half of a surrogate pair stays
+/// as it is.
+fn push_unescaped(out: &mut Vec<u8>, json: &str) {
     let unit = |at: usize| {
         let escape = json.get(at..at + 6).filter(|escape| escape.starts_with("\\u"))?;
         u16::from_str_radix(&escape[2..], 16).ok()
     };
-    let (mut out, mut copied, mut at) = (String::with_capacity(json.len()), 0, 0);
+    let (mut copied, mut at) = (0, 0);
     while let Some(found) = memchr::memchr(b'\\', &json.as_bytes()[at..]) {
         let start = at + found;
         let units = unit(start).into_iter().chain(unit(start + 6)).take(unit(start).map_or(0, |_| 2));
         let first = char::decode_utf16(units).next().and_then(Result::ok);
         match first.filter(|c| !c.is_ascii()) {
             Some(c) => {
-                out.push_str(&json[copied..start]);
-                out.push(c);
+                out.extend_from_slice(&json.as_bytes()[copied..start]);
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 at = start + 6 * c.len_utf16();
                 copied = at;
             }
@@ -149,24 +229,19 @@ fn unescaped(json: &str) -> Cow<'_, str> {
             None => at = (start + 2).min(json.len()),
         }
     }
-    out.push_str(&json[copied..]);
-    Cow::Owned(out)
+    out.extend_from_slice(&json.as_bytes()[copied..]);
 }
 
 /// The id of a change: a UUID of version 8 (RFC 9562) that is made of what identifies it, so that it is the same whenever
 /// it is recorded, and sorts by time. From the left: milliseconds since 1970 (48 bits), version (4), microseconds of the
 /// millisecond (12), variant (2), the commit position in units of eight bytes (30, as no log has gigabytes for a
-/// microsecond), and the number in the transaction (32).
+/// microsecond), and the number in the transaction (32). Times before 1970 count as 1970, those after the year 10889 as that.
 pub fn id(identity: Identity, committed_at: i64) -> [u8; 16] {
-    let unix = committed_at.saturating_sub(UNIX_EPOCH).max(0);
+    const LAST: i64 = (1 << 48) * 1000 - 1;
+    let unix = committed_at.saturating_sub(UNIX_EPOCH).clamp(0, LAST);
     let (millis, micros) = ((unix / 1000) as u128, (unix % 1000) as u128);
     let position = u128::from(identity.commit_position >> 3) & 0x3FFF_FFFF;
-    let bits = (millis & 0xFFFF_FFFF_FFFF) << 80
-        | 8 << 76
-        | micros << 64
-        | 2 << 62
-        | position << 32
-        | u128::from(identity.sequence);
+    let bits = millis << 80 | 8 << 76 | micros << 64 | 2 << 62 | position << 32 | u128::from(identity.sequence);
     bits.to_be_bytes()
 }
 
@@ -203,7 +278,7 @@ mod tests {
         ] {
             let document = Document::parse(text.as_bytes()).unwrap();
             let mut out = Vec::new();
-            write(&mut out, &document, times, reduction, Encoding::Utf8);
+            write(&mut out, &document, document.context, times, reduction, Encoding::Utf8).unwrap();
             let fields = fields(&out);
             let omitted: serde_json::Value = serde_json::from_slice(&fields[16].as_ref().unwrap()[1..]).unwrap();
             assert_eq!(omitted.as_object().unwrap().keys().collect::<Vec<_>>(), names);
@@ -224,10 +299,11 @@ mod tests {
     #[test]
     fn a_row_has_its_columns_in_their_order() {
         assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
-        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{}}"#;
+        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#;
         let mut out = Vec::new();
         let times = Times { queued_at: 6, created_at: 7 };
-        write(&mut out, &Document::parse(text.as_bytes()).unwrap(), times, Reduction::None, Encoding::Utf8);
+        let document = Document::parse(text.as_bytes()).unwrap();
+        write(&mut out, &document, document.context, times, Reduction::None, Encoding::Utf8).unwrap();
         let fields = fields(&out);
         assert_eq!(fields.len(), COLUMN_COUNT as usize);
         let number = |n: i64| Some(n.to_be_bytes().to_vec());
@@ -237,10 +313,46 @@ mod tests {
             [None, Some(b"\x01{}".to_vec()), Some(b"\x01{\"a\":1}".to_vec()), Some(b"\x01{}".to_vec())]
         );
         assert_eq!(fields[9..15], [5, 6, 7, 4, 16, 32].map(number));
-        assert_eq!(fields[15..], [Some(3_u32.to_be_bytes().to_vec()), None, None]);
+        assert_eq!(fields[15..], [Some(3_u32.to_be_bytes().to_vec()), None, None, Some(vec![0, 0, 0x40, 0x12])]);
     }
 
     proptest! {
+        #[test]
+        fn long_members_are_left_out_and_named_and_the_others_stay(
+            before in prop::collection::vec(("[a-f\"é]{1,3}", 0usize..3000), 0..8), after in prop::collection::vec(("[a-f\"é]{1,3}", 0usize..3000), 0..8)
+        ) {
+            use serde_json::{Map, Value, json};
+            let image = |members: &[(String, usize)]| -> Map<String, Value> {
+                members.iter().map(|(key, len)| (key.clone(), if len % 3 == 0 { json!([[*len], "x".repeat(*len)]) } else { json!("x".repeat(*len)) })).collect()
+            };
+            let (before, after) = (image(&before), image(&after));
+            let text = format!(
+                r#"{{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{},"after":{},"context":{{}},"omitted":{{"zz":"why"}}}}"#,
+                json!(before), json!(after)
+            );
+            let document = Document::parse(text.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            let times = Times { queued_at: 6, created_at: 7 };
+            write(&mut out, &document, "{}", times, Reduction::MembersOver1K, Encoding::Utf8).unwrap();
+            let fields = fields(&out);
+            let read = |field: usize| -> Value { serde_json::from_slice(&fields[field].as_ref().unwrap()[1..]).unwrap() };
+            let mut named = Map::new();
+            for (field, image) in [(6, &before), (7, &after)] {
+                let mut expected = image.clone();
+                for (key, value) in &mut expected {
+                    if value.to_string().len() > 1024 {
+                        *value = Value::Null;
+                        named.insert(key.clone(), json!(REFUSED));
+                    }
+                }
+                prop_assert_eq!(read(field), Value::Object(expected));
+            }
+            named.insert("zz".to_owned(), json!("why"));
+            prop_assert_eq!(read(16), Value::Object(named));
+            let longest = 2 * longest(&document, "{}");
+            prop_assert!(out.len() <= longest);
+        }
+
         #[test]
         fn escapes_are_read_as_json_reads_them(text: String, other: String) {
             let json = serde_json::to_string(&text).unwrap();
@@ -251,6 +363,12 @@ mod tests {
                     c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
                 }
             }
+            let unescaped = |json: &str| {
+                let mut out = Vec::new();
+                push_unescaped(&mut out, json);
+                assert!(out.len() <= json.len());
+                String::from_utf8(out).unwrap()
+            };
             prop_assert_eq!(unescaped(&ascii), json);
             // Whatever it is given, it gives something.
             unescaped(&other);

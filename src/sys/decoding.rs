@@ -57,6 +57,20 @@ pub fn acquire_slot(name: &CStr) {
     }
 }
 
+/// Raises an error if the server no longer keeps the log for the slot of this process. CreateDecodingContext does not ask, and
+/// on 14 and 15 such a slot has no position to read from.
+pub fn require_log() {
+    // SAFETY: the slot that this process has taken, or null.
+    let position = unsafe { pg_sys::MyReplicationSlot.as_ref().map_or(0, |slot| slot.data.restart_lsn) };
+    if position == 0 {
+        pgrx::ereport!(
+            ERROR,
+            pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the server no longer keeps the write-ahead log for the replication slot"
+        );
+    }
+}
+
 /// Makes a slot for the decoder of this library. The server's own function may leave another resource owner and memory
 /// context behind, which a function in PL/pgSQL that calls it does not survive (a subtransaction for the invalidations of
 /// transactions that were running, ReorderBufferImmediateInvalidation).

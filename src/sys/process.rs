@@ -50,27 +50,32 @@ pub fn exit(code: i32) -> ! {
     unreachable!("the process has ended")
 }
 
-/// Waits for so long, whoever wakes this process meanwhile.
+/// Waits for so long, whoever wakes this process meanwhile, or until the configuration is to be read again.
 pub fn sleep(duration: Duration) {
     let start = Instant::now();
     while let Some(rest) = duration.checked_sub(start.elapsed()).filter(|rest| rest.as_millis() > 0) {
         wait(rest);
         check_interrupts();
+        // SAFETY: reads a flag of the process.
+        if unsafe { pg_sys::ConfigReloadPending } != 0 {
+            return;
+        }
     }
 }
 
-/// Waits for so long, or until somebody wakes this process; ends it if the server does.
-pub fn wait(duration: Duration) {
+/// Waits for so long, or until somebody wakes this process, and tells whether somebody did; ends it if the server does.
+pub fn wait(duration: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch is this process's own.
     unsafe {
-        pg_sys::WaitLatch(
+        let happened = pg_sys::WaitLatch(
             pg_sys::MyLatch,
             events as core::ffi::c_int,
             duration.as_millis() as c_long,
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
+        happened & pg_sys::WL_LATCH_SET as core::ffi::c_int != 0
     }
 }
 

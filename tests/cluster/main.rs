@@ -25,6 +25,7 @@ mod options;
 mod past;
 mod prepared;
 mod privileges;
+mod progress;
 mod questions;
 #[path = "../torture/random.rs"]
 #[allow(dead_code)]
@@ -76,6 +77,7 @@ fn main() {
         future::TESTS,
         doctor::TESTS,
         questions::TESTS,
+        progress::TESTS,
         recorder::TESTS,
         revert::TESTS,
         revert_order::TESTS,

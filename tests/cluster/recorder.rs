@@ -342,7 +342,8 @@ fn no_room(server: &Server) {
         expected += ROWS;
         std::thread::sleep(std::time::Duration::from_secs(2));
         let row = client.query_one("SELECT last_error FROM bemi.status", &[]).unwrap();
-        row.get::<_, Option<String>>(0).is_some_and(|error| error.contains("temp_file_limit, which is 1024 kB"))
+        row.get::<_, Option<String>>(0)
+            .is_some_and(|error| error.contains("of temporary files, more than temp_file_limit allows"))
     });
     run(&mut client, "ALTER DATABASE recorder_no_room RESET temp_file_limit; SELECT pg_reload_conf()");
     client.batch_execute("SELECT bemi.sync('100 s')").unwrap();

@@ -3,11 +3,13 @@ use core::ffi::CStr;
 use std::ffi::CString;
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::transaction::{Failure, transaction};
 use super::{lock, settings};
-use crate::recorder::document::Identity;
+use crate::decoder::encode;
+use crate::recorder::document::{self, Identity};
 use crate::recorder::state::State;
 use crate::sys::{encoding, process};
 
@@ -16,18 +18,18 @@ use crate::sys::{encoding, process};
 pub struct Progress {
     pub slot: String,
     pub recorded: Identity,
-    /// The documents of gaps before the slot, which are to be recorded, on a line each.
+    /// Everything before it is recorded, and nothing behind it is confirmed.
+    pub read: u64,
+    /// The document of a gap before the slot, which is to be recorded.
     pub gap: Option<String>,
-    /// How often it failed since it last succeeded.
-    pub failures: u32,
 }
 
 /// What comes before all that is written there: else a trigger of others would run with the rights of this worker.
 const REQUIRE_SAFE: &str = "SELECT bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid])";
 
-/// Waits until the transaction that started this worker has ended; None if it was rolled back, or if nobody wants the
-/// worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
-pub fn begin() -> Result<Option<Progress>, Failure> {
+/// Waits until the transaction that started this worker has ended; gives the slot to read, None if it was rolled back, or if
+/// nobody wants the worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
+pub fn begin() -> Result<Option<Wanted>, Failure> {
     transaction(|| {
         // As bemi.start() and bemi.stop() do until their transactions end. Before anything gives this transaction an id: a
         // slot that is being made waits for all that have one.
@@ -35,6 +37,10 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
             return None;
         }
         let is_there = one::<bool>("SELECT to_regclass('bemi.recorder') IS NOT NULL") == Some(true);
+        if is_there {
+            // Before it is read or written.
+            run("SELECT bemi.require_safe()");
+        }
         let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };
         run(&format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM bemi.recorder_slots() WHERE NOT active AND slot_name IS DISTINCT FROM {kept}"
@@ -42,19 +48,64 @@ pub fn begin() -> Result<Option<Progress>, Failure> {
         if !is_there {
             return None;
         }
-        run("SELECT bemi.require_safe()");
         let slot: String = one("SELECT slot::text FROM bemi.recorder WHERE is_wanted")?;
-        let position: Option<i64> = one("SELECT (commit_position - '0/0')::bigint FROM bemi.recorder");
-        let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
         let failures: Option<i32> = one("SELECT failures FROM bemi.recorder");
-        let recorded = Identity {
-            commit_position: position.unwrap_or_default() as u64,
-            sequence: sequence.unwrap_or_default() as u32,
-        };
-        let gap: Option<Vec<u8>> = one("SELECT convert_to(gap, 'UTF8') FROM bemi.recorder");
-        let gap = gap.map(|gap| String::from_utf8_lossy(&gap).into_owned());
-        Some(Progress { slot, recorded, gap, failures: failures.unwrap_or_default() as u32 })
+        Some(Wanted { slot, failures: failures.unwrap_or_default() as u32 })
     })
+}
+
+/// What the worker is to do.
+#[derive(Debug)]
+pub struct Wanted {
+    pub slot: String,
+    /// How often it failed since it last succeeded.
+    pub failures: u32,
+}
+
+/// Reads how far the log is recorded, while this process holds the slot, so that nobody else moves it. An error if the slot
+/// or the progress is not as it was left.
+pub fn progress(wanted: Wanted) -> Result<Progress, Failure> {
+    transaction(|| {
+        if let Some(problem) = one::<String>("SELECT bemi.slot_problem()") {
+            let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+            ErrorReport::new(code, problem, "progress").report(PgLogLevel::ERROR);
+        }
+        let position = |column: &str| {
+            let text: Option<String> = one(&format!("SELECT {column}::text FROM bemi.recorder"));
+            text.and_then(|text| document::lsn(&text)).unwrap_or_default()
+        };
+        let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
+        let recorded =
+            Identity { commit_position: position("commit_position"), sequence: sequence.unwrap_or_default() as u32 };
+        Progress { slot: wanted.slot, recorded, read: position("read_position"), gap: gap() }
+    })
+}
+
+/// The document of the gap that `bemi.recorder` tells of, whose values `bemi.slot_problem()` has checked.
+fn gap() -> Option<String> {
+    let document: Option<Vec<u8>> = one("
+        SELECT convert_to(concat(
+            '{\"position\":', to_json(gap_to), ',\"commit_position\":', to_json(gap_to), ',\"sequence\":0,\"transaction_id\":', gap_transaction & 4294967295,
+            ',\"committed_at\":', to_json(to_char(gap_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')),
+            ',\"database\":', to_json(current_database()), ',\"schema\":\"\",\"table\":\"\",\"operation\":\"GAP\",\"primary_key\":null',
+            ',\"before\":{},\"after\":{},\"context\":', json_build_object('reason', gap_reason, 'from', gap_from, 'to', gap_to, 'accepted_by', gap_accepted_by),
+            '}'), 'UTF8')
+        FROM bemi.recorder WHERE gap_reason IS NOT NULL");
+    document.map(|document| String::from_utf8_lossy(&document).replace('\n', " "))
+}
+
+/// Says that everything before a position is recorded.
+pub fn keep(position: u64) -> Result<(), Failure> {
+    transaction(|| {
+        run(REQUIRE_SAFE);
+        let statement = "UPDATE bemi.recorder SET read_position = GREATEST(read_position, $1::pg_lsn)";
+        Spi::run_with_args(statement, &[encode::lsn(position).into()]).unwrap_or_else(|error| error!("{error}"));
+    })
+}
+
+/// The name of this database, as SQL writes it.
+pub fn database() -> Result<String, Failure> {
+    transaction(|| one("SELECT quote_ident(current_database())").unwrap_or_default())
 }
 
 /// Whether somebody added to `bemi.changes` what may refuse a row for reasons of its own: triggers, checks, indexes. If it
@@ -85,24 +136,29 @@ pub fn slot_is_recorded(slot: &str) -> Result<bool, Failure> {
     })
 }
 
-/// Whether the slot is gone, or the log that it needs is.
+/// Whether the slot or the progress is not as the recorder left it, so that it cannot go on.
 pub fn slot_is_lost() -> Result<bool, Failure> {
-    transaction(|| {
-        let statement = "SELECT NOT EXISTS (SELECT FROM bemi.recorder r JOIN bemi.recorder_slots() s ON s.slot_name = r.slot WHERE s.wal_status <> 'lost')";
-        one(statement).unwrap_or_default()
-    })
+    transaction(|| is_recorder_safe() && one::<bool>("SELECT bemi.slot_problem() IS NOT NULL").unwrap_or_default())
 }
 
-/// Says in `bemi.recorder` what the worker does, as far as that can be written. An error counts as one failure more.
-pub fn report(state: State, error: Option<&str>) {
-    let error = error.map(encoding::message_text);
+/// Whether `bemi.recorder` can be read and written without running code of others.
+fn is_recorder_safe() -> bool {
+    let statement = "SELECT NOT EXISTS (SELECT FROM bemi.unsafe_tables(ARRAY['bemi.recorder'::regclass::oid]))";
+    one::<bool>(statement).unwrap_or_default()
+}
+
+/// Says in `bemi.recorder` what the worker does, as far as that can be written. A failure counts as one more.
+pub fn report(state: State, failure: Option<&Failure>) {
+    let error = failure.map(|failure| encoding::message_text(&failure.message));
+    let fix = failure.and_then(|failure| failure.hint.as_deref()).map(encoding::message_text);
     let written = transaction(|| {
         run(REQUIRE_SAFE);
         let statement = "
             UPDATE bemi.recorder SET state = $1, state_since = now(), last_error = COALESCE($2, last_error),
+                last_fix = CASE WHEN $2 IS NULL THEN last_fix ELSE $3 END,
                 last_error_at = CASE WHEN $2 IS NULL THEN last_error_at ELSE now() END,
                 failures = CASE WHEN $2 IS NOT NULL THEN failures + 1 WHEN $1 = 'recording' THEN 0 ELSE failures END";
-        Spi::run_with_args(statement, &[state.name().into(), error.clone().into()])
+        Spi::run_with_args(statement, &[state.name().into(), error.clone().into(), fix.clone().into()])
             .unwrap_or_else(|error| error!("{error}"));
     });
     if let Err(failure) = written {
@@ -119,17 +175,13 @@ pub fn show(state: State, error: Option<&str>, is_busy: bool) {
     }
 }
 
-/// Makes and drops partitions of `bemi.changes`, and says how far the log was read. False if the extension was dropped.
-pub fn keep_house(position: u64) -> Result<bool, Failure> {
+/// Makes and drops partitions of `bemi.changes`. False if the extension was dropped.
+pub fn keep_house() -> Result<bool, Failure> {
     transaction(|| {
         if one::<bool>("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'bemi')") != Some(true) {
             return false;
         }
         run(REQUIRE_SAFE);
-        // For a lost slot to tell from where on changes are missing; to the megabyte is enough.
-        let statement = "UPDATE bemi.recorder SET read_position = '0/0'::pg_lsn + $1::numeric
-            WHERE read_position IS NULL OR '0/0'::pg_lsn + $1::numeric - read_position > 1048576";
-        Spi::run_with_args(statement, &[(position as i64).into()]).unwrap_or_else(|error| error!("{error}"));
         let retention = settings::retention();
         Spi::run_with_args("SELECT bemi.keep_partitions($1::interval)", &[retention.into()])
             .unwrap_or_else(|error| error!("{error}"));
@@ -147,7 +199,13 @@ pub fn decoder_options() -> Vec<(&'static CStr, CString)> {
         // What bemi.start() writes there.
         options.push((c"filter-tables", c"bemi.*".to_owned()));
     }
+    options.extend(compact_options());
     options
+}
+
+/// Has documents name their relation, and their context only where it is not that of the document before.
+fn compact_options() -> [(&'static CStr, CString); 2] {
+    [(c"include-relation", c"true".to_owned()), (c"repeat-context", c"false".to_owned())]
 }
 
 fn run(statement: &str) {

@@ -4,6 +4,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{lock, slots};
+use crate::recorder::document::Identity;
+use crate::recorder::row;
 use crate::sys::arguments::{self, argument};
 use crate::sys::{self, decoding, process};
 
@@ -91,6 +93,26 @@ pub unsafe extern "C-unwind" fn bemi_create_slot(fcinfo: pg_sys::FunctionCallInf
     pg_sys::Datum::from(0)
 }
 
+/// `bemi.change_id(timestamptz, pg_lsn, integer)`: the id of a change.
+///
+/// # Safety
+/// Called by the server, with arguments that are not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_change_id(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call of a strict function; the arguments are passed by value, and what is returned is a uuid in
+    // the caller's memory context.
+    unsafe {
+        let [time, position, sequence] =
+            [0, 1, 2].map(|index| argument(fcinfo, index).map_or(0, |datum| datum.value()));
+        let identity = Identity { commit_position: position as u64, sequence: sequence as u32 };
+        let id = row::id(identity, time as i64);
+        let uuid: *mut [u8; 16] = pg_sys::palloc(id.len()).cast();
+        uuid.write(id);
+        pg_sys::Datum::from(uuid)
+    }
+}
+
 /// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
 /// stop then by a function of the extension.
 ///
@@ -138,5 +160,6 @@ sys::sql_callable!(
     pg_finfo_bemi_lock_recorder,
     pg_finfo_bemi_flush_log,
     pg_finfo_bemi_create_slot,
+    pg_finfo_bemi_change_id,
     pg_finfo_bemi_before_drop
 );

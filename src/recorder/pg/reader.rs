@@ -7,23 +7,23 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::recorder::spool::Spool;
+use crate::recorder::spool::{KEPT, Spool};
 use crate::sys::decoding;
 
 /// A slot that is being read. What is decoded goes into a spool.
 pub struct Reader {
     ctx: *mut pg_sys::LogicalDecodingContext,
     position: u64,
+    confirmed: u64,
 }
 
 impl Reader {
-    /// Takes the slot and begins where it stands. In a transaction. Raises the
-    /// server's errors, as where somebody else reads it.
-    pub fn open(slot: &CStr, options: &[(&CStr, CString)]) -> Self {
+    /// Begins where the slot of this process stands, which it has taken. In a transaction. Raises the server's errors.
+    pub fn open(options: &[(&CStr, CString)]) -> Self {
+        decoding::require_log();
         // SAFETY: what is made lives as long as the process.
         unsafe {
             let caller = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            decoding::acquire_slot(slot);
             let mut list: *mut pg_sys::List = core::ptr::null_mut();
             for (name, value) in options {
                 let value = pg_sys::makeString(pg_sys::pstrdup(value.as_ptr()));
@@ -32,9 +32,9 @@ impl Reader {
             }
             let ctx = decoding::create_context(list, Some(prepare), Some(write));
             pg_sys::MemoryContextSwitchTo(caller);
-            let position = (*(*ctx).slot).data.restart_lsn;
+            let (position, confirmed) = ((*(*ctx).slot).data.restart_lsn, (*(*ctx).slot).data.confirmed_flush);
             pg_sys::XLogBeginRead((*ctx).reader, position);
-            Self { ctx, position }
+            Self { ctx, position, confirmed }
         }
     }
 
@@ -46,6 +46,7 @@ impl Reader {
     /// Decodes the next record. Documents of the transaction that it ends, if it ends one, go into the spool. False if no
     /// more is on disk as a whole.
     pub fn step(&mut self, spool: &mut Spool) -> bool {
+        spool.begin();
         // SAFETY: the context lives as long as this; the spool lives as long as the call.
         unsafe {
             (*self.ctx).output_writer_private = core::ptr::from_mut(spool).cast();
@@ -67,9 +68,12 @@ impl Reader {
     }
 
     /// Lets the server drop what is before a position, since it is recorded.
-    pub fn confirm(&self, position: u64) {
-        // SAFETY: this process has the slot.
-        unsafe { pg_sys::LogicalConfirmReceivedLocation(position) };
+    pub fn confirm(&mut self, position: u64) {
+        if position > self.confirmed {
+            // SAFETY: this process has the slot.
+            unsafe { pg_sys::LogicalConfirmReceivedLocation(position) };
+            self.confirmed = position;
+        }
     }
 }
 
@@ -88,28 +92,47 @@ unsafe extern "C-unwind" fn prepare(
 unsafe extern "C-unwind" fn write(
     ctx: *mut pg_sys::LogicalDecodingContext,
     _position: pg_sys::XLogRecPtr,
-    _xid: pg_sys::TransactionId,
+    xid: pg_sys::TransactionId,
     _is_last: bool,
 ) {
     // SAFETY: the server's call, within `step`, which lends the spool; the buffer holds as many bytes as it says.
     let result = unsafe {
         let spool: *mut Spool = (*ctx).output_writer_private.cast();
-        let out = &*(*ctx).out;
-        (*spool).push(core::slice::from_raw_parts(out.data.cast(), out.len as usize))
+        let out = &mut *(*ctx).out;
+        let documents = core::slice::from_raw_parts(out.data.cast(), out.len as usize);
+        let result = (*spool).push(transaction_id(xid), documents);
+        if out.maxlen as usize > KEPT {
+            out.data = pg_sys::repalloc(out.data.cast(), KEPT).cast();
+            (out.len, out.maxlen) = (0, KEPT as core::ffi::c_int);
+        }
+        result
     };
     if let Err(error) = result {
         file_failed(&error);
     }
 }
 
-/// Raises an error of the temporary file.
+fn transaction_id(xid: pg_sys::TransactionId) -> u32 {
+    xid.into_inner()
+}
+
+/// Raises an error of the temporary file, or of memory.
 pub fn file_failed(error: &io::Error) -> ! {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        out_of_memory();
+    }
     let code = match error.raw_os_error() {
         Some(28) => PgSqlErrorCode::ERRCODE_DISK_FULL,
-        None if error.kind() == io::ErrorKind::QuotaExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
     };
     let message = format!("could not keep documents in a temporary file: {error}");
     ErrorReport::new(code, message, "file_failed").report(PgLogLevel::ERROR);
+    unreachable!("a report at level ERROR does not return")
+}
+
+/// Raises the error that a document does not fit into memory.
+pub fn out_of_memory() -> ! {
+    let message = "out of memory for the document of a change";
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, message, "out_of_memory").report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
 }

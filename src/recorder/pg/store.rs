@@ -1,19 +1,22 @@
 //! Writes what waits into `bemi.changes`, together with how far it is recorded, in one transaction.
 use core::cell::{Cell, RefCell};
 use core::ffi::{c_int, c_void};
+use std::collections::TryReserveError;
 use std::time::{Duration, Instant};
 
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::reader::file_failed;
+use super::reader::{file_failed, out_of_memory};
 use super::transaction::{Failure, transaction};
+use crate::decoder::encode::lsn;
 use crate::json::Charset;
-use crate::recorder::document::{Document, Identity};
+use crate::recorder::document::{self, Document, Identity};
 use crate::recorder::portion::Portion;
 use crate::recorder::row::{self, Encoding, Times};
-use crate::recorder::spool::{Lines, Spool};
+use crate::recorder::spool::{KEPT, Lines, Spool};
 use crate::sys::{copy, encoding};
 
 /// What was written.
@@ -38,11 +41,33 @@ struct Source {
     now: i64,
     encoding: Encoding,
     line: Vec<u8>,
+    context: LastContext,
     /// Rows, of which the first `taken` bytes are with COPY already.
     buffer: Vec<u8>,
     taken: usize,
     is_over: bool,
     written: Written,
+}
+
+/// The context of the last document that had one of its own, and the transaction of that.
+#[derive(Default)]
+struct LastContext {
+    text: String,
+    commit_position: u64,
+}
+
+impl LastContext {
+    /// Gives the context of a document; None if it is that of a document that was not seen.
+    fn of(&mut self, document: &Document) -> Result<Option<&str>, TryReserveError> {
+        if document.context != document::SAME_CONTEXT {
+            self.text.clear();
+            self.text.shrink_to(KEPT);
+            self.text.try_reserve(document.context.len())?;
+            self.text.push_str(document.context);
+            self.commit_position = document.identity.commit_position;
+        }
+        Ok((self.commit_position == document.identity.commit_position).then_some(&self.text))
+    }
 }
 
 thread_local! {
@@ -61,6 +86,7 @@ const BUFFER: usize = 1 << 18;
 impl Source {
     fn fill(&mut self) {
         self.buffer.clear();
+        self.buffer.shrink_to(KEPT);
         self.taken = 0;
         while self.buffer.len() < BUFFER && !self.is_over {
             let is_full = self.written.changes as u64 >= self.portion.limit;
@@ -72,21 +98,32 @@ impl Source {
                 return;
             }
             let document = Document::parse(&self.line).unwrap_or_else(|reason| refuse(&self.line, &reason));
+            // Also of what is recorded already: the documents behind it may have the same.
+            let context = self.context.of(&document).unwrap_or_else(|_| out_of_memory());
+            let context = context.unwrap_or_else(|| refuse(&self.line, "the context that it refers to is missing"));
             let identity = document.identity;
             if identity <= self.recorded {
                 continue;
             }
             let times = Times { queued_at: self.now, created_at: self.now };
-            row::write(&mut self.buffer, &document, times, self.portion.reduction, self.encoding);
+            row::write(&mut self.buffer, &document, context, times, self.portion.reduction, self.encoding)
+                .unwrap_or_else(|_| out_of_memory());
             self.written.transactions += i64::from(identity.commit_position != self.written.last.commit_position);
             self.written.changes += 1;
             self.written.last = identity;
             self.written.committed_at = document.committed_at;
+            if self.line.capacity() > KEPT {
+                // While COPY reads the row, the document is not needed.
+                self.line = Vec::new();
+            }
         }
     }
 }
 
 fn refuse(line: &[u8], reason: &str) -> ! {
+    if reason == document::OUT_OF_MEMORY {
+        out_of_memory();
+    }
     let message = format!("a document cannot be read: {reason}");
     let start = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "fill")
@@ -111,9 +148,9 @@ unsafe extern "C-unwind" fn next_rows(out: *mut c_void, _at_least: c_int, at_mos
     })
 }
 
-/// Records a portion of what waits in the spool and is not recorded yet. On failure nothing is; the reason is given, and
-/// how many documents were tried, at most.
-pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result<Written, (Failure, u64)> {
+/// Records a portion of what waits in the spool and is not recorded yet. If that is all of it, everything before the position
+/// `read` is recorded. On failure nothing is; the reason is given, and how many documents were tried, at most.
+pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion, read: u64) -> Result<Written, (Failure, u64)> {
     let spilled = spool.spilled() as i64;
     let result = transaction(|| {
         let lines = spool.lines().unwrap_or_else(|error| file_failed(&error));
@@ -127,7 +164,7 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
             Charset::Ascii if encoding::is_known() => Encoding::Other,
             Charset::Ascii => Encoding::Unknown,
         };
-        let (line, buffer) = (Vec::new(), row::HEADER.to_vec());
+        let (line, buffer, context) = (Vec::new(), row::HEADER.to_vec(), LastContext::default());
         SOURCE.set(Some(Source {
             lines,
             recorded,
@@ -135,6 +172,7 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
             now,
             encoding,
             line,
+            context,
             buffer,
             taken: 0,
             is_over: false,
@@ -148,8 +186,8 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion) -> Result
         if written.is_all && written.last.sequence > 0 {
             written.last.sequence = LAST;
         }
-        if written.changes > 0 {
-            advance(&written, if written.is_all { spilled } else { 0 });
+        if written.changes > 0 || written.is_all {
+            advance(&written, if written.is_all { spilled } else { 0 }, read);
         }
         written
     });
@@ -171,19 +209,26 @@ fn require_safe() {
 }
 
 /// Says how far it is recorded now.
-fn advance(written: &Written, spilled: i64) {
+fn advance(written: &Written, spilled: i64, read: u64) {
     let statement = "
-        UPDATE bemi.recorder SET commit_position = '0/0'::pg_lsn + $1::numeric, sequence = $2, transactions = transactions + $3,
-            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, gap = CASE WHEN $7 THEN NULL ELSE gap END,
-            committed_at = '2000-01-01 00:00:00+00'::timestamptz + $6 * interval '1 microsecond'
+        UPDATE bemi.recorder SET commit_position = $1::pg_lsn, sequence = $2, transactions = transactions + $3,
+            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, committed_at = COALESCE($6, committed_at),
+            read_position = CASE WHEN $8 THEN GREATEST(read_position, $7::pg_lsn) ELSE read_position END,
+            gap_reason = CASE WHEN $8 THEN NULL ELSE gap_reason END, gap_from = CASE WHEN $8 THEN NULL ELSE gap_from END,
+            gap_to = CASE WHEN $8 THEN NULL ELSE gap_to END, gap_at = CASE WHEN $8 THEN NULL ELSE gap_at END,
+            gap_transaction = CASE WHEN $8 THEN NULL ELSE gap_transaction END,
+            gap_accepted_by = CASE WHEN $8 THEN NULL ELSE gap_accepted_by END
         RETURNING true";
+    // SAFETY: a time is a number of microseconds. (The type of pgrx does not hold all of them.)
+    let committed_at = unsafe { DatumWithOid::new(written.committed_at, pg_sys::TIMESTAMPTZOID) };
     let arguments = [
-        (written.last.commit_position as i64).into(),
+        lsn(written.last.commit_position).into(),
         (written.last.sequence as i32).into(),
         written.transactions.into(),
         written.changes.into(),
         spilled.into(),
-        written.committed_at.into(),
+        if written.changes > 0 { committed_at } else { DatumWithOid::null_oid(pg_sys::TIMESTAMPTZOID) },
+        lsn(read).into(),
         written.is_all.into(),
     ];
     match Spi::get_one_with_args::<bool>(statement, &arguments) {

@@ -10,6 +10,8 @@ use pgrx::{PgTryBuilder, pg_sys};
 pub struct Failure {
     pub code: PgSqlErrorCode,
     pub message: String,
+    /// What fixes it, if that is known: SQL.
+    pub hint: Option<String>,
 }
 
 impl Failure {
@@ -34,6 +36,7 @@ pub fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
     let failure = |report: &ErrorReportWithLevel, prefix: &str| Failure {
         code: report.sql_error_code(),
         message: format!("{prefix}{}", report.message()),
+        hint: report.hint().map(str::to_owned),
     };
     PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
         .catch_others(|error| {

@@ -10,7 +10,7 @@ use super::reader::{Reader, file_failed};
 use super::transaction::{Failure, guarded, transaction};
 use super::{settings, slots, store};
 use crate::recorder::portion::{Portion, Reduction};
-use crate::recorder::spool::Spool;
+use crate::recorder::spool::{Excess, Spool};
 use crate::recorder::state::{State, delay};
 use crate::sys::{self, process};
 
@@ -20,6 +20,9 @@ const MEMORY: usize = 8 << 20;
 const BATCH: u64 = 64 << 20;
 /// What waits is recorded after so long, so that not much has to be decoded again after a crash.
 const BATCH_TIME: Duration = Duration::from_secs(1);
+/// Log without changes to record is confirmed as soon as there is so much of it, in bytes, and else with each
+/// housekeeping, so that the server keeps little of it and the recorder writes little.
+const CONFIRM: u64 = 1 << 20;
 /// How often partitions are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
@@ -48,12 +51,12 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
         Err(failure) => match control::slot_is_lost() {
             Ok(true) => {
                 log!("the recorder of bemi ends, since its slot is lost: {}", failure.message);
-                control::report(State::SlotLost, Some(&failure.message));
+                control::report(State::SlotLost, Some(&failure));
                 process::exit(0);
             }
             _ => {
                 log!("the recorder of bemi failed, and is started again: {}", failure.message);
-                control::report(State::Waiting, Some(&failure.message));
+                control::report(State::Waiting, Some(&failure));
                 process::exit(1);
             }
         },
@@ -62,18 +65,26 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
 
 /// Until it is not wanted any more.
 fn run() -> Result<(), Failure> {
-    let Some(progress) = control::begin()? else { return Ok(()) };
+    let Some(wanted) = control::begin()? else { return Ok(()) };
     settings::limit_locks();
     control::show(State::Starting, None, true);
+    let (name, failures) = (wanted.slot.clone(), wanted.failures);
+    let slot = CString::new(name.clone()).unwrap_or_default();
+    // From here on nobody else reads it, also while this waits.
+    match transaction(|| sys::decoding::acquire_slot(&slot)) {
+        Err(_) if control::slot_is_recorded(&name)? => return Ok(()),
+        acquired => acquired?,
+    }
+    let mut progress = control::progress(wanted)?;
     // What failed is decoded again from where the slot stands, so not at once.
-    process::sleep(delay(progress.failures));
-    let slot = CString::new(progress.slot.clone()).unwrap_or_default();
+    process::sleep(delay(failures));
+    if process::reload_configuration() {
+        transaction(settings::read_again)?;
+    }
     // In a transaction: outside of one the server would take this process for a walsender, whose snapshots keep no row from
     // being vacuumed.
-    let reader = match transaction(|| Reader::open(&slot, &control::decoder_options())) {
-        Err(_) if control::slot_is_recorded(&progress.slot)? => return Ok(()),
-        opened => opened?,
-    };
+    let reader = transaction(|| Reader::open(&control::decoder_options()))?;
+    let gap = progress.gap.take();
     control::report(State::CatchingUp, None);
     let mut recorder = Recorder {
         reader,
@@ -84,14 +95,18 @@ fn run() -> Result<(), Failure> {
         is_busy: true,
         caches_are_of_now: true,
         housekeeping: None,
+        is_asked: false,
+        is_due: false,
+        own_end: 0,
     };
     recorder.spool.file_limit = settings::temporary_file_limit();
-    if let Some(gap) = recorder.progress.gap.take() {
-        recorder.spool.push(gap.as_bytes()).unwrap_or_else(|error| file_failed(&error));
-        recorder.flush()?;
+    if let Some(gap) = gap {
+        recorder.spool.push(0, gap.as_bytes()).unwrap_or_else(|error| file_failed(&error));
+        let read = recorder.progress.read;
+        recorder.flush(read)?;
     }
     while recorder.work()? {
-        process::wait(settings::flush_interval());
+        recorder.is_asked = process::wait(settings::flush_interval());
     }
     control::report(State::Stopped, None);
     Ok(())
@@ -109,6 +124,12 @@ struct Recorder {
     caches_are_of_now: bool,
     /// When partitions were last looked after.
     housekeeping: Option<Instant>,
+    /// Whether somebody waits until all is confirmed.
+    is_asked: bool,
+    /// Whether it is time to confirm what there is.
+    is_due: bool,
+    /// Where the log of the last write of this process ends, about.
+    own_end: u64,
 }
 
 impl Recorder {
@@ -128,18 +149,12 @@ impl Recorder {
             }
             self.be_busy(true);
             self.read_catalogs_as_of(false);
-            let start = Instant::now();
-            let mut is_there_more = true;
-            while is_there_more && self.spool.len() < BATCH && start.elapsed() < BATCH_TIME {
-                is_there_more = self.reader.step(&mut self.spool) && self.reader.position() < end;
-                process::check_interrupts();
-            }
-            self.flush()?;
-            self.reader.confirm(self.reader.position());
+            let is_there_more = self.read(end)?;
             if !is_there_more {
                 break;
             }
         }
+        self.confirm_idle()?;
         if self.state != State::Recording {
             self.enter(State::Recording, None);
         }
@@ -147,12 +162,75 @@ impl Recorder {
         Ok(true)
     }
 
-    /// Records what waits, again and again until it succeeds.
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Decodes a batch of the log up to `end`, and records what came out. False if there was no more.
+    fn read(&mut self, end: u64) -> Result<bool, Failure> {
+        let start = Instant::now();
+        // Small transactions are not to need a file together.
+        let batch = BATCH.min(self.spool.file_limit.max(MEMORY as u64));
+        let mut is_there_more = true;
+        let mut read = self.reader.position();
+        while is_there_more && self.spool.len() < batch && start.elapsed() < BATCH_TIME {
+            is_there_more = self.reader.step(&mut self.spool) && self.reader.position() < end;
+            if self.spool.excess().is_some() {
+                break;
+            }
+            read = self.reader.position();
+            process::check_interrupts();
+        }
+        let excess = self.spool.excess();
+        if !self.spool.is_empty() {
+            self.flush(read)?;
+        } else if excess.is_some() || read.saturating_sub(self.progress.read) >= CONFIRM {
+            self.keep(read)?;
+        }
+        self.reader.confirm(read.min(self.progress.read));
+        match excess {
+            Some(excess) => self.fail_for(excess),
+            None => Ok(is_there_more),
+        }
+    }
+
+    /// Confirms log without changes to record, if somebody waits for that, or if it is time.
+    fn confirm_idle(&mut self) -> Result<(), Failure> {
+        let read = self.reader.position();
+        if read > self.progress.read && (self.is_asked || self.is_due && read > self.own_end) {
+            self.keep(read)?;
+            self.reader.confirm(read.min(self.progress.read));
+        }
+        (self.is_asked, self.is_due) = (false, false);
+        Ok(())
+    }
+
+    fn keep(&mut self, read: u64) -> Result<(), Failure> {
+        if read > self.progress.read {
+            self.read_catalogs_as_of(true);
+            control::keep(read)?;
+            self.progress.read = read;
+            self.own_end = sys::decoding::flushed();
+        }
+        Ok(())
+    }
+
+    /// What came before it is recorded: fails for a transaction that temp_file_limit leaves no room for.
+    fn fail_for(&self, excess: Excess) -> Result<bool, Failure> {
+        if excess.bytes <= self.spool.file_limit {
+            log!("the recorder of bemi is started again to have all room for transaction {}", excess.transaction);
+            process::exit(1);
+        }
+        let (message, limit) = excess.advice();
+        let hint = format!(
+            "ALTER DATABASE {} SET temp_file_limit = '{limit}';\nSELECT pg_reload_conf();",
+            control::database()?
+        );
+        Err(Failure { code: PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message, hint: Some(hint) })
+    }
+
+    /// Records what waits, again and again until it succeeds: then everything before `read` is recorded.
+    fn flush(&mut self, read: u64) -> Result<(), Failure> {
         let mut failures = 0;
         while !self.spool.is_empty() {
             self.read_catalogs_as_of(true);
-            match store::record(&mut self.spool, self.progress.recorded, self.portion) {
+            match store::record(&mut self.spool, self.progress.recorded, self.portion, read) {
                 Ok(written) => {
                     // SAFETY: between transactions; other processes learn what this one counted.
                     unsafe { pg_sys::pgstat_report_stat(true) };
@@ -162,6 +240,8 @@ impl Recorder {
                     if written.is_all {
                         self.spool.clear();
                         self.portion = Portion::default();
+                        self.progress.read = self.progress.read.max(read);
+                        self.own_end = sys::decoding::flushed();
                     }
                     if self.state == State::Waiting {
                         self.enter(State::CatchingUp, None);
@@ -183,7 +263,7 @@ impl Recorder {
                     }
                     self.portion = Portion::default();
                     failures += 1;
-                    self.enter(State::Waiting, Some(&failure.message));
+                    self.enter(State::Waiting, Some(&failure));
                     let delay = delay(failures);
                     log!("the recorder of bemi could not write, and tries again in {delay:?}: {}", failure.message);
                     process::sleep(delay);
@@ -201,8 +281,9 @@ impl Recorder {
     /// Looks after partitions. False if the extension is gone.
     fn keep_house(&mut self) -> bool {
         self.housekeeping = Some(Instant::now());
+        self.is_due = true;
         self.read_catalogs_as_of(true);
-        match control::keep_house(self.reader.position()) {
+        match control::keep_house() {
             Ok(true) => true,
             Ok(false) => {
                 let slot = &self.progress.slot;
@@ -249,9 +330,9 @@ impl Recorder {
         self.is_busy = is_busy;
     }
 
-    fn enter(&mut self, state: State, error: Option<&str>) {
+    fn enter(&mut self, state: State, failure: Option<&Failure>) {
         self.read_catalogs_as_of(true);
         self.state = state;
-        control::report(state, error);
+        control::report(state, failure);
     }
 }
