@@ -1,6 +1,6 @@
 //! The rules of a tracked table, as they travel in the arguments of its trigger: `ignore=column` and `mask=column`, one
-//! argument for each column, and `identity=…` for the replica identity to put back when tracking ends. Behind the `=`
-//! everything belongs to the name, so no name needs quotes.
+//! argument for each column, `numbers=…` for the numbers of the masked columns, and `identity=…` for the replica identity to
+//! put back when tracking ends. Behind the `=` everything belongs to the name, so no name needs quotes.
 #![forbid(unsafe_code)]
 
 /// A kind of rule.
@@ -12,6 +12,8 @@ pub enum Kind {
     Mask,
     /// The replica identity that was there before: `default`, `nothing`, `full`, or `index:` and the index's name.
     Identity,
+    /// The table's own OID and the numbers of its masked columns: `16400:3,5`.
+    Numbers,
     /// What none of these is: nobody knows what it means.
     Unknown,
 }
@@ -23,6 +25,7 @@ impl Kind {
             b"ignore" => Some(Self::Ignore),
             b"mask" => Some(Self::Mask),
             b"identity" => Some(Self::Identity),
+            b"numbers" => Some(Self::Numbers),
             b"unknown" => Some(Self::Unknown),
             _ => None,
         }
@@ -36,6 +39,7 @@ pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
     match Kind::named(&argument[..at]) {
         None | Some(Kind::Unknown) => (Kind::Unknown, argument),
         Some(Kind::Identity) if !is_identity(value) => (Kind::Unknown, argument),
+        Some(Kind::Numbers) if !is_numbers(value) => (Kind::Unknown, argument),
         Some(kind) => (kind, value),
     }
 }
@@ -43,6 +47,13 @@ pub fn rule(argument: &[u8]) -> (Kind, &[u8]) {
 fn is_identity(value: &[u8]) -> bool {
     matches!(value, b"default" | b"nothing" | b"full")
         || value.strip_prefix(b"index:").is_some_and(|name| !name.is_empty())
+}
+
+fn is_numbers(value: &[u8]) -> bool {
+    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let mut parts = value.splitn(2, |byte| *byte == b':');
+    parts.next().is_some_and(is_number)
+        && parts.next().is_some_and(|numbers| numbers.split(|byte| *byte == b',').all(is_number))
 }
 
 /// The arguments of a trigger as `pg_trigger.tgargs` holds them: each with a NUL behind it.
@@ -90,8 +101,16 @@ mod tests {
         assert_eq!(rule(b"ignore=updated_at"), (Kind::Ignore, &b"updated_at"[..]));
         assert_eq!(rule(b"mask=a=b"), (Kind::Mask, &b"a=b"[..]));
         assert_eq!(rule(b"identity=index:todo_pkey"), (Kind::Identity, &b"index:todo_pkey"[..]));
+        assert_eq!(rule(b"numbers=16400:3,15"), (Kind::Numbers, &b"16400:3,15"[..]));
         for unknown in [
             &b"mask"[..],
+            b"numbers=",
+            b"numbers=16400",
+            b"numbers=16400:",
+            b"numbers=:3",
+            b"numbers=16400:3,",
+            b"numbers=16400:-3",
+            b"numbers=16400:3:5",
             b"",
             b"=x",
             b"identity=",

@@ -14,6 +14,7 @@ pub mod arguments;
 pub mod copy;
 pub mod decoding;
 pub mod encoding;
+pub mod extension_lock;
 pub mod process;
 
 mod unbound {
