@@ -308,7 +308,7 @@ BEGIN
     PERFORM @extschema@.follow_rename(relation, '{identity}', 'index:' || old_name, 'index:' || new_name);
   ELSIF is_tracked THEN
     -- A mask that waited for it holds by its number too.
-    IF EXISTS (SELECT FROM @extschema@.masked_columns(relation) m WHERE NOT m.by_number) THEN
+    IF EXISTS (SELECT FROM @extschema@.masked_attributes(relation) m WHERE NOT m.by_number) THEN
       PERFORM @extschema@.track_again(relation);
     END IF;
     PERFORM @extschema@.warn_of_conflicts(ARRAY[relation::oid]);

@@ -12,7 +12,7 @@ COMMENT ON FUNCTION @extschema@.numbers_rule(regclass, text[]) IS
 'the rule that masks columns of a table by their numbers';
 
 -- The columns that are masked, and whether by name or number. What anyone writes into a rule may be no number that we have.
-CREATE FUNCTION @extschema@.masked_columns(relation regclass) RETURNS TABLE (name name, number smallint, by_name boolean, by_number boolean)
+CREATE FUNCTION @extschema@.masked_attributes(relation regclass) RETURNS TABLE (name name, number smallint, by_name boolean, by_number boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT * FROM (
     SELECT a.attname, a.attnum, a.attname::text = ANY (r.names), a.attnum::text = ANY (r.numbers) FROM pg_attribute a, (
@@ -24,7 +24,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   ) AS c (name, number, by_name, by_number) WHERE c.by_name OR c.by_number
 $$;
 
-COMMENT ON FUNCTION @extschema@.masked_columns(regclass) IS
+COMMENT ON FUNCTION @extschema@.masked_attributes(regclass) IS
 'the columns of a table that its rules mask, by name or by number';
 
 -- The masks by today's names. A name that no column has waits for one, unless it is that of a column which has another name
@@ -40,7 +40,7 @@ BEGIN
     RETURN names;
   END IF;
   SELECT COALESCE(array_agg(m.name::text) FILTER (WHERE m.by_name), '{}'), COALESCE(array_agg(m.name::text ORDER BY m.number) FILTER (WHERE NOT m.by_name), '{}')
-  INTO live, renamed FROM @extschema@.masked_columns(relation) m;
+  INTO live, renamed FROM @extschema@.masked_attributes(relation) m;
   IF cardinality(names) - cardinality(live) <= cardinality(renamed) THEN
     names := ARRAY(SELECT n FROM unnest(names) WITH ORDINALITY AS o (n, place) WHERE n = ANY (live) ORDER BY place);
   END IF;
@@ -165,7 +165,7 @@ SELECT
       WHERE c.relkind = 'p' AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = p)
     UNION ALL SELECT pg_catalog.format(CASE WHEN m.by_number THEN 'the rules do not name the column %I, which is masked by its number'
         ELSE 'the column %I is masked by its name alone' END, m.name)
-      FROM @extschema@.masked_columns(c.oid::regclass) m WHERE NOT (m.by_name AND m.by_number)
+      FROM @extschema@.masked_attributes(c.oid::regclass) m WHERE NOT (m.by_name AND m.by_number)
     UNION ALL SELECT pg_catalog.format('%I is masked in a table that it inherits from', mask)
       FROM pg_catalog.unnest(@extschema@.inherited_masks(c.oid::regclass)) mask WHERE mask <> ALL (@extschema@.masks(c.oid::regclass))
     UNION ALL SELECT pg_catalog.format('statements that name %s bring no context, since it is not tracked', a)

@@ -28,7 +28,7 @@ BEGIN
       CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prattrs') = 'array'
         THEN ARRAY(SELECT number::smallint FROM jsonb_array_elements_text(r.row -> 'prattrs') number) END,
       CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prqual') = 'string'
-        THEN ARRAY(SELECT DISTINCT found[1]::smallint FROM regexp_matches(r.row ->> 'prqual', ':varattno (-?[0-9]+) ', 'g') found) END,
+        THEN ARRAY(SELECT DISTINCT var[1]::smallint FROM regexp_matches(r.row ->> 'prqual', ':varattno (-?[0-9]+) ', 'g') var) END,
       COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)
     FROM published p LEFT JOIN LATERAL (
       SELECT to_jsonb(e) AS "row" FROM pg_publication_rel e WHERE e.prpubid = p.oid AND e.prrelid = COALESCE(p.topmost, relation::oid)
@@ -58,32 +58,32 @@ CREATE FUNCTION @extschema@.identity_columns(relation regclass, identity text) R
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   index name := substring(identity FROM '^index:(.*)$');
-  found smallint[];
+  numbers smallint[];
 BEGIN
   IF identity = 'full' THEN
     RETURN ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
   ELSIF identity = 'nothing' THEN
     RETURN NULL;
   END IF;
-  SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO found FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+  SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO numbers FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
   WHERE i.indrelid = relation AND i.indisvalid AND i.indimmediate AND c.relname = index;
   -- One that is gone gives the default.
   IF NOT FOUND THEN
-    SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO found FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indisvalid AND i.indimmediate;
+    SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO numbers FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indisvalid AND i.indimmediate;
   END IF;
-  RETURN found;
+  RETURN numbers;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.identity_columns(regclass, text) IS
 'the columns that a replica identity of a table has: default, nothing, full or index:name; NULL if none';
 
-CREATE FUNCTION @extschema@.column_names(relation regclass, numbers smallint[]) RETURNS text
+CREATE FUNCTION @extschema@.names_of_columns(relation regclass, numbers smallint[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (numbers)
 $$;
 
-COMMENT ON FUNCTION @extschema@.column_names(regclass, smallint[]) IS
+COMMENT ON FUNCTION @extschema@.names_of_columns(regclass, smallint[]) IS
 'the names of columns of a table, by their numbers';
 
 -- Which publications would have PostgreSQL refuse UPDATE or DELETE of a table if it had this replica identity.
@@ -115,7 +115,7 @@ BEGIN
     END IF;
     IF published.column_list IS NOT NULL AND identity = 'full' THEN
       reason := format('it has a column list (%s), which does not go with REPLICA IDENTITY FULL',
-        @extschema@.column_names(published.published_as, published.column_list));
+        @extschema@.names_of_columns(published.published_as, published.column_list));
       RETURN NEXT;
     ELSIF published.column_list IS NOT NULL THEN
       SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO lacking FROM pg_attribute a
@@ -246,7 +246,8 @@ BEGIN
       AND n.nspname NOT IN ('@extschema@', 'pg_catalog', 'information_schema', 'pg_toast');
   END IF;
   SELECT format('publish = %L, publish_via_partition_root = %s', concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
-      CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END), p.pubviaroot)
+      CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
+      CASE WHEN p.pubviaroot THEN 'true' ELSE 'false' END)
     || CASE to_jsonb(p) ->> 'pubgencols' WHEN 's' THEN ', publish_generated_columns = stored' ELSE '' END
   INTO options FROM pg_publication p WHERE p.oid = publication;
   RETURN format('CREATE PUBLICATION %I%s WITH (%s);', name, COALESCE(tables, ''), options);
@@ -259,14 +260,14 @@ COMMENT ON FUNCTION @extschema@.publication_without_bemi(oid, name) IS
 CREATE FUNCTION @extschema@.warn_of_publications() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  found record;
+  case_of record;
 BEGIN
-  FOR found IN SELECT * FROM @extschema@.publications_of_bemi() LOOP
-    RAISE WARNING 'a subscriber without the tables of bemi will stop: %', found.detail USING
-      HINT = found.fix || CASE WHEN found.fix LIKE 'CREATE %' THEN format(' Then, at each subscriber that has read the log so far: '
+  FOR case_of IN SELECT * FROM @extschema@.publications_of_bemi() LOOP
+    RAISE WARNING 'a subscriber without the tables of bemi will stop: %', case_of.detail USING
+      HINT = case_of.fix || CASE WHEN case_of.fix LIKE 'CREATE %' THEN format(' Then, at each subscriber that has read the log so far: '
         'ALTER SUBSCRIPTION … SET PUBLICATION %I; One that has stopped already needs the tables: SELECT bemi.tables_for_subscribers();',
-        left(found.publication, 50) || '_without_bemi')
-        WHEN found.fix LIKE 'DROP %' THEN ' -- when no subscription names it any more' ELSE '' END;
+        left(case_of.publication, 50) || '_without_bemi')
+        WHEN case_of.fix LIKE 'DROP %' THEN ' -- when no subscription names it any more' ELSE '' END;
   END LOOP;
 END
 $$;

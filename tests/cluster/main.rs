@@ -17,11 +17,14 @@ mod future;
 mod history;
 mod hostile;
 mod keys;
+mod lock_queue;
+mod masks;
 mod memory;
 mod options;
 mod past;
 mod prepared;
 mod privileges;
+mod publications;
 mod questions;
 #[path = "../torture/random.rs"]
 #[allow(dead_code)]
@@ -67,6 +70,9 @@ fn main() {
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
+        masks::TESTS,
+        lock_queue::TESTS,
+        publications::TESTS,
         questions::TESTS,
         recorder::TESTS,
         revert::TESTS,
