@@ -198,7 +198,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   form record;
   other name;
-  has_schemas boolean := to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL;
+  ours oid[] := ARRAY(SELECT c.oid FROM pg_class c WHERE c.relnamespace = '@extschema@'::regnamespace AND c.relkind = 'r' LIMIT 1);
 BEGIN
   FOR form IN SELECT p.*, to_jsonb(p) AS "row" FROM pg_publication p ORDER BY p.pubname LOOP
     publication := form.pubname;
@@ -210,7 +210,7 @@ BEGIN
       RETURN NEXT;
       CONTINUE;
     END IF;
-    IF has_schemas AND (SELECT count(*) FROM pg_publication_namespace n WHERE n.pnpubid = form.oid AND n.pnnspid = '@extschema@'::regnamespace) > 0 THEN
+    IF form.oid IN (SELECT s.id FROM @extschema@.published_schemas_of(ours) s) THEN
       detail := format('the publication %I is FOR TABLES IN SCHEMA bemi', form.pubname);
       fix := format('ALTER PUBLICATION %I DROP TABLES IN SCHEMA bemi;', form.pubname);
       RETURN NEXT;

@@ -94,8 +94,30 @@ fn as_the_server(server: &Server) {
             "FOR TABLE middle WHERE (u > 1 AND k = 1), TABLES IN SCHEMA aside WITH (publish_via_partition_root)",
         ]);
     }
+    let virtual_column = if server.major >= 18 {
+        "CREATE TABLE virtual (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a) VIRTUAL);"
+    } else {
+        "CREATE TABLE virtual (id int PRIMARY KEY, a int);"
+    };
+    client
+        .batch_execute(&format!("{virtual_column} CREATE TABLE stored (id int PRIMARY KEY, a int NOT NULL, g int NOT NULL GENERATED ALWAYS AS (a) STORED); CREATE UNIQUE INDEX stored_u ON stored (g)"))
+        .unwrap();
+    publications.push("FOR TABLE stored, virtual");
+    if server.major >= 15 {
+        publications.push("FOR TABLE stored WHERE (g > 1)");
+    }
+    if server.major >= 18 {
+        publications.extend([
+            "FOR TABLE stored, virtual WITH (publish_generated_columns = stored)",
+            "FOR TABLE stored (id, g)",
+            "FOR TABLE stored (id, a), virtual (id) WITH (publish_generated_columns = stored)",
+            "FOR ALL TABLES WITH (publish_generated_columns = stored)",
+        ]);
+    }
     let tables = [
-        ("t", "w", &["DEFAULT", "FULL", "NOTHING", "USING INDEX t_u", "USING INDEX t_pkey"][..]),
+        ("stored", "a", &["DEFAULT", "FULL", "NOTHING", "USING INDEX stored_u"][..]),
+        ("virtual", "a", &["DEFAULT", "FULL"]),
+        ("t", "w", &["DEFAULT", "FULL", "NOTHING", "USING INDEX t_u", "USING INDEX t_pkey"]),
         ("none", "a", &["DEFAULT", "FULL", "USING INDEX none_u"]),
         ("late", "a", &["DEFAULT", "FULL", "USING INDEX late_u"]),
         ("aside.leaf", "a", &["DEFAULT", "FULL", "NOTHING", "USING INDEX aside.leaf_u"]),
