@@ -309,7 +309,7 @@ BEGIN
   ELSIF is_tracked THEN
     -- A mask that waited for it holds by its number too.
     IF EXISTS (SELECT FROM @extschema@.masked_attributes(relation) m WHERE NOT m.by_number) THEN
-      PERFORM @extschema@.track_again(relation);
+      PERFORM @extschema@.renew_masks(relation);
     END IF;
     PERFORM @extschema@.warn_of_conflicts(ARRAY[relation::oid]);
   END IF;

@@ -71,6 +71,15 @@ $$;
 COMMENT ON FUNCTION @extschema@.inherited_masks(regclass) IS
 'the columns that the tables mask from which a table inherits';
 
+-- Brings the rules that mask up to date, and leaves the others, those that wait for a column too.
+CREATE FUNCTION @extschema@.renew_masks(relation regclass) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT @extschema@.track_one(relation, 'keep', @extschema@.table_rules(relation, 'ignore'), @extschema@.masks(relation))
+$$;
+
+COMMENT ON FUNCTION @extschema@.renew_masks(regclass) IS
+'writes the names, the numbers and the inherited ones of the columns that a tracked table masks into its rules';
+
 -- Has the tracked tables that inherit from a table, and itself, mask what those above them mask.
 CREATE FUNCTION @extschema@.mask_heirs(relation regclass, author oid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -86,7 +95,7 @@ BEGIN
       AND NOT @extschema@.inherited_masks(b.heir::regclass) <@ @extschema@.masks(b.heir::regclass)
   LOOP
     IF heir.is_owned THEN
-      PERFORM @extschema@.track_again(heir.relation);
+      PERFORM @extschema@.renew_masks(heir.relation);
     ELSE
       RAISE WARNING 'columns of %, which you do not own, are not masked as in the tables that it inherits from', heir.relation USING
         HINT = format('As its owner or a superuser: SELECT bemi.track_again(%L);', heir.relation);
