@@ -272,8 +272,9 @@ COMMENT ON FUNCTION @extschema@.follow_schema(text, text) IS
 -- The tables that a statement concerns: what it changed, and what a constraint, an index or a column belongs to; of a
 -- column, also the tables that inherit it, and those of its type.
 CREATE FUNCTION @extschema@.followed(done text, old_name text) RETURNS SETOF regclass
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH RECURSIVE commands AS (
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY WITH RECURSIVE commands AS (
     SELECT DISTINCT CASE
       WHEN done = 'partition' THEN old_name::oid
       WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
@@ -285,7 +286,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       SELECT inhrelid FROM pg_inherits WHERE inhparent = relation AND done IN ('column', 'column added')
       UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation AND done IN ('column', 'column added')
     ) AS of_it (heir)
-  ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p')
+  ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p');
+END
 $$;
 
 COMMENT ON FUNCTION @extschema@.followed(text, text) IS

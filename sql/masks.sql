@@ -3,9 +3,14 @@
 
 -- The rule that says the numbers; with the table's OID, since what a dump makes of it has other numbers. NULL if none.
 CREATE FUNCTION @extschema@.numbers_rule(relation regclass, masks text[]) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'numbers=' || relation::oid || ':' || string_agg(a.attnum::text, ',' ORDER BY a.attnum)
-  FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::text = ANY (masks)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF masks = '{}' THEN
+    RETURN NULL;
+  END IF;
+  RETURN (SELECT 'numbers=' || relation::oid || ':' || string_agg(a.attnum::text, ',' ORDER BY a.attnum)
+    FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::text = ANY (masks));
+END
 $$;
 
 COMMENT ON FUNCTION @extschema@.numbers_rule(regclass, text[]) IS
@@ -64,8 +69,14 @@ COMMENT ON FUNCTION @extschema@.parents(regclass) IS
 'the tables that a table inherits from';
 
 CREATE FUNCTION @extschema@.inherited_masks(relation regclass) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT DISTINCT mask FROM @extschema@.parents(relation) p, unnest(@extschema@.masks(p)) mask ORDER BY mask)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- Most tables inherit from none.
+  IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = relation) THEN
+    RETURN '{}';
+  END IF;
+  RETURN ARRAY(SELECT DISTINCT mask FROM @extschema@.parents(relation) p, unnest(@extschema@.masks(p)) mask ORDER BY mask);
+END
 $$;
 
 COMMENT ON FUNCTION @extschema@.inherited_masks(regclass) IS
