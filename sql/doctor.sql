@@ -15,15 +15,6 @@ $$;
 COMMENT ON FUNCTION @extschema@.setting(text) IS
 'a setting of the server, or NULL if the caller may not see it';
 
--- A few names, and how many more there are.
-CREATE FUNCTION @extschema@.some_of(names text[]) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT array_to_string(names[1:5], ', ') || CASE WHEN cardinality(names) > 5 THEN format(' and %s more', cardinality(names) - 5) ELSE '' END
-$$;
-
-COMMENT ON FUNCTION @extschema@.some_of(text[]) IS
-'the first five names of a list, and how many more there are';
-
 CREATE FUNCTION @extschema@.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -160,54 +151,15 @@ BEGIN
     ELSE format('ALTER EVENT TRIGGER %s ENABLE ALWAYS;', lacking.name) END;
   RETURN NEXT;
 
-  "check" := 'tracked tables';
-  SELECT count(*) INTO used FROM @extschema@.tracked;
-  ok := used > 0;
-  detail := format('%s tables are tracked', used) || (SELECT COALESCE('; so are the future tables of ' || string_agg(quote_ident(schema), ', ' ORDER BY schema), '') FROM @extschema@.tracked_schemas);
-  fix := CASE WHEN NOT ok THEN 'SELECT bemi.track_all();' END;
-  RETURN NEXT;
-
-  "check" := 'untracked tables';
-  names := ARRAY(SELECT t::text FROM @extschema@.trackable(ARRAY(SELECT schema FROM @extschema@.tracked_schemas)) t
-    WHERE NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t) ORDER BY 1);
-  ok := cardinality(names) = 0;
-  detail := CASE WHEN ok THEN 'none in the tracked schemas' ELSE 'in the tracked schemas: ' || @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(SELECT schema FROM @extschema@.tracked_schemas JOIN pg_namespace ON nspname = schema ORDER BY schema)) END;
-  RETURN NEXT;
-
-  "check" := 'images before';
-  names := ARRAY(SELECT t.relation::text FROM @extschema@.tracked t JOIN pg_class c ON c.oid = t.relation WHERE t.replica_identity <> 'full' AND c.relkind = 'r' ORDER BY 1);
-  ok := cardinality(names) = 0;
-  detail := CASE WHEN ok THEN 'the log has the whole row before each change' ELSE 'the log has not the whole row before a change of ' || @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('SELECT bemi.track_again(%L, ''full'');', name), ' ') FROM unnest(names) name) END;
-  RETURN NEXT;
-
-  "check" := 'triggers';
-  names := ARRAY(SELECT t.relation::regclass::text FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A') ORDER BY 1);
-  ok := cardinality(names) = 0;
-  detail := CASE WHEN ok THEN 'none is disabled' ELSE 'disabled on ' || @extschema@.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.relation::regclass, t.name), ' ')
-    FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A')) END;
-  RETURN NEXT;
-
-  "check" := 'rules';
-  -- What is missing but for the above.
-  names := ARRAY(SELECT format('%s (%s)', t.relation, problem) FROM @extschema@.tracked t, unnest(t.missing) problem
-    WHERE problem !~ '^the (trigger|log) ' ORDER BY 1);
-  ok := cardinality(names) = 0;
-  detail := CASE WHEN ok THEN 'each is in force' ELSE @extschema@.some_of(names) END;
-  -- A mask is never taken away without being asked for: a column that is not there may have another name now. So that
-  -- statement shows the rules; only people know which to choose.
-  fix := CASE WHEN NOT ok THEN (
-    SELECT string_agg(DISTINCT CASE
-      WHEN problem ~ '^the partition ' THEN format('SELECT bemi.follow_table(%L);', t.relation)
-      WHEN problem ~ '^ignored columns ' THEN format('SELECT bemi.track_again(%L, ''full'');', t.relation)
-      WHEN problem ~ ' to mask' THEN format('SELECT * FROM bemi.tracked WHERE relation = %L::regclass;', t.relation)
-      ELSE format('SELECT bemi.track_again(%L);', t.relation) END, ' ')
-    FROM @extschema@.tracked t, unnest(t.missing) problem WHERE problem !~ '^the (trigger|log) ') END;
-  RETURN NEXT;
+  RETURN QUERY SELECT * FROM @extschema@.doctor_of_tables();
+  RETURN QUERY SELECT * FROM @extschema@.doctor_of_rules();
+  RETURN QUERY SELECT * FROM @extschema@.doctor_of_publications();
+  RETURN QUERY SELECT * FROM @extschema@.doctor_of_ownership();
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.doctor() IS
 'what has to hold for the trail to be whole, whether it does, and the statement that mends it';
+
+-- Those that are there already; those that come are seen by the event trigger.
+SELECT @extschema@.warn_of_publications();

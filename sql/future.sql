@@ -37,6 +37,35 @@ $$;
 COMMENT ON FUNCTION @extschema@.trackable(name[]) IS
 'the permanent tables of schemas that are no part of an extension';
 
+CREATE FUNCTION @extschema@.try_lock_tracking() RETURNS boolean
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_try_lock_tracking';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.try_lock_tracking() FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.try_lock_tracking() IS
+'has those who make tables wait until the transaction ends, if no transaction in progress has made one';
+
+-- It never stands in a queue: those who make tables would wait behind it.
+CREATE FUNCTION @extschema@.await_makers(patience interval DEFAULT '3 s') RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  end_of_patience timestamptz := clock_timestamp() + patience;
+BEGIN
+  WHILE NOT @extschema@.try_lock_tracking() LOOP
+    IF clock_timestamp() > end_of_patience THEN
+      RETURN false;
+    END IF;
+    PERFORM pg_sleep(0.02);
+  END LOOP;
+  RETURN true;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION @extschema@.await_makers(interval) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.await_makers(interval) IS
+'waits until no transaction in progress has made a table, and has others wait then; false if that takes too long';
+
 CREATE FUNCTION @extschema@.track_all(schemas name[] DEFAULT '{public}') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -63,9 +92,12 @@ BEGIN
   END IF;
   IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
     -- Whoever makes a table now waits for this to end, or has made it before we look.
-    LOCK TABLE @extschema@.tracked_schemas IN ACCESS EXCLUSIVE MODE;
+    IF NOT @extschema@.await_makers() THEN
+      RAISE WARNING 'transactions in progress have made tables, which may not be tracked' USING
+        HINT = format('When they have ended: SELECT bemi.track_all(%L);', schemas);
+    END IF;
     PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
-    INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s;
+    INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s ON CONFLICT DO NOTHING;
   ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM @extschema@.tracked_schemas) THEN
     RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
       HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
@@ -95,6 +127,7 @@ BEGIN
     RAISE WARNING 'you do not own these tables, which are not tracked (the first ten of them): %', others USING
       HINT = 'Have their owners or a superuser call bemi.track_all().';
   END IF;
+  PERFORM @extschema@.warn_of_publications();
 END
 $$;
 
@@ -147,22 +180,26 @@ COMMENT ON FUNCTION @extschema@.untrack_all() IS
 -- Tracks a table and its partitions where they should be and are not: by the rules of the tracked table above that is
 -- nearest, or without rules if its schema is tracked. A table that has been attached gets the masks of what is above, and
 -- all its rules if it has none of its own.
-CREATE FUNCTION @extschema@.follow_table(relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false) RETURNS void
+CREATE FUNCTION @extschema@.follow_table(
+  relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false, author oid DEFAULT NULL
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  -- With whose rights the statement was run that is followed.
+  role oid := COALESCE(author, (SELECT oid FROM pg_roles WHERE rolname = current_user));
   member regclass;
   form record;
   own record;
   above record;
 BEGIN
   FOREACH member IN ARRAY ARRAY(SELECT @extschema@.tree(relation)) LOOP
-    SELECT c.*, pg_has_role(c.relowner, 'USAGE') AS is_owned INTO form FROM pg_class c WHERE c.oid = member AND c.relpersistence = 'p'
+    SELECT c.*, pg_has_role(role, c.relowner, 'USAGE') AS is_owned INTO form FROM pg_class c WHERE c.oid = member AND c.relpersistence = 'p'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     CONTINUE WHEN NOT FOUND;
-    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.rules(t.arguments, 'mask') AS masked
+    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.masks(member) AS masked
     INTO own FROM @extschema@.context_triggers t WHERE t.relation = member AND t.name = 'bemi_context';
     CONTINUE WHEN own.oid IS NOT NULL AND NOT is_attached;
-    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.rules(t.arguments, 'mask') AS masked, c.relreplident
+    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.masks(a.relid) AS masked, c.relreplident
     INTO above FROM pg_partition_ancestors(CASE WHEN form.relispartition THEN member END) WITH ORDINALITY AS a (relid, distance)
     JOIN @extschema@.context_triggers t ON t.relation = a.relid AND t.relation <> member AND t.name = 'bemi_context' JOIN pg_class c ON c.oid = a.relid
     ORDER BY a.distance LIMIT 1;
@@ -182,7 +219,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_table(regclass, boolean, boolean) IS
+COMMENT ON FUNCTION @extschema@.follow_table(regclass, boolean, boolean, oid) IS
 'tracks a table where it should be and is not';
 
 -- Writes the new name of a column or of an index into the rules of a table.
@@ -217,56 +254,103 @@ $$;
 COMMENT ON FUNCTION @extschema@.follow_rename(regclass, text[], text, text) IS
 'writes the new name of a column or an index into the rules of a table';
 
--- Called by bemi.on_ddl() when something was done that matters; `done` is table, partition (with its
--- OID), or column, relation, index,
--- constraint or schema with their names before and after. It never fails the statement.
-CREATE FUNCTION @extschema@.follow_ddl(done text, old_name text, new_name text) RETURNS void
+-- A tracked schema has another name.
+CREATE FUNCTION @extschema@.follow_schema(old_name text, new_name text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  command record;
 BEGIN
-  IF done = 'schema' THEN
-    BEGIN
-      WITH renamed AS (DELETE FROM @extschema@.tracked_schemas WHERE schema = old_name RETURNING 1)
-      INSERT INTO @extschema@.tracked_schemas SELECT new_name FROM renamed;
-    EXCEPTION WHEN OTHERS THEN
-      IF EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
-        RAISE WARNING 'tables that are made in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM USING
-          HINT = format('As a superuser: SELECT bemi.track_all(%L);', ARRAY[new_name]);
-      END IF;
-    END;
+  IF NOT EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
     RETURN;
   END IF;
-  FOR command IN
-    -- What a constraint, an index or a column belongs to; of a column, also the tables that inherit it, and those of its type.
-    WITH RECURSIVE commands AS (
-      SELECT DISTINCT CASE
-        WHEN done = 'partition' THEN old_name::oid
-        WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
-        WHEN done = 'relation' THEN (SELECT indrelid FROM pg_index WHERE indexrelid = objid)
-        WHEN classid = 'pg_class'::regclass THEN objid END AS relation
-      FROM pg_event_trigger_ddl_commands()
-    ), followed AS (
-      SELECT relation FROM commands UNION SELECT heir FROM followed, LATERAL (
-        SELECT inhrelid FROM pg_inherits WHERE inhparent = relation AND done = 'column'
-        UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation AND done = 'column'
-      ) AS of_it (heir)
-    ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p')
-  LOOP
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
+  WITH renamed AS (DELETE FROM @extschema@.tracked_schemas WHERE schema = old_name RETURNING 1)
+  INSERT INTO @extschema@.tracked_schemas SELECT new_name FROM renamed;
+EXCEPTION WHEN OTHERS THEN
+  IF EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
+    RAISE WARNING 'tables that are made in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM USING
+      HINT = format('As a superuser: SELECT bemi.track_all(%L);', ARRAY[new_name]);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.follow_schema(text, text) IS
+'writes the new name of a schema into bemi.tracked_schemas';
+
+-- The tables that a statement concerns: what it changed, and what a constraint, an index or a column belongs to; of a
+-- column, also the tables that inherit it, and those of its type.
+CREATE FUNCTION @extschema@.followed(done text, old_name text) RETURNS SETOF regclass
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY WITH RECURSIVE commands AS (
+    SELECT DISTINCT CASE
+      WHEN done = 'partition' THEN old_name::oid
+      WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
+      WHEN done = 'relation' THEN (SELECT indrelid FROM pg_index WHERE indexrelid = objid)
+      WHEN classid = 'pg_class'::regclass THEN objid END AS relation
+    FROM pg_event_trigger_ddl_commands()
+  ), followed AS (
+    SELECT relation FROM commands UNION SELECT heir FROM followed, LATERAL (
+      SELECT inhrelid FROM pg_inherits WHERE inhparent = relation AND done IN ('column', 'column added')
+      UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation AND done IN ('column', 'column added')
+    ) AS of_it (heir)
+  ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p');
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.followed(text, text) IS
+'the tables that the statement concerns for which an event trigger is called';
+
+-- Does for one table what bemi.on_ddl() saw.
+CREATE FUNCTION @extschema@.follow(relation regclass, done text, old_name text, new_name text, author oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_tracked boolean := EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = follow.relation);
+BEGIN
+  IF done IN ('table', 'partition') THEN
+    PERFORM @extschema@.follow_table(relation, is_attached => done = 'partition', author => author);
+    PERFORM @extschema@.warn_of_conflicts(ARRAY(SELECT t::oid FROM @extschema@.tree(relation) t));
+  ELSIF done = 'parent' THEN
+    PERFORM @extschema@.mask_heirs(relation, author);
+  ELSIF done = 'column' THEN
+    PERFORM @extschema@.follow_rename(relation, '{ignore,mask}'::text[], old_name, new_name);
+  ELSIF done <> 'column added' THEN
+    PERFORM @extschema@.follow_rename(relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
+  ELSIF is_tracked THEN
+    -- A mask that waited for it holds by its number too.
+    IF EXISTS (SELECT FROM @extschema@.masked_attributes(relation) m WHERE NOT m.by_number) THEN
+      PERFORM @extschema@.renew_masks(relation);
+    END IF;
+    PERFORM @extschema@.warn_of_conflicts(ARRAY[relation::oid]);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.follow(regclass, text, text, text, oid) IS
+'keeps the tracking of a table complete after a statement that made, moved or renamed something';
+
+-- Called by bemi.on_ddl() for each thing that was done and that matters; `done` is table, partition (with its OID), parent,
+-- column added or publication, or column, relation, index, constraint or schema with their names before and after. It never
+-- fails the statement. It has the rights of its owner, since whoever may run the statement may lack those to follow it (TRIGGER,
+-- or USAGE on this schema); it makes nothing but triggers and replica identities, in which no code of a table's owner runs.
+CREATE FUNCTION @extschema@.follow_ddl(done text, old_name text, new_name text, author oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  relation regclass;
+BEGIN
+  IF done = 'schema' THEN
+    PERFORM @extschema@.follow_schema(old_name, new_name);
+    RETURN;
+  ELSIF done = 'publication' THEN
+    PERFORM @extschema@.warn_of_publications(), @extschema@.warn_of_conflicts();
+    RETURN;
+  END IF;
+  FOR relation IN SELECT f FROM @extschema@.followed(done, old_name) f LOOP
     BEGIN
-      IF done = 'table' THEN
-        PERFORM @extschema@.follow_table(command.relation);
-      ELSIF done = 'partition' THEN
-        PERFORM @extschema@.follow_table(command.relation, is_attached => true);
-      ELSIF done = 'column' THEN
-        PERFORM @extschema@.follow_rename(command.relation, '{ignore,mask}'::text[], old_name, new_name);
-      ELSE
-        PERFORM @extschema@.follow_rename(command.relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
-      END IF;
+      PERFORM @extschema@.follow(relation, done, old_name, new_name, author);
     EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'bemi could not follow the change of %: %', command.relation, SQLERRM USING
-        HINT = CASE WHEN done IN ('table', 'partition') THEN format('SELECT bemi.follow_table(%L, true%s);', command.relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
-          ELSE format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.', new_name, command.relation) END;
+      RAISE WARNING 'bemi could not follow the change of %: %', relation, SQLERRM USING
+        HINT = CASE WHEN done IN ('table', 'partition') THEN format('SELECT bemi.follow_table(%L, true%s);', relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
+          WHEN done IN ('parent', 'column added') THEN format('SELECT bemi.track_again(%L);', relation)
+          ELSE format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.', new_name, relation) END;
     END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -275,8 +359,10 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_ddl(text, text, text) IS
-'keeps tracking complete after a statement that made, moved or renamed something';
+REVOKE EXECUTE ON FUNCTION @extschema@.follow_ddl(text, text, text, oid) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.follow_ddl(text, text, text, oid) IS
+'keeps tracking complete after a statement that made, moved, renamed or published something';
 
 CREATE FUNCTION @extschema@.on_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_on_ddl';
@@ -286,6 +372,7 @@ COMMENT ON FUNCTION @extschema@.on_ddl() IS
 
 CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end
 WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER SCHEMA',
+  'CREATE PUBLICATION', 'ALTER PUBLICATION',
   -- They rename the columns of tables too.
   'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE')
 EXECUTE FUNCTION @extschema@.on_ddl();

@@ -220,6 +220,7 @@ BEGIN
     RAISE EXCEPTION 'the recorder cannot be started: %: %', problem."check", problem.detail USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
   END LOOP;
+  PERFORM @extschema@.warn_of_publications();
   IF reason = 'slot lost' AND NOT accept_gap THEN
     RAISE EXCEPTION 'the slot of the recorder is lost: what was changed after % is missing', ended USING
       ERRCODE = 'object_not_in_prerequisite_state', DETAIL = COALESCE(lost, 'nothing is known of the slot of the recorder') || '.',

@@ -8,7 +8,7 @@ CREATE FUNCTION @extschema@.rules(arguments bytea, kind text) RETURNS text[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_rules';
 
 COMMENT ON FUNCTION @extschema@.rules(bytea, text) IS
-'the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, identity, unknown, or every with their kind';
+'the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, numbers, identity, unknown, or every with their kind';
 
 -- Every table that carries the trigger. One that is whole fires before every statement (pg_trigger.h: 2 BEFORE, 4 INSERT,
 -- 8 DELETE, 16 UPDATE, 32 TRUNCATE).
@@ -31,7 +31,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION @extschema@.table_rules(regclass, text) IS
-'the rules of a table of a kind: ignore, mask, identity or unknown';
+'the rules of a table of a kind: ignore, mask, numbers, identity or unknown';
 
 -- Gives why a relation cannot be tracked and what to do instead; no row if it can be.
 CREATE FUNCTION @extschema@.obstacle(relation regclass, OUT message text, OUT hint text) RETURNS SETOF record
@@ -85,7 +85,7 @@ COMMENT ON FUNCTION @extschema@.tree(regclass) IS
 CREATE FUNCTION @extschema@.identity_index(relation regclass) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
-  WHERE c.oid = relation AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indisvalid WHEN 'i' THEN i.indisreplident ELSE false END
+  WHERE c.oid = relation AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indisvalid AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END
   LIMIT 1
 $$;
 
@@ -144,6 +144,10 @@ BEGIN
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', relation,
       CASE identity WHEN 'full' THEN 'FULL' WHEN 'nothing' THEN 'NOTHING' ELSE 'DEFAULT' END);
   END IF;
+  -- A name that another table has by now.
+  IF identity IN ('full', 'nothing', 'default') AND identity <> @extschema@.identity(relation) THEN
+    RAISE EXCEPTION 'the schema of % was renamed meanwhile', relation;
+  END IF;
 EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR wrong_object_type THEN
   RAISE WARNING 'the index % can no longer be the replica identity of %, which has the default now: %', quote_ident(index), relation, SQLERRM;
   EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT', relation);
@@ -184,6 +188,10 @@ BEGIN
     'CREATE OR REPLACE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
     'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.emit_context(%s)',
     relation, (SELECT string_agg(quote_literal(argument), ', ' ORDER BY place) FROM unnest(arguments) WITH ORDINALITY AS a (argument, place)));
+  -- The statement names the table; its schema may have got another name meanwhile.
+  IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context') THEN
+    RAISE EXCEPTION 'the schema of % was renamed meanwhile', relation;
+  END IF;
   -- That enables it as a new one is.
   IF there.tgenabled = 'A' THEN
     EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
@@ -194,39 +202,88 @@ $$;
 COMMENT ON FUNCTION @extschema@.put_trigger(regclass, text[]) IS
 'attaches the trigger to one table, with these arguments';
 
+-- The replica identity that a table gets: the one that is asked for, unless UPDATE and DELETE would fail then because of a
+-- publication; if they fail now because of tracking, the one from before.
+CREATE FUNCTION @extschema@.fitting_identity(relation regclass, wanted text, present text, former text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF wanted NOT IN ('keep', present) AND @extschema@.identity_problem(relation, wanted) IS NULL THEN
+    RETURN wanted;
+  ELSIF former <> present AND @extschema@.identity_problem(relation, present) IS NOT NULL AND @extschema@.identity_problem(relation, former) IS NULL THEN
+    RETURN former;
+  END IF;
+  RETURN present;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.fitting_identity(regclass, text, text, text) IS
+'the replica identity that a table gets when it is tracked: the one that is asked for, unless a publication does not go with it';
+
 -- Tracks one table, which can be. What is as it should be already is not locked.
 CREATE FUNCTION @extschema@.track_one(relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  arguments text[] := ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignore_columns) c ORDER BY 1)
-    || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(mask_columns) c ORDER BY 1);
+  masks text[] := mask_columns || @extschema@.inherited_masks(relation);
+  arguments text[];
   identity_now text;
+  fitting text;
   was text;
+  is_done boolean := false;
 BEGIN
   -- The second time under the lock, since others may do the same.
   FOR attempt IN 1..2 LOOP
+    arguments := ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignore_columns) c ORDER BY 1) || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(masks) c ORDER BY 1)
+      || array_remove(ARRAY[@extschema@.numbers_rule(relation, masks)], NULL);
     identity_now := @extschema@.identity(relation);
     was := @extschema@.identity_before(relation);
-    IF replica_identity NOT IN ('keep', identity_now) THEN
+    fitting := @extschema@.fitting_identity(relation, replica_identity, identity_now, was);
+    IF fitting <> identity_now THEN
       was := COALESCE(was, identity_now);
-    ELSIF @extschema@.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL)) THEN
-      RETURN;
     END IF;
+    is_done := fitting = identity_now AND @extschema@.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+    EXIT WHEN is_done;
     IF attempt = 1 THEN
       -- The stronger lock at once: a session that has read the table and waits to write it would wait for a weaker one,
       -- and this would wait for it.
-      PERFORM @extschema@.lock(relation, replica_identity <> 'keep');
+      PERFORM @extschema@.lock(relation, replica_identity <> 'keep' OR fitting <> identity_now);
     END IF;
   END LOOP;
-  IF replica_identity <> 'keep' THEN
-    PERFORM @extschema@.set_identity(relation, replica_identity);
+  IF replica_identity NOT IN ('keep', fitting) THEN
+    RAISE WARNING 'the replica identity of % is %, not %, with which UPDATE and DELETE would fail: %', relation, fitting, replica_identity,
+      @extschema@.identity_problem(relation, replica_identity) USING
+      HINT = format('Have the publication go with it, and call SELECT bemi.track_again(%L, %L); or have it so: SELECT bemi.track_again(%L);', relation, replica_identity, relation);
+  ELSIF fitting <> identity_now AND replica_identity = 'keep' THEN
+    RAISE NOTICE 'the replica identity of % is % again, as it was before it was tracked: with %, UPDATE and DELETE fail (%)', relation, fitting, identity_now,
+      @extschema@.identity_problem(relation, identity_now);
   END IF;
-  PERFORM @extschema@.put_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+  IF NOT is_done THEN
+    PERFORM @extschema@.set_identity(relation, fitting);
+    PERFORM @extschema@.put_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+  END IF;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.track_one(regclass, text, text[], text[]) IS
 'tracks one table, without its partitions';
+
+CREATE FUNCTION @extschema@.require_columns(relation regclass, columns name[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  unknown text;
+BEGIN
+  SELECT quote_ident(c) INTO unknown FROM unnest(columns) c
+  WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = c AND attnum > 0 AND NOT attisdropped) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'the table % has no column %', relation, unknown USING
+      ERRCODE = 'undefined_column',
+      HINT = (SELECT 'Its columns are ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || '.'
+              FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_columns(regclass, name[]) IS
+'raises an error if a table lacks one of these columns';
 
 CREATE FUNCTION @extschema@.track(
   relation regclass, replica_identity text DEFAULT 'full', ignore_columns name[] DEFAULT '{}', mask_columns name[] DEFAULT '{}'
@@ -238,6 +295,7 @@ DECLARE
   problem record;
   unknown text;
   children text;
+  inherited text[];
 BEGIN
   IF relation IS NULL THEN
     RAISE EXCEPTION 'bemi cannot track NULL' USING
@@ -261,14 +319,7 @@ BEGIN
       RAISE EXCEPTION 'must be owner of table %', member USING
         ERRCODE = 'insufficient_privilege', HINT = 'A table is tracked by its owner or a superuser.';
     END IF;
-    SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c
-    WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = member AND attname = c AND attnum > 0 AND NOT attisdropped) LIMIT 1;
-    IF FOUND THEN
-      RAISE EXCEPTION 'the table % has no column %', member, unknown USING
-        ERRCODE = 'undefined_column',
-        HINT = (SELECT 'Its columns are ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || '.'
-                FROM pg_attribute WHERE attrelid = member AND attnum > 0 AND NOT attisdropped);
-    END IF;
+    PERFORM @extschema@.require_columns(member, ignore_columns || mask_columns);
     SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c WHERE c IN (SELECT @extschema@.key_columns(member)) LIMIT 1;
     IF FOUND THEN
       RAISE EXCEPTION 'the column % of % can be neither ignored nor masked, since it belongs to the key', unknown, member USING
@@ -277,7 +328,14 @@ BEGIN
   END LOOP;
   FOREACH member IN ARRAY members LOOP
     PERFORM @extschema@.track_one(member, replica_identity, ignore_columns::text[], mask_columns::text[]);
+    -- Renamed before the lock was there, it would be shown.
+    PERFORM @extschema@.require_columns(member, ignore_columns || mask_columns);
   END LOOP;
+  PERFORM @extschema@.mask_heirs(relation);
+  inherited := ARRAY(SELECT quote_ident(mask) FROM unnest(@extschema@.inherited_masks(relation)) mask WHERE mask <> ALL (mask_columns::text[]));
+  IF inherited <> '{}' THEN
+    RAISE NOTICE 'columns of % are masked as in the tables that it inherits from: %', relation, array_to_string(inherited, ', ');
+  END IF;
   IF EXISTS (SELECT FROM pg_class WHERE oid = relation AND relreplident <> 'f') AND @extschema@.identity_index(relation) IS NULL THEN
     RAISE NOTICE 'the log will not say which rows of % are updated or deleted: it has neither a key nor REPLICA IDENTITY FULL', relation USING
       HINT = format('SELECT bemi.track(%L);', relation);
@@ -285,7 +343,7 @@ BEGIN
   SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid) INTO children FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
   WHERE inhparent = relation AND NOT c.relispartition AND NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = inhrelid);
   IF children IS NOT NULL THEN
-    RAISE NOTICE 'tables that inherit from % are tracked, and have their columns masked, by themselves: %', relation, children;
+    RAISE NOTICE 'tables that inherit from % are tracked by themselves: %', relation, children;
   END IF;
 END
 $$;
@@ -307,7 +365,13 @@ BEGIN
     FROM @extschema@.context_triggers t WHERE t.relation = untrack_one.relation
   LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, relation);
-    IF trigger.identity IS NOT NULL THEN
+    IF trigger.identity IS NOT NULL AND @extschema@.identity_problem(relation, trigger.identity) IS NOT NULL
+      AND @extschema@.identity_problem(relation, @extschema@.identity(relation)) IS NULL
+    THEN
+      RAISE WARNING 'the replica identity of % stays %: with that from before (%), UPDATE and DELETE would fail: %', relation, @extschema@.identity(relation),
+        trigger.identity, @extschema@.identity_problem(relation, trigger.identity) USING
+        HINT = format('SELECT * FROM bemi.identity_conflict(%L, %L);', relation, trigger.identity);
+    ELSIF trigger.identity IS NOT NULL THEN
       PERFORM @extschema@.set_identity(relation, trigger.identity);
     END IF;
   END LOOP;
@@ -326,53 +390,3 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.untrack(regclass) IS
 'has the changes of a table, and of its partitions, no longer carry the context, and puts back the replica identity that was there before';
-
--- Tracks a table again by the rules that it has, but for those that ignore columns that are not there.
-CREATE FUNCTION @extschema@.track_again(relation regclass, replica_identity text DEFAULT 'keep') RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT @extschema@.track_one(relation, replica_identity,
-    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped
-      AND attname::text = ANY (@extschema@.table_rules(relation, 'ignore')) AND attname NOT IN (SELECT @extschema@.key_columns(relation))),
-    @extschema@.table_rules(relation, 'mask'))
-  WHERE EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = track_again.relation)
-$$;
-
-COMMENT ON FUNCTION @extschema@.track_again(regclass, text) IS
-'tracks a table by the rules that it has, with another replica identity or without rules that ignore nothing';
-
-CREATE VIEW @extschema@.tracked AS
-SELECT
-  c.oid::regclass AS relation,
-  CASE c.relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' WHEN 'i' THEN 'index' ELSE 'default' END AS replica_identity,
-  @extschema@.table_rules(c.oid, 'ignore')::name[] AS ignore_columns,
-  @extschema@.table_rules(c.oid, 'mask')::name[] AS mask_columns,
-  ARRAY(
-    SELECT CASE WHEN t.enabled = 'D' THEN 'the trigger is disabled'
-        WHEN t.enabled = 'R' THEN 'the trigger fires only for replicated changes'
-        WHEN t.name <> 'bemi_context' THEN pg_catalog.format('another trigger, %I, writes the context', t.name)
-        WHEN NOT t.is_whole THEN 'a trigger that does not fire before every statement writes the context' END AS problem
-      FROM @extschema@.context_triggers t WHERE t.relation = c.oid AND NOT (t.is_whole AND t.name = 'bemi_context' AND t.enabled IN ('O', 'A'))
-    UNION ALL SELECT pg_catalog.format('there is no column %I to %s', value, kind)
-      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind, pg_catalog.unnest(@extschema@.table_rules(c.oid, kind)) value
-      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = value AND a.attnum > 0 AND NOT a.attisdropped)
-    UNION ALL SELECT pg_catalog.format('the rule %L has no meaning', value)
-      FROM pg_catalog.unnest(@extschema@.table_rules(c.oid, 'unknown')) value
-    UNION ALL SELECT pg_catalog.format('the column %I to %s belongs to the key', value, kind)
-      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind, pg_catalog.unnest(@extschema@.table_rules(c.oid, kind)) value
-      WHERE value IN (SELECT @extschema@.key_columns(c.oid))
-    UNION ALL SELECT CASE WHEN @extschema@.identity_index(c.oid) IS NULL THEN 'the log does not say which rows are updated or deleted'
-        ELSE 'the log has only the key of a row before its change' END
-      WHERE c.relreplident <> 'f' AND c.relkind = 'r'
-    UNION ALL SELECT 'ignored columns are not ignored, since the log has not the whole row before a change'
-      WHERE c.relreplident <> 'f' AND c.relkind = 'r' AND pg_catalog.cardinality(@extschema@.table_rules(c.oid, 'ignore')) > 0
-    UNION ALL SELECT pg_catalog.format('the partition %s is not tracked', p)
-      FROM @extschema@.tree(c.oid) p
-      WHERE c.relkind = 'p' AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = p)
-    ORDER BY problem
-  ) AS missing
-FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT t.relation FROM @extschema@.context_triggers t);
-
-GRANT SELECT ON @extschema@.tracked TO PUBLIC;
-
-COMMENT ON VIEW @extschema@.tracked IS
-'the tables whose changes carry the context, their rules, and what is missing';

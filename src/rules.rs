@@ -117,8 +117,16 @@ mod tests {
         assert_eq!(rule(b"ignore=updated_at"), (Kind::Ignore, &b"updated_at"[..]));
         assert_eq!(rule(b"mask=a=b"), (Kind::Mask, &b"a=b"[..]));
         assert_eq!(rule(b"identity=index:todo_pkey"), (Kind::Identity, &b"index:todo_pkey"[..]));
+        assert_eq!(rule(b"numbers=16400:3,15"), (Kind::Numbers, &b"16400:3,15"[..]));
         for unknown in [
             &b"mask"[..],
+            b"numbers=",
+            b"numbers=16400",
+            b"numbers=16400:",
+            b"numbers=:3",
+            b"numbers=16400:3,",
+            b"numbers=16400:-3",
+            b"numbers=16400:3:5",
             b"",
             b"=x",
             b"identity=",

@@ -16,6 +16,7 @@ pub mod copy;
 pub mod decoding;
 pub mod encoding;
 pub mod memory;
+pub mod extension_lock;
 pub mod process;
 
 mod unbound {

@@ -20,12 +20,15 @@ mod hostile;
 mod keys;
 mod limits;
 mod masks_decoded;
+mod lock_queue;
+mod masks;
 mod memory;
 mod options;
 mod past;
 mod prepared;
 mod privileges;
 mod progress;
+mod publications;
 mod questions;
 #[path = "../torture/random.rs"]
 #[allow(dead_code)]
@@ -76,6 +79,9 @@ fn main() {
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
+        masks::TESTS,
+        lock_queue::TESTS,
+        publications::TESTS,
         questions::TESTS,
         progress::TESTS,
         recorder::TESTS,

@@ -271,7 +271,7 @@ fn notices(server: &Server) {
         "{said}"
     );
     client.batch_execute("CREATE TABLE child () INHERITS (t); SELECT bemi.track('t')").unwrap();
-    assert!(notices.take().concat().contains("masked, by themselves: public.child"));
+    assert!(notices.take().concat().contains("are tracked by themselves: public.child"));
     client.batch_execute("SELECT bemi.track('child'), bemi.track('t')").unwrap();
     assert_eq!(notices.take(), [""; 0]);
 }

@@ -5,9 +5,11 @@ use core::ffi::{CStr, c_char};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::sys::extension_lock::{self, Part};
 use crate::sys::{self, arguments};
 
-/// Something was made, attached, moved or renamed.
+/// Something was made, attached, moved, renamed or published.
+#[derive(PartialEq, Eq)]
 struct Done {
     what: &'static CStr,
     /// The name before, or what was attached, and the name after; empty where there is none.
@@ -16,14 +18,23 @@ struct Done {
 
 impl Done {
     fn table() -> Self {
-        Self { what: c"table", names: (Vec::new(), Vec::new()) }
+        Self::unnamed(c"table")
     }
 
-    /// None if nothing was that matters.
+    fn unnamed(what: &'static CStr) -> Self {
+        Self { what, names: (Vec::new(), Vec::new()) }
+    }
+
+    /// Whether it brings tables to where they may have to be tracked.
+    fn brings_tables(&self) -> bool {
+        [c"table", c"partition", c"schema"].contains(&self.what)
+    }
+
+    /// Empty if nothing was that matters.
     ///
     /// # Safety
     /// The statement is a utility statement, which has been run.
-    unsafe fn read(statement: *const pg_sys::Node) -> Option<Self> {
+    unsafe fn read(statement: *const pg_sys::Node) -> Vec<Self> {
         use pg_sys::NodeTag::*;
         // A table's name may be missing only where the grammar leaves it out.
         // SAFETY: the caller's promise; a node is what its tag says.
@@ -31,7 +42,7 @@ impl Done {
             let is_lasting = |name: *const pg_sys::RangeVar| {
                 name.as_ref().is_some_and(|name| name.relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT)
             };
-            match (*statement).type_ {
+            let done = match (*statement).type_ {
                 T_CreateStmt => {
                     let created: *const pg_sys::CreateStmt = statement.cast();
                     is_lasting((*created).relation).then(Self::table)
@@ -46,20 +57,36 @@ impl Done {
                 }
                 T_AlterTableStmt => {
                     let altered: *const pg_sys::AlterTableStmt = statement.cast();
-                    sys::members::<pg_sys::AlterTableCmd>((*altered).cmds).find_map(|command| {
-                        use pg_sys::AlterTableType::*;
-                        match &*command {
-                            command if command.subtype == AT_AttachPartition => Self::attached(command),
-                            command if command.subtype == AT_AddConstraint => Self::made_of_index(command),
-                            command => (command.subtype == AT_SetLogged).then(Self::table),
-                        }
-                    })
+                    let mut all = Vec::new();
+                    for command in sys::members::<pg_sys::AlterTableCmd>((*altered).cmds) {
+                        all.extend(Self::altered(&*command).filter(|done| !all.contains(done)));
+                    }
+                    return all;
                 }
                 T_AlterObjectSchemaStmt => {
                     let moved: *const pg_sys::AlterObjectSchemaStmt = statement.cast();
                     ((*moved).objectType == pg_sys::ObjectType::OBJECT_TABLE).then(Self::table)
                 }
                 T_RenameStmt => Self::renamed(&*statement.cast()),
+                T_CreatePublicationStmt | T_AlterPublicationStmt => Some(Self::unnamed(c"publication")),
+                _ => None,
+            };
+            done.into_iter().collect()
+        }
+    }
+
+    /// # Safety
+    /// The command is one of an ALTER TABLE that has been run.
+    unsafe fn altered(command: &pg_sys::AlterTableCmd) -> Option<Self> {
+        use pg_sys::AlterTableType::*;
+        // SAFETY: the caller's promise, and the command is of that kind.
+        unsafe {
+            match command {
+                command if command.subtype == AT_AttachPartition => Self::attached(command),
+                command if command.subtype == AT_AddConstraint => Self::made_of_index(command),
+                command if command.subtype == AT_SetLogged => Some(Self::table()),
+                command if command.subtype == AT_AddColumn => Some(Self::unnamed(c"column added")),
+                command if command.subtype == AT_AddInherit => Some(Self::unnamed(c"parent")),
                 _ => None,
             }
         }
@@ -140,7 +167,7 @@ pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.on_ddl()`: calls `bemi.follow_ddl()` if a statement did something that matters.
+/// `bemi.on_ddl()`: calls `bemi.follow_ddl()` for each thing that a statement did and that matters.
 ///
 /// # Safety
 /// Called by the server.
@@ -151,15 +178,26 @@ pub unsafe extern "C-unwind" fn bemi_on_ddl(fcinfo: pg_sys::FunctionCallInfo) ->
     // SAFETY: the server's call.
     unsafe {
         let Some(statement) = arguments::statement(fcinfo, c"ddl_command_end") else { return nothing };
-        let Some(done) = Done::read(statement) else { return nothing };
+        let all = Done::read(statement);
+        if all.is_empty() {
+            return nothing;
+        }
         // By its number: a name would be looked up with the rights of whoever runs the statement.
-        let Some(follow) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"follow_ddl", &[pg_sys::TEXTOID; 3])
-        else {
+        let types = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::OIDOID];
+        let Some(follow) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"follow_ddl", &types) else {
             return nothing;
         };
-        let what = arguments::text(done.what.to_bytes());
-        let (old, new) = (arguments::text(&done.names.0), arguments::text(&done.names.1));
-        pg_sys::OidFunctionCall3Coll(follow, pg_sys::InvalidOid, what, old, new);
+        if all.iter().any(Done::brings_tables) {
+            // Until the transaction ends: whoever tracks all tables then sees this one.
+            extension_lock::take(Part::Tracking, pg_sys::RowExclusiveLock);
+        }
+        // This function has the rights of whoever runs the statement; the other one has its owner's.
+        let author = pg_sys::Datum::from(pg_sys::GetUserId());
+        for done in all {
+            let what = arguments::text(done.what.to_bytes());
+            let (old, new) = (arguments::text(&done.names.0), arguments::text(&done.names.1));
+            pg_sys::OidFunctionCall4Coll(follow, pg_sys::InvalidOid, what, old, new, author);
+        }
     }
     nothing
 }

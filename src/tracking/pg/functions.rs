@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::rules::{self, Kind};
 use crate::sys;
 use crate::sys::arguments::{self, argument, text_argument};
+use crate::sys::extension_lock::{self, Part};
 
 /// `bemi.rules(bytea, text)`: the arguments of a trigger that are of a kind, or `every` one with its kind.
 ///
@@ -62,6 +63,22 @@ pub unsafe extern "C-unwind" fn bemi_lock(fcinfo: pg_sys::FunctionCallInfo) -> p
     pg_sys::Datum::from(0)
 }
 
+/// `bemi.try_lock_tracking()`: has those who make tables wait until the transaction ends. False if somebody has made one
+/// in a transaction that has not ended; the caller never waits for him, so nobody else waits behind the caller.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_try_lock_tracking(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: asks who the current role is.
+    if !unsafe { pg_sys::superuser() } {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser", "bemi_try_lock_tracking")
+            .report(PgLogLevel::ERROR);
+    }
+    pg_sys::Datum::from(extension_lock::try_take(Part::Tracking, pg_sys::ExclusiveLock))
+}
+
 /// `bemi.library_version()`.
 ///
 /// # Safety
@@ -72,4 +89,9 @@ pub unsafe extern "C-unwind" fn bemi_library_version(_fcinfo: pg_sys::FunctionCa
     arguments::text(env!("CARGO_PKG_VERSION").as_bytes())
 }
 
-sys::sql_callable!(pg_finfo_bemi_rules, pg_finfo_bemi_lock, pg_finfo_bemi_library_version);
+sys::sql_callable!(
+    pg_finfo_bemi_rules,
+    pg_finfo_bemi_lock,
+    pg_finfo_bemi_try_lock_tracking,
+    pg_finfo_bemi_library_version
+);
