@@ -9,6 +9,7 @@ mod as_of_writers;
 mod catalogs;
 mod comment;
 mod context;
+mod ddl;
 mod decoder;
 mod differential;
 mod doctor;
@@ -39,7 +40,7 @@ mod tracking;
 mod types;
 mod workload;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use server::Server;
 
 /// A test has a name, which is the sentence it proves, and the server.
@@ -81,15 +82,17 @@ fn main() {
         as_of_writers::TESTS,
         history::TESTS,
         memory::TESTS,
+        ddl::TESTS,
+        &[("a_crash_or_a_leak_in_the_log_is_found", |_| server::log::test())],
     ];
-    let trials = tests.concat().into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
-            test(server);
-            Ok(())
-        })
-    });
+    let trials = tests
+        .concat()
+        .into_iter()
+        .map(|(name, test)| Trial::test(name, move || server.run(name, test).map_err(Failed::from)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     println!("PostgreSQL {}", server.major);
-    server.stop();
+    let ills = server.end();
+    ills.iter().for_each(|line| println!("In the log behind the last test: {line}"));
+    assert!(ills.is_empty(), "the server's log has what must not be there");
     conclusion.exit();
 }
