@@ -27,16 +27,18 @@ const TABLES: [&str; 5] = ["t1", "t2", "t3", "t4", "p"];
 const SETUP: &str = "
 CREATE ROLE reader; CREATE ROLE owner SUPERUSER; CREATE SCHEMA moved; CREATE DOMAIN small AS int;
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN COALESCE(NEW, OLD); END';
-CREATE TABLE t1 (id bigint PRIMARY KEY, token bigint, part int DEFAULT 0, extra int DEFAULT 7, secret text DEFAULT 'clear-secret', iban text DEFAULT 'clear-iban');
-CREATE TABLE t2 (LIKE t1 INCLUDING ALL); CREATE TABLE t3 (LIKE t1 INCLUDING ALL); CREATE TABLE t4 (LIKE t1 INCLUDING ALL);
+CREATE TABLE t1 (id bigint PRIMARY KEY, token bigint, part int DEFAULT 0, extra int DEFAULT 7,
+  secret text DEFAULT 'clear-secret', iban text DEFAULT 'clear-iban');
+CREATE TABLE t2 (LIKE t1 INCLUDING ALL); CREATE TABLE t3 (LIKE t1 INCLUDING ALL);
+CREATE TABLE t4 (LIKE t1 INCLUDING ALL);
 CREATE TABLE p (LIKE t1 INCLUDING DEFAULTS, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
 CREATE TABLE p_0 PARTITION OF p FOR VALUES IN (0); CREATE TABLE other_p (LIKE p INCLUDING DEFAULTS);
 CREATE TABLE other (id int PRIMARY KEY, secret text DEFAULT 'clear-other');
 SELECT bemi.track('other', mask_columns => '{secret}');
-DO $$ BEGIN
-  FOR i IN 1..5 LOOP
-    EXECUTE format('CREATE TRIGGER a_touch BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION touch()', ('{t1,t2,t3,t4,p}'::text[])[i]);
-    PERFORM bemi.track(('{t1,t2,t3,t4,p}'::text[])[i]::regclass, mask_columns => '{secret,iban}');
+DO $$ DECLARE name text; BEGIN
+  FOREACH name IN ARRAY '{t1,t2,t3,t4,p}'::text[] LOOP
+    EXECUTE format('CREATE TRIGGER a_touch BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION touch()', name);
+    PERFORM bemi.track(name::regclass, mask_columns => '{secret,iban}');
   END LOOP;
 END $$;
 ";
@@ -53,20 +55,24 @@ const KINDS: &[&str] = &[
     "ALTER TABLE {t} ALTER COLUMN extra TYPE bigint ;; ALTER TABLE {t} ALTER COLUMN extra TYPE int",
     "ALTER TABLE {t} ALTER COLUMN extra TYPE small ;; ALTER TABLE {t} ALTER COLUMN extra TYPE int",
     "ALTER TABLE {t} ALTER COLUMN extra SET STATISTICS {n}",
-    "ALTER TABLE {t} ALTER COLUMN secret SET STORAGE EXTERNAL ;; ALTER TABLE {t} ALTER COLUMN secret SET STORAGE EXTENDED",
+    "ALTER TABLE {t} ALTER COLUMN secret SET STORAGE EXTERNAL ;; \
+     ALTER TABLE {t} ALTER COLUMN secret SET STORAGE EXTENDED",
     "ALTER TABLE {t} ALTER COLUMN extra SET DEFAULT {n} ;; ALTER TABLE {t} ALTER COLUMN extra DROP DEFAULT",
     "ALTER TABLE {t} RENAME TO {t}_x ;; ALTER TABLE {t}_x RENAME TO {t}",
-    "ALTER TABLE {t} SET SCHEMA moved ;; ALTER TABLE moved.{t} SET SCHEMA public ;; ALTER TABLE moved_x.{t} SET SCHEMA public",
+    "ALTER TABLE {t} SET SCHEMA moved ;; ALTER TABLE moved.{t} SET SCHEMA public ;; \
+     ALTER TABLE moved_x.{t} SET SCHEMA public",
     "ALTER SCHEMA moved RENAME TO moved_x ;; ALTER SCHEMA moved_x RENAME TO moved",
     "ALTER TABLE {t} OWNER TO owner ;; ALTER TABLE {t} OWNER TO postgres",
-    "ALTER TABLE {t} ADD CONSTRAINT positive CHECK (id > 0) NOT VALID ;; ALTER TABLE {t} VALIDATE CONSTRAINT positive ;; ALTER TABLE {t} DROP CONSTRAINT positive",
+    "ALTER TABLE {t} ADD CONSTRAINT positive CHECK (id > 0) NOT VALID ;; \
+     ALTER TABLE {t} VALIDATE CONSTRAINT positive ;; ALTER TABLE {t} DROP CONSTRAINT positive",
     "CREATE INDEX index_{t} ON {t} (token) ;; DROP INDEX index_{t}",
     "CREATE INDEX CONCURRENTLY concurrent_{t} ON {t} (token) ;; DROP INDEX CONCURRENTLY IF EXISTS concurrent_{t}",
     "CREATE TRIGGER a_more AFTER INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION touch() ;; DROP TRIGGER a_more ON {t}",
     "CREATE TRIGGER z_more BEFORE UPDATE ON {t} EXECUTE FUNCTION touch() ;; DROP TRIGGER z_more ON {t}",
     "ALTER TABLE {t} DISABLE TRIGGER a_touch ;; ALTER TABLE {t} ENABLE TRIGGER a_touch",
     "CREATE RULE rule AS ON DELETE TO {t} DO ALSO NOTHING ;; DROP RULE rule ON {t}",
-    "CREATE POLICY policy ON {t} USING (true) ;; ALTER TABLE {t} ENABLE ROW LEVEL SECURITY ;; ALTER TABLE {t} DISABLE ROW LEVEL SECURITY ;; DROP POLICY policy ON {t}",
+    "CREATE POLICY policy ON {t} USING (true) ;; ALTER TABLE {t} ENABLE ROW LEVEL SECURITY ;; \
+     ALTER TABLE {t} DISABLE ROW LEVEL SECURITY ;; DROP POLICY policy ON {t}",
     "CREATE STATISTICS statistics_{t} ON id, token FROM {t} ;; ANALYZE {t} ;; DROP STATISTICS statistics_{t}",
     "CREATE VIEW view_{t} AS SELECT * FROM {t} ;; DROP VIEW view_{t}",
     "CREATE PUBLICATION publication_{t} FOR TABLE {t} ;; DROP PUBLICATION publication_{t}",
@@ -83,14 +89,23 @@ const KINDS: &[&str] = &[
     "ALTER FUNCTION touch() COST {n}",
     "CREATE SCHEMA schema_{n} ;; DROP SCHEMA schema_{n}",
     "CREATE TYPE type_{n} AS ENUM ('a') ;; ALTER TYPE type_{n} ADD VALUE 'b' ;; DROP TYPE type_{n}",
-    "CREATE TABLE other_{n} (id int PRIMARY KEY) ;; SELECT bemi.track('other_{n}') ;; INSERT INTO other_{n} VALUES (1) ;; DROP TABLE other_{n}",
-    "BEGIN ; LOCK {t} IN SHARE ROW EXCLUSIVE MODE ; SELECT bemi.track('{t}', mask_columns => (SELECT array_agg(attname) FROM pg_attribute WHERE attrelid = '{t}'::regclass AND attname ~ '^(secret|iban)')) ; COMMIT",
+    "CREATE TABLE other_{n} (id int PRIMARY KEY) ;; SELECT bemi.track('other_{n}') ;; \
+     INSERT INTO other_{n} VALUES (1) ;; DROP TABLE other_{n}",
+    "BEGIN ; LOCK {t} IN SHARE ROW EXCLUSIVE MODE ; \
+     SELECT bemi.track('{t}', mask_columns => (SELECT array_agg(attname) \
+     FROM pg_attribute WHERE attrelid = '{t}'::regclass AND attname ~ '^(secret|iban)')) ; \
+     COMMIT",
     "INSERT INTO other VALUES (1), (2), ({n}) ON CONFLICT DO NOTHING ;; TRUNCATE other",
     "SELECT bemi.untrack('other_p') ;; SELECT bemi.track('other_p', mask_columns => '{secret,iban}')",
-    "CREATE TABLE other_p{n} (LIKE p INCLUDING DEFAULTS) ;; ALTER TABLE p ATTACH PARTITION other_p{n} FOR VALUES IN ({n}) ;; ALTER TABLE p DETACH PARTITION other_p{n} ;; DROP TABLE other_p{n}",
+    "CREATE TABLE other_p{n} (LIKE p INCLUDING DEFAULTS) ;; \
+     ALTER TABLE p ATTACH PARTITION other_p{n} FOR VALUES IN ({n}) ;; \
+     ALTER TABLE p DETACH PARTITION other_p{n} ;; DROP TABLE other_p{n}",
     "CREATE TABLE other_p{n} PARTITION OF p FOR VALUES IN ({n}) ;; DROP TABLE other_p{n}",
-    "BEGIN ; ALTER TABLE {t} ADD COLUMN added_{n} int ; SAVEPOINT s ; ALTER TABLE {t} RENAME COLUMN added_{n} TO renamed_{n} ; ROLLBACK TO s ; ALTER TABLE {t} DROP COLUMN added_{n} ; COMMIT",
-    "BEGIN ; ALTER TABLE {t} SET (fillfactor = {n}) ; CREATE TRIGGER b_more AFTER UPDATE ON {t} EXECUTE FUNCTION touch() ; ROLLBACK",
+    "BEGIN ; ALTER TABLE {t} ADD COLUMN added_{n} int ; SAVEPOINT s ; \
+     ALTER TABLE {t} RENAME COLUMN added_{n} TO renamed_{n} ; ROLLBACK TO s ; \
+     ALTER TABLE {t} DROP COLUMN added_{n} ; COMMIT",
+    "BEGIN ; ALTER TABLE {t} SET (fillfactor = {n}) ; \
+     CREATE TRIGGER b_more AFTER UPDATE ON {t} EXECUTE FUNCTION touch() ; ROLLBACK",
 ];
 
 /// A change as its writer made it: what it did to which row, and under which context.
@@ -122,35 +137,24 @@ impl Shared {
     }
 }
 
-/// Whether a statement met the DDL of others, and nothing is wrong: it waited too long, or for each other; a table or a
-/// column has another name for now; two changed the same row of a catalog.
+/// Whether a statement met the DDL of others, and nothing is wrong: it waited too long, or for each other, or a table or
+/// a column has another name for now.
 fn is_collision(error: &Error) -> bool {
-    let Some(error) = error.as_db_error() else { return false };
-    let (code, message) = (error.code().code(), error.message());
-    matches!(code, "55P03" | "40P01" | "42P01" | "42703" | "3F000")
-        || code == "XX000" && (message.starts_with("tuple concurrently ") || message.contains("cache lookup failed"))
+    let code = error.as_db_error().map(|error| error.code().code());
+    code.is_some_and(|code| matches!(code, "55P03" | "40P01" | "42P01" | "42703" | "3F000"))
 }
 
-/// Whether DDL was refused for what is there already, or no more, or cannot be with partitions, or is in use.
+/// Whether DDL was refused for what is there already, or no more, or cannot be with partitions, or is in use, or since
+/// two changed the same row of a catalog.
 fn is_refusal(error: &Error) -> bool {
-    let code = error.as_db_error().map(|error| error.code().code());
-    is_collision(error)
-        || code.is_some_and(|code| {
-            matches!(
-                code,
-                "42704"
-                    | "42804"
-                    | "42710"
-                    | "42701"
-                    | "42P06"
-                    | "42P07"
-                    | "42P16"
-                    | "42P17"
-                    | "42809"
-                    | "0A000"
-                    | "55006"
-            ) || matches!(code, "23505" | "25P02" | "55000" | "2BP01" | "42939")
-        })
+    const CODES: [&str; 16] = [
+        "42704", "42710", "42701", "42804", "42809", "42939", "42P06", "42P07", "42P16", "42P17", "0A000", "23505",
+        "25P02", "2BP01", "55000", "55006",
+    ];
+    let Some(cause) = error.as_db_error() else { return false };
+    let (code, message) = (cause.code().code(), cause.message());
+    let is_race = message.starts_with("tuple concurrently ") || message.contains("cache lookup failed");
+    is_collision(error) || CODES.contains(&code) || code == "XX000" && is_race
 }
 
 fn define(database: &Database, shared: &Shared, mut random: Random) {
@@ -349,7 +353,9 @@ fn beside(_: &Server) {
     finish(&mut client, &rows.into_inner().unwrap(), &mut problems);
     // The recorder.
     client.batch_execute("SELECT bemi.sync('100 s')").unwrap();
-    let statement = "SELECT operation, before::text, after::text, context::text, \"table\" ~ '^other', \"table\" = 'last' FROM bemi.changes";
+    let statement =
+        "SELECT operation, before::text, after::text, context::text, \"table\" ~ '^other', \"table\" = 'last'
+                     FROM bemi.changes";
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let changes: Vec<([Value; 4], bool, bool)> = client
         .query(statement, &[])

@@ -46,6 +46,22 @@ use server::Server;
 /// A test has a name, which is the sentence it proves, and the server.
 pub type Test = (&'static str, fn(&Server));
 
+/// The tests of what reads the log.
+const DECODER: &[&[Test]] = &[
+    decoder::TESTS,
+    keys::TESTS,
+    options::TESTS,
+    streaming::TESTS,
+    prepared::TESTS,
+    hostile::TESTS,
+    types::TESTS,
+    catalogs::TESTS,
+    differential::TESTS,
+    rules::TESTS,
+    recorder::TESTS,
+    ddl::TESTS,
+];
+
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(4));
@@ -85,9 +101,16 @@ fn main() {
         ddl::TESTS,
         &[("a_crash_or_a_leak_in_the_log_is_found", |_| server::log::test())],
     ];
+    // `BEMI_TEST_ONLY=decoder` runs what reads the log, for settings of the server under which the rest takes hours.
+    let is_chosen = |test: &Test| match std::env::var("BEMI_TEST_ONLY").as_deref() {
+        Err(_) => true,
+        Ok("decoder") => DECODER.iter().any(|tests| tests.iter().any(|(name, _)| *name == test.0)),
+        Ok(other) => panic!("BEMI_TEST_ONLY is {other}"),
+    };
     let trials = tests
         .concat()
         .into_iter()
+        .filter(is_chosen)
         .map(|(name, test)| Trial::test(name, move || server.run(name, test).map_err(Failed::from)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     println!("PostgreSQL {}", server.major);

@@ -167,6 +167,9 @@ impl Server {
     pub fn program(&self, program: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", database).env_remove("PGPORT");
+        if program != "pg_recvlogical" {
+            command.env("PGOPTIONS", session_options("postgres"));
+        }
         command
     }
 
@@ -185,13 +188,15 @@ impl Server {
     /// Connects to a database, if the server accepts connections.
     pub fn try_connect(&self, database: &str) -> Option<Client> {
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user("postgres").dbname(database).connect(NoTls).ok()
+        config.host_path(&self.folder).user("postgres").dbname(database).options(&session_options("postgres"));
+        config.connect(NoTls).ok()
     }
 
     /// Connects as a role, with the options of `PGOPTIONS`.
     pub fn connect_with(&self, database: &str, user: &str, options: &str) -> Client {
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user(user).dbname(database).options(options);
+        config.host_path(&self.folder).user(user).dbname(database);
+        config.options(&format!("{} {options}", session_options(user)));
         config.connect(NoTls).expect("a connection")
     }
 
@@ -199,7 +204,7 @@ impl Server {
     pub fn connect_listening(&self, database: &str, user: &str) -> (Client, Notices) {
         let notices = Notices::default();
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user(user).dbname(database);
+        config.host_path(&self.folder).user(user).dbname(database).options(&session_options(user));
         let heard = notices.clone();
         config.notice_callback(move |notice| {
             let hint = notice.hint().map_or(String::new(), |hint| format!(" HINT: {hint}"));
@@ -229,8 +234,8 @@ impl Server {
 }
 
 impl Server {
-    /// Runs a test; fails also if the log says that something crashed or leaked meanwhile, in a session of the test's
-    /// databases or in one of nobody's. What belongs to another test, that one is told.
+    /// Runs a test. It fails too if the log says that something crashed or leaked in a session of a database of the
+    /// test, or in a process without a database; what a session of another test's database wrote is kept for that test.
     pub fn run(&self, name: &'static str, test: fn(&Self)) -> Result<(), String> {
         TEST.set(Some(name));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(self)));
@@ -273,7 +278,8 @@ impl Server {
         watch.kept.extract_if(.., is_mine).map(|(_, line)| line).collect()
     }
 
-    /// Stops the server and removes its folder. Gives the lines of its log that must not be there and were not told yet.
+    /// Stops the server and removes its folder. Gives the lines of its log that must not be there and were not given
+    /// before.
     pub fn end(&self) -> Vec<String> {
         let mut command = self.as_owner("pg_ctl");
         command.args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data());
@@ -304,6 +310,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// What `BEMI_TEST_SESSION_OPTIONS` says as `PGOPTIONS` do, for sessions of the superuser that run SQL. With it a setting
+/// of `BEMI_TEST_SETTINGS` holds for walsenders and workers only.
+fn session_options(user: &str) -> String {
+    let options = std::env::var("BEMI_TEST_SESSION_OPTIONS").unwrap_or_default();
+    if user == "postgres" { options } else { String::new() }
 }
 
 fn is_root() -> bool {
@@ -447,11 +460,12 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(is_soon(condition), "waited too long for {what}");
 }
 
-/// Waits until a condition holds, for two minutes at most.
+/// Waits until a condition holds, for two minutes or `BEMI_TEST_PATIENCE` seconds at most.
 pub fn is_soon(mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
+    let patience = std::env::var("BEMI_TEST_PATIENCE").ok().and_then(|value| value.parse().ok()).unwrap_or(120);
     while !condition() {
-        if start.elapsed() > Duration::from_secs(120) {
+        if start.elapsed() > Duration::from_secs(patience) {
             return false;
         }
         std::thread::sleep(Duration::from_millis(20));

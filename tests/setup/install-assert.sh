@@ -1,10 +1,10 @@
 #!/bin/bash
-# install-assert.sh [DEST]: PostgreSQL 15 and 18 with assertions on Debian 12, from Debian's source packages (bookworm and
-# sid), each in DEST/<major> (default: /opt/pg-assert), as root. 46 MB of downloads and about 8 minutes on 2 idle cores; a
+# install-assert.sh [DEST]: PostgreSQL 15 and 18 with assertions on Debian 12, from Debian's source packages (bookworm
+# and sid), each in DEST/<major> (default: /opt/pg-assert), as root. 46 MB of downloads and about 8 minutes on 2 cores; a
 # version that is there already stays as it is: remove its folder to build it again. BEMI_ASSERT_MAJORS="15" builds one.
 #
-# The server has assertions of its own that fail without bemi, with test_decoding too (docs/limits.md, "Assertions of the
-# server"). They are taken out below, one by one; if the source no longer reads as it does here, the build stops.
+# The server has assertions of its own that fail without bemi, with test_decoding too (docs/limits.md, "Assertions of
+# the server"). They are taken out below, one by one; if the source no longer reads as it does here, the build stops.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dest=${1:-/opt/pg-assert}
@@ -28,13 +28,10 @@ apt=(apt-get -q -o "Dir::Etc::sourcelist=$w/sources.list" -o Dir::Etc::sourcepar
   -o "Dir::State::lists=$w/lists" -o "Dir::Cache=$w/cache" -o APT::Sandbox::User=root)
 "${apt[@]}" update
 
-# Takes an assertion out of a function. UNTIL is a text of the fixed source: where it is found, nothing is to be done.
-drop_assertion() { # FILE FUNCTION ASSERTION [UNTIL]
-  local file=$1 function=$2 assertion=$3 until=${4:-}
-  if [ -n "$until" ] && sed -n "/^$function(/,/^}/p" "$file" | grep -qF "$until"; then
-    echo "-- $function is fixed in this version: its assertion stays"
-    return
-  fi
+# Takes an assertion out of a function, in which it has to stand once. Where the source was fixed and the assertion is
+# gone for good, remove the call.
+drop_assertion() { # FILE FUNCTION ASSERTION
+  local file=$1 function=$2 assertion=$3
   # An empty statement takes its place, since it may be the whole branch of an `else`.
   FUNCTION=$function ASSERTION=$assertion perl -0pi -e '
     my ($function, $assertion) = @ENV{qw(FUNCTION ASSERTION)};
