@@ -40,12 +40,14 @@ for major in $BEMI_ASSERT_MAJORS; do
     BEMI_TORTURE_PRELOAD=1 make --no-print-directory torture SECONDS="$seconds" PG_CONFIG="$pg/$major/bin/pg_config"
   fi
   if [[ $steps = *" caches "* ]]; then
-    # In walsenders and the recorder each look-up in a catalog finds the caches empty; in the sessions of the tests, one
-    # statement of DDL would take half a minute.
+    # In walsenders, and for a few tests in the recorder, each look-up in a catalog finds the caches empty. In the
+    # sessions of the tests, one statement of DDL would take half a minute.
     step "PostgreSQL $major with assertions: the decoder with debug_discard_caches = 1"
-    BEMI_TEST_SETTINGS="debug_discard_caches = 1; autovacuum = off; $slow" \
-      BEMI_TEST_SESSION_OPTIONS="-c debug_discard_caches=0" BEMI_TEST_PATIENCE=900 BEMI_TEST_ONLY=decoder \
-      suite "$major" debug_discard_caches
+    BEMI_TEST_SETTINGS=$slow BEMI_TEST_READER_OPTIONS="-c debug_discard_caches=1" BEMI_TEST_PATIENCE=900 \
+      BEMI_TEST_ONLY=decoder suite "$major" debug_discard_caches
+    step "PostgreSQL $major with assertions: the recorder with debug_discard_caches = 1"
+    BEMI_TEST_SETTINGS="debug_discard_caches = 1; autovacuum = off; $slow" BEMI_TEST_PATIENCE=900 \
+      BEMI_TEST_SESSION_OPTIONS="-c debug_discard_caches=0" suite "$major" none changes_are_recorded_as_the_documents_say
   fi
   if [[ $steps = *" parallel "* ]]; then
     step "PostgreSQL $major with assertions: the decoder with parallel queries and transactions streamed at once"

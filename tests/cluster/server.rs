@@ -167,9 +167,11 @@ impl Server {
     pub fn program(&self, program: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", database).env_remove("PGPORT");
-        if program != "pg_recvlogical" {
-            command.env("PGOPTIONS", session_options("postgres"));
-        }
+        let options = match program {
+            "pg_recvlogical" => std::env::var("BEMI_TEST_READER_OPTIONS").unwrap_or_default(),
+            _ => session_options("postgres"),
+        };
+        command.env("PGOPTIONS", options);
         command
     }
 
@@ -312,8 +314,8 @@ impl Drop for Server {
     }
 }
 
-/// What `BEMI_TEST_SESSION_OPTIONS` says as `PGOPTIONS` do, for sessions of the superuser that run SQL. With it a setting
-/// of `BEMI_TEST_SETTINGS` holds for walsenders and workers only.
+/// What `BEMI_TEST_SESSION_OPTIONS` says, for sessions of the superuser that run SQL, as `PGOPTIONS` does: a setting
+/// of `BEMI_TEST_SETTINGS` then holds for workers only. `BEMI_TEST_READER_OPTIONS` says the same for `pg_recvlogical`.
 fn session_options(user: &str) -> String {
     let options = std::env::var("BEMI_TEST_SESSION_OPTIONS").unwrap_or_default();
     if user == "postgres" { options } else { String::new() }
