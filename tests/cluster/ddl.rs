@@ -147,9 +147,9 @@ fn is_collision(error: &Error) -> bool {
 /// Whether DDL was refused for what is there already, or no more, or cannot be with partitions, or is in use, or since
 /// two changed the same row of a catalog.
 fn is_refusal(error: &Error) -> bool {
-    const CODES: [&str; 16] = [
-        "42704", "42710", "42701", "42804", "42809", "42939", "42P06", "42P07", "42P16", "42P17", "0A000", "23505",
-        "25P02", "2BP01", "55000", "55006",
+    const CODES: [&str; 17] = [
+        "22023", "42704", "42710", "42701", "42804", "42809", "42939", "42P06", "42P07", "42P16", "42P17", "0A000",
+        "23505", "25P02", "2BP01", "55000", "55006",
     ];
     let Some(cause) = error.as_db_error() else { return false };
     let (code, message) = (cause.code().code(), cause.message());
