@@ -15,8 +15,8 @@ pub mod catalogs;
 pub mod copy;
 pub mod decoding;
 pub mod encoding;
-pub mod memory;
 pub mod extension_lock;
+pub mod memory;
 pub mod process;
 
 mod unbound {

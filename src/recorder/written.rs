@@ -83,7 +83,7 @@ proptest! {
                 document.omitted(column.as_bytes(), &Omission::Output(reason.clone()));
             }
         }
-        let finished = document.close();
+        let finished = document.close().unwrap();
         let text = finished.pieces(json.as_bytes(), number.to_string().as_bytes(), txn.context()).concat();
         let read = Document::parse(&text).map_err(|reason| TestCaseError::fail(format!("{reason}: {}", String::from_utf8_lossy(&text))))?;
         prop_assert_eq!((read.committed_at, read.position, read.transaction_id), (committed_at, position, xid));

@@ -10,6 +10,7 @@ mod backtrace;
 mod catalogs;
 mod comment;
 mod context;
+mod ddl;
 mod decoder;
 mod differential;
 mod doctor;
@@ -19,9 +20,9 @@ mod history;
 mod hostile;
 mod keys;
 mod limits;
-mod masks_decoded;
 mod lock_queue;
 mod masks;
+mod masks_decoded;
 mod memory;
 mod options;
 mod past;
@@ -50,11 +51,27 @@ mod types;
 mod untriggered;
 mod workload;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use server::Server;
 
 /// A test has a name, which is the sentence it proves, and the server.
 pub type Test = (&'static str, fn(&Server));
+
+/// The tests of what reads the log.
+const DECODER: &[&[Test]] = &[
+    decoder::TESTS,
+    keys::TESTS,
+    options::TESTS,
+    streaming::TESTS,
+    prepared::TESTS,
+    hostile::TESTS,
+    types::TESTS,
+    catalogs::TESTS,
+    differential::TESTS,
+    rules::TESTS,
+    recorder::TESTS,
+    ddl::TESTS,
+];
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -103,15 +120,24 @@ fn main() {
         relcache::TESTS,
         untriggered::TESTS,
         backtrace::TESTS,
+        ddl::TESTS,
+        &[("a_crash_or_a_leak_in_the_log_is_found", |_| server::log::test())],
     ];
-    let trials = tests.concat().into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
-            test(server);
-            Ok(())
-        })
-    });
+    // `BEMI_TEST_ONLY=decoder` runs what reads the log, for settings of the server under which the rest takes hours.
+    let is_chosen = |test: &Test| match std::env::var("BEMI_TEST_ONLY").as_deref() {
+        Err(_) => true,
+        Ok("decoder") => DECODER.iter().any(|tests| tests.iter().any(|(name, _)| *name == test.0)),
+        Ok(other) => panic!("BEMI_TEST_ONLY is {other}"),
+    };
+    let trials = tests
+        .concat()
+        .into_iter()
+        .filter(is_chosen)
+        .map(|(name, test)| Trial::test(name, move || server.run(name, test).map_err(Failed::from)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     println!("PostgreSQL {}", server.major);
-    server.stop();
+    let ills = server.end();
+    ills.iter().for_each(|line| println!("In the log behind the last test: {line}"));
+    assert!(ills.is_empty(), "the server's log has what must not be there");
     conclusion.exit();
 }

@@ -184,8 +184,7 @@ fn killed(_: &Server) {
             1 => {
                 // The server ends all sessions and recovers.
                 wait_until("the recorder", || recorder_pid(&mut client).is_some());
-                let pid = recorder_pid(&mut client).map(|pid| pid.to_string()).unwrap();
-                server.check(std::process::Command::new("kill").args(["-9", &pid]));
+                assert!(server.kill(recorder_pid(&mut client).unwrap()));
                 wait_until("the end of the session", || client.simple_query("SELECT").is_err());
                 wait_until("the end of recovery", || server.try_connect("killed").is_some());
                 client = database.connect();

@@ -1,5 +1,7 @@
 //! A server of its own for tests: a new cluster in a new folder, reached by a socket there, stopped and removed at the
 //! end.
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use serde_json::Value;
+
+#[path = "log.rs"]
+pub mod log;
 
 /// What a server says to a session besides results.
 #[derive(Clone, Default)]
@@ -30,6 +35,25 @@ pub struct Server {
     environment: Vec<(&'static str, &'static str)>,
     /// The major version.
     pub major: u32,
+    watch: Mutex<Watch>,
+}
+
+/// What is known of the server's log.
+#[derive(Default)]
+struct Watch {
+    /// How much of it was looked at, in bytes.
+    seen: usize,
+    /// Processes that tests have killed.
+    killed: HashSet<i32>,
+    /// The tests that made the databases.
+    tests: HashMap<String, &'static str>,
+    /// What was found and belongs to tests that still run.
+    kept: Vec<(&'static str, String)>,
+}
+
+thread_local! {
+    /// The test that runs in this thread.
+    static TEST: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// The settings of each server. Tests have many databases with a slot each.
@@ -44,12 +68,14 @@ max_connections = 200
 statement_timeout = 120s
 fsync = off
 full_page_writes = off
-log_min_messages = fatal
+log_min_messages = warning
+log_min_error_statement = panic
 log_line_prefix = '%m [%p] %d '
 ";
 
 impl Server {
-    /// Starts a server of the version of `PG_CONFIG` (default: `pg_config` on the PATH), with more settings.
+    /// Starts a server of the version of `PG_CONFIG` (default: `pg_config` on the PATH), with more settings. Those of
+    /// `BEMI_TEST_SETTINGS`, with a semicolon between, hold for all servers, unless a test sets them itself.
     pub fn start(settings: &str) -> Self {
         Self::start_with_environment(settings, &[])
     }
@@ -69,12 +95,9 @@ impl Server {
         let version = ask("--version");
         let digits: String =
             version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        let server = Self {
-            bin: ask("--bindir").into(),
-            major: digits.parse().expect("a version"),
-            folder,
-            environment: environment.to_vec(),
-        };
+        let (bin, major) = (ask("--bindir").into(), digits.parse().expect("a version"));
+        let environment = environment.to_vec();
+        let server = Self { folder, bin, environment, major, watch: Mutex::default() };
         if is_root() {
             server.check(Command::new("chown").arg("postgres").arg(&server.folder));
         }
@@ -93,6 +116,9 @@ impl Server {
         conf.push_str(SETTINGS);
         if knows_allow_list {
             conf.push_str("output_plugin_libraries = 'pgoutput, test_decoding, bemi_decoder, wal2json, bemi_null'\n");
+        }
+        if let Ok(more) = std::env::var("BEMI_TEST_SETTINGS") {
+            more.split(';').for_each(|setting| conf.extend([setting.trim(), "\n"]));
         }
         conf.push_str(settings);
         fs::write(server.data().join("postgresql.conf"), conf).expect("its settings are written");
@@ -149,6 +175,11 @@ impl Server {
     pub fn program(&self, program: &str, database: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", database).env_remove("PGPORT");
+        let options = match program {
+            "pg_recvlogical" => std::env::var("BEMI_TEST_READER_OPTIONS").unwrap_or_default(),
+            _ => session_options("postgres"),
+        };
+        command.env("PGOPTIONS", options);
         command
     }
 
@@ -167,13 +198,15 @@ impl Server {
     /// Connects to a database, if the server accepts connections.
     pub fn try_connect(&self, database: &str) -> Option<Client> {
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user("postgres").dbname(database).connect(NoTls).ok()
+        config.host_path(&self.folder).user("postgres").dbname(database).options(&session_options("postgres"));
+        config.connect(NoTls).ok()
     }
 
     /// Connects as a role, with the options of `PGOPTIONS`.
     pub fn connect_with(&self, database: &str, user: &str, options: &str) -> Client {
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user(user).dbname(database).options(options);
+        config.host_path(&self.folder).user(user).dbname(database);
+        config.options(&format!("{} {options}", session_options(user)));
         config.connect(NoTls).expect("a connection")
     }
 
@@ -181,7 +214,7 @@ impl Server {
     pub fn connect_listening(&self, database: &str, user: &str) -> (Client, Notices) {
         let notices = Notices::default();
         let mut config = postgres::Config::new();
-        config.host_path(&self.folder).user(user).dbname(database);
+        config.host_path(&self.folder).user(user).dbname(database).options(&session_options(user));
         let heard = notices.clone();
         config.notice_callback(move |notice| {
             let hint = notice.hint().map_or(String::new(), |hint| format!(" HINT: {hint}"));
@@ -203,18 +236,83 @@ impl Server {
             .expect("a new database");
         let mut client = self.connect(name);
         client.batch_execute("CREATE EXTENSION bemi").expect("the extension");
+        if let Some(test) = TEST.get() {
+            self.watch().tests.insert(name.to_owned(), test);
+        }
         Database { server: self, name: name.to_owned(), slot_is_made: false }
     }
 }
 
 impl Server {
-    /// Stops the server and removes its folder.
-    pub fn stop(&self) {
+    /// Runs a test. It fails too if the log says that something crashed or leaked in a session of a database of the
+    /// test, or in a process without a database; what a session of another test's database wrote is kept for that test.
+    pub fn run(&self, name: &'static str, test: fn(&Self)) -> Result<(), String> {
+        TEST.set(Some(name));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(self)));
+        let ills = self.ills(Some(name));
+        match outcome {
+            Ok(()) if ills.is_empty() => Ok(()),
+            Ok(()) => Err(told(&ills)),
+            Err(panic) => {
+                if !ills.is_empty() {
+                    eprintln!("{name}: {}", told(&ills));
+                }
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Kills a process of the server with SIGKILL, which its log may then tell.
+    pub fn kill(&self, pid: i32) -> bool {
+        self.watch().killed.insert(pid);
+        Command::new("kill").args(["-KILL", &pid.to_string()]).status().is_ok_and(|status| status.success())
+    }
+
+    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What a test has to answer for, or all if it is none, of what the log says since it was looked at.
+    fn ills(&self, test: Option<&'static str>) -> Vec<String> {
+        let watch = &mut *self.watch();
+        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        let new = log.get(watch.seen..).unwrap_or_default();
+        // A line that is being written is read the next time.
+        let new = &new[..new.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)];
+        watch.seen += new.len();
+        for ill in log::ills(&String::from_utf8_lossy(new), &watch.killed) {
+            let of = ill.database.and_then(|database| watch.tests.get(&database).copied());
+            watch.kept.push((of.or(test).unwrap_or_default(), ill.line));
+        }
+        let is_mine = |(of, _): &mut (&'static str, String)| test.is_none_or(|test| *of == test);
+        watch.kept.extract_if(.., is_mine).map(|(_, line)| line).collect()
+    }
+
+    /// Stops the server and removes its folder. Gives the lines of its log that must not be there and were not given
+    /// before.
+    pub fn end(&self) -> Vec<String> {
         let mut command = self.as_owner("pg_ctl");
         command.args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data());
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        let ills = self.ills(None);
         let _ = fs::remove_dir_all(&self.folder);
+        ills
     }
+
+    /// Stops the server and removes its folder; fails if its log says that something crashed or leaked.
+    pub fn stop(&self) {
+        let ills = self.end();
+        if std::thread::panicking() {
+            ills.iter().for_each(|line| eprintln!("{line}"));
+        } else {
+            assert!(ills.is_empty(), "{}", told(&ills));
+        }
+    }
+}
+
+/// What a test fails with.
+fn told(ills: &[String]) -> String {
+    format!("the server's log has what must not be there:\n{}", ills.join("\n"))
 }
 
 impl Drop for Server {
@@ -222,6 +320,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// What `BEMI_TEST_SESSION_OPTIONS` says, for sessions of the superuser that run SQL, as `PGOPTIONS` does: a setting
+/// of `BEMI_TEST_SETTINGS` then holds for workers only. `BEMI_TEST_READER_OPTIONS` says the same for `pg_recvlogical`.
+fn session_options(user: &str) -> String {
+    let options = std::env::var("BEMI_TEST_SESSION_OPTIONS").unwrap_or_default();
+    if user == "postgres" { options } else { String::new() }
 }
 
 fn is_root() -> bool {
@@ -365,11 +470,12 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(is_soon(condition), "waited too long for {what}");
 }
 
-/// Waits until a condition holds, for two minutes at most.
+/// Waits until a condition holds, for two minutes or `BEMI_TEST_PATIENCE` seconds at most.
 pub fn is_soon(mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
+    let patience = std::env::var("BEMI_TEST_PATIENCE").ok().and_then(|value| value.parse().ok()).unwrap_or(120);
     while !condition() {
-        if start.elapsed() > Duration::from_secs(120) {
+        if start.elapsed() > Duration::from_secs(patience) {
             return false;
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,7 @@
 //! Random inputs for the pure parsers and writers, by a plain seeded loop: `make fuzz-pure SECONDS=30`. The seed is
 //! printed; `BEMI_FUZZ_SEED` repeats one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a target fails by a panic")]
+mod recording;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,7 +86,11 @@ fn main() -> ExitCode {
     let time = Duration::from_secs(number("BEMI_FUZZ_SECONDS").unwrap_or(30));
     println!("seed {seed}, {} s for each target", time.as_secs());
     let mut is_well = true;
-    for pair in TARGETS.chunks(2) {
+    // `BEMI_FUZZ_TARGET` runs those with this in their names.
+    let chosen = std::env::var("BEMI_FUZZ_TARGET").unwrap_or_default();
+    let targets: Vec<Target> =
+        TARGETS.iter().chain(recording::TARGETS).copied().filter(|target| target.0.contains(&chosen)).collect();
+    for pair in targets.chunks(2) {
         let results: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = pair.iter().map(|target| scope.spawn(move || run(target, seed, time))).collect();
             threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()

@@ -192,7 +192,7 @@ impl<'a> Tormentor<'a> {
 
     fn kill(&mut self) -> Result<bool, Error> {
         let mut witness = self.connect();
-        let is_done = self.signal("-KILL")?;
+        let is_done = self.recorder().is_some_and(|pid| self.server.kill(pid));
         let start = Instant::now();
         // What comes next shall not meet a server that does not know of it yet.
         while is_done && start.elapsed() < RETURN && witness.batch_execute("SELECT 1").is_ok() {

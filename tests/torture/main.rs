@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         println!("-- The end of the server's log");
         lines[lines.len().saturating_sub(120)..].iter().for_each(|line| println!("{line}"));
     }
-    server.stop();
+    problems.extend(server.end());
     for problem in &problems {
         eprintln!("WRONG: {problem}");
     }
