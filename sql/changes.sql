@@ -181,6 +181,8 @@ BEGIN
       sequence int NOT NULL,
       omitted jsonb,
       old_primary_key text,
+      -- The OID of the table when it was changed.
+      relation oid,
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
     -- What happened to a row, what happened at a time, what somebody did.

@@ -90,8 +90,10 @@ BEGIN
       ('function', 'wake', 'nobody'),
       -- versions.sql
       ('function', 'latest_versions', 'nobody'),
+      ('function', 'lock_writers', 'nobody'),
       ('function', 'new_versions', 'PUBLIC'),
       ('function', 'note_ddl', 'nobody'),
+      ('function', 'note_table', 'nobody'),
       ('function', 'note_versions', 'nobody'),
       ('function', 'position_number', 'PUBLIC'),
       ('function', 'present_versions', 'PUBLIC'),

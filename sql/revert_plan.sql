@@ -416,7 +416,7 @@ DECLARE
     CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
     CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
     CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM @extschema@.table_names($3) n)
-      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", c."position") t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
+      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
     CASE WHEN primary_key IS NOT NULL THEN ' AND (c.primary_key = $4 OR c.old_primary_key = $4)' END,
     CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
   c record;
@@ -427,6 +427,8 @@ DECLARE
   until_then bigint;
   last_schema text;
   last_table text;
+  last_recorded oid;
+  is_another boolean;
   u @extschema@.undo;
   tables jsonb := '{}';
   t jsonb;
@@ -449,13 +451,17 @@ BEGIN
     END IF;
     position_of_all := c.commit_position;
     u := NULL;
-    IF (c.schema, c."table") IS DISTINCT FROM (last_schema, last_table) OR c."position" < since_then OR c."position" >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then FROM @extschema@.table_at(c.schema, c."table", c."position");
+    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c."position" < since_then OR c."position" >= until_then THEN
+      SELECT * INTO named_relation, since_then, until_then, is_another FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation);
       last_schema := c.schema;
       last_table := c."table";
+      last_recorded := c.relation;
     END IF;
     u.relation := named_relation;
-    IF u.relation IS NULL THEN
+    IF is_another THEN
+      RAISE EXCEPTION 'bemi cannot undo changes of the table %: they are of an earlier table of that name', format('%I.%I', c.schema, c."table") USING
+        ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
+    ELSIF u.relation IS NULL THEN
       RAISE EXCEPTION 'bemi cannot undo changes of the table %: it is no longer there', format('%I.%I', c.schema, c."table") USING
         ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
     END IF;

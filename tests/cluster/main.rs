@@ -39,6 +39,7 @@ mod supervision;
 mod takeover;
 mod tracking;
 mod types;
+mod versions;
 mod workload;
 
 use libtest_mimic::{Arguments, Trial};
@@ -62,6 +63,7 @@ fn main() {
         prepared::TESTS,
         hostile::TESTS,
         types::TESTS,
+        versions::TESTS,
         catalogs::TESTS,
         differential::TESTS,
         tracking::TESTS,
