@@ -164,7 +164,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     'key', COALESCE((SELECT jsonb_agg(attname ORDER BY place) FROM key), '[]'),
     'columns', (SELECT jsonb_object_agg(attname, jsonb_build_object(
       'place', attnum, 'type', CASE kind WHEN 'money' THEN 'numeric::money' ELSE format_type(type, -1) END, 'kind', kind, 'equality', @extschema@.equality(atttypid),
-      'schema', (SELECT quote_ident(s.nspname) FROM pg_type t JOIN pg_namespace s ON s.oid = t.typnamespace WHERE t.oid = type),
+      'type_oid', type,
       'is_ignored', attname = ANY (ignored), 'is_not_null', attnotnull)) FROM col),
     'generated', ARRAY(SELECT attname FROM col WHERE attgenerated <> ''),
     'always', ARRAY(SELECT attname FROM col WHERE attidentity = 'a'),
@@ -206,25 +206,18 @@ COMMENT ON FUNCTION @extschema@.key_text(jsonb, jsonb) IS
 'the key of a row as text';
 
 -- Under the settings of the log.
-CREATE FUNCTION @extschema@.made_text(type text, kind text, schema text, value jsonb) RETURNS text
+CREATE FUNCTION @extschema@.made_text(type oid, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
   SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
-DECLARE
-  result text;
 BEGIN
-  IF kind = 'money' THEN
-    RETURN (value #>> '{}')::money::numeric;
-  ELSIF kind = 'hstore' THEN
-    EXECUTE format('SELECT %s.hstore(COALESCE(array_agg(e.key), ''{}''), COALESCE(array_agg(e.value), ''{}''))::text FROM jsonb_each_text($1) e', schema)
-      INTO result USING value;
-  ELSE
-    EXECUTE format('SELECT r.v::text FROM jsonb_to_record(jsonb_build_object(''v'', $1)) r (v %s)', type) INTO result USING value;
+  IF type = 'money'::regtype::oid THEN
+    RETURN (value #>> '{}'::text[])::money::numeric;
   END IF;
-  RETURN result;
+  RETURN @extschema@.value_text(type, value);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.made_text(text, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.made_text(oid, jsonb) IS
 'the text of a value, of its JSON';
 
 CREATE FUNCTION @extschema@.literal(col jsonb, value jsonb) RETURNS text
@@ -235,7 +228,7 @@ BEGIN
     RETURN CASE WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type') ELSE 'NULL' END;
   END IF;
   RETURN format('%L::%s', CASE col ->> 'kind' WHEN 'plain' THEN value #>> '{}' WHEN 'json' THEN value::text
-    ELSE @extschema@.made_text(col ->> 'type', col ->> 'kind', col ->> 'schema', value) END, col ->> 'type');
+    ELSE @extschema@.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
 END
 $$;
 

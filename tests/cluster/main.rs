@@ -26,6 +26,7 @@ mod questions;
 #[path = "../torture/random.rs"]
 #[allow(dead_code)]
 mod random;
+mod reading_runs_nothing;
 mod recorder;
 mod revert;
 mod revert_order;
@@ -73,6 +74,7 @@ fn main() {
         future::TESTS,
         doctor::TESTS,
         questions::TESTS,
+        reading_runs_nothing::TESTS,
         recorder::TESTS,
         revert::TESTS,
         revert_order::TESTS,
