@@ -80,21 +80,24 @@ BEGIN
   SELECT
     string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4'
       -- What was added later was not there.
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN t.%I END', moment, added.noted_at, a.attname)
+      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN t.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_now)
       ELSE format('t.%I', a.attname) END, ', ' ORDER BY a.attnum),
     string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid))
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN r.%I END', moment, added.noted_at, a.attname)
+      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN r.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_then)
       ELSE format('r.%I', a.attname) END, ', ' ORDER BY a.attnum)
   INTO columns_now, columns_then
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
     LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added FROM @extschema@.column_names(base, a.attnum) c) AS n
     LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.position_number(v.position) = n.added) AS added ON true
+    -- The NULL of a CASE without ELSE is checked by the constraints of a domain.
+    LEFT JOIN LATERAL (SELECT format('ELSE @extschema@.null_of(t.%I) ', a.attname) AS otherwise_now, format('ELSE @extschema@.null_of(r.%I) ', a.attname) AS otherwise_then
+      FROM pg_type y WHERE y.oid = a.atttypid AND y.typtype = 'd'::"char") AS y ON true
   WHERE a.attrelid = base AND a.attnum > 0 AND (with_dropped OR NOT a.attisdropped);
   IF leaves = '{}' THEN
     RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
   END IF;
-  SELECT string_agg(format(', CAST(%s AS %s AS key_%s', CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END, k.type, k.place), '' ORDER BY k.place),
-    string_agg(format('l.key_%s %s t.%I', k.place, k.operator, k.name), ' AND ' ORDER BY k.place)
+  SELECT string_agg(format(', %s AS key_%s', k.opening || CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END || k.closing, k.place), '' ORDER BY k.place),
+    string_agg(format(k.comparison, format('l.key_%s', k.place), format('t.%I', k.name)), ' AND ' ORDER BY k.place)
   INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base::regclass)) k;
   -- The changes of the table, by its only name or by all that it and its partitions had.
   SELECT CASE WHEN count(*) = 1 THEN
@@ -136,10 +139,10 @@ BEGIN
     -- A subquery of its own, without WITH, so that the planner reads the columns that are asked for only.
     'SELECT * FROM (SELECT %6$s FROM %7$s t WHERE NOT EXISTS (SELECT FROM later l WHERE %8$s) '
     -- OFFSET 0 has the row made once, not once for each column.
-    'UNION ALL SELECT %9$s FROM (SELECT (i.r).* FROM (SELECT jsonb_populate_record(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
+    'UNION ALL SELECT %9$s FROM (SELECT (i.r).* FROM (SELECT @extschema@.image_row(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
     'UNION ALL SELECT %9$s FROM (SELECT r.* FROM ('
       'SELECT DISTINCT ON (%13$s) e.* FROM (%12$s) e ORDER BY %13$s, e.commit_position DESC, e.sequence DESC) l '
-      'JOIN emptied ON emptied.leaf = l.leaf CROSS JOIN LATERAL jsonb_populate_record(NULL::%10$s, %11$s) r '
+      'JOIN emptied ON emptied.leaf = l.leaf CROSS JOIN LATERAL @extschema@.image_row(NULL::%10$s, %11$s) r '
       'WHERE l.image IS NOT NULL AND NOT EXISTS (SELECT FROM truncates c WHERE c.leaf = l.leaf AND c.committed_at <= %2$s '
         'AND (c.commit_position, c.sequence) > (l.commit_position, l.sequence)) '
       'AND NOT EXISTS (SELECT FROM later c WHERE c.leaf = l.leaf AND c.key = l.key AND (c.commit_position, c.sequence) < (emptied.commit_position, emptied.sequence))) r) r',

@@ -128,8 +128,10 @@ BEGIN
       ('function', 'wake', 'nobody'),
       -- versions.sql
       ('function', 'latest_versions', 'nobody'),
+      ('function', 'lock_writers', 'nobody'),
       ('function', 'new_versions', 'PUBLIC'),
       ('function', 'note_ddl', 'nobody'),
+      ('function', 'note_table', 'nobody'),
       ('function', 'note_versions', 'nobody'),
       ('function', 'position_number', 'PUBLIC'),
       ('function', 'present_versions', 'PUBLIC'),
@@ -139,10 +141,16 @@ BEGIN
       ('function', 'table_names', 'PUBLIC'),
       -- image.sql
       ('function', 'column_names', 'PUBLIC'),
+      ('function', 'enum_number', 'PUBLIC'),
       ('function', 'image_expression', 'PUBLIC'),
+      ('function', 'image_row', 'PUBLIC'),
       ('function', 'image_today', 'PUBLIC'),
+      ('function', 'key_value', 'PUBLIC'),
       ('function', 'masked_columns', 'PUBLIC'),
+      ('function', 'null_of', 'PUBLIC'),
       ('function', 'renamed_columns', 'PUBLIC'),
+      ('function', 'require_input', 'PUBLIC'),
+      ('function', 'value_text', 'PUBLIC'),
       ('function', 'whole', 'PUBLIC'),
       -- past.sql
       ('function', 'key_of', 'PUBLIC'),

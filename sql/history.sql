@@ -141,7 +141,7 @@ BEGIN
       'WHERE t.relation = m.relation AND (t.commit_position, t.sequence) > (m.commit_position, m.sequence) AND (m.next IS NULL OR (t.commit_position, t.sequence) < (m.next, m.next_sequence)) '
       'ORDER BY t.commit_position, t.sequence LIMIT 1) t WHERE m.operation <> ''DELETE'') '
     'SELECT row_number() OVER w::int, a.operation, a.committed_at, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), '
-      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN jsonb_populate_record(NULL::%s, %s) END '
+      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN @extschema@.image_row(NULL::%s, %s) END '
     'FROM all_of_it a WINDOW w AS (ORDER BY a.commit_position, a.sequence) ORDER BY 1 DESC',
     relation, @extschema@.image_expression(relation::oid, 'a.after', 'a.position')) USING relation, asked;
 END

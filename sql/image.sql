@@ -21,23 +21,19 @@ $$;
 COMMENT ON FUNCTION @extschema@.masked_columns(oid) IS
 'the columns of a table, and of its partitions, that are masked or once were';
 
--- In SQL: an image of a row of a table with the keys that its columns have today, as jsonb_populate_record reads it, without
+-- In SQL: an image of a row of a table with the keys that its columns have today, as bemi.image_row() reads it, without
 -- what is masked.
 CREATE FUNCTION @extschema@.image_expression(relation oid, image text, "position" text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   masked text[] := ARRAY(SELECT @extschema@.masked_columns(relation));
-  -- The type of hstore, whose images are objects.
-  hstore oid := (SELECT t.oid FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_type'::regclass
-    JOIN pg_type t ON t.oid = d.objid WHERE e.extname = 'hstore' AND t.typname = 'hstore');
   number smallint;
   name text;
-  type oid;
   names record;
   value text;
   members text[] := '{}';
 BEGIN
-  FOR number, name, type IN SELECT attnum, attname, atttypid FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped ORDER BY attnum LOOP
+  FOR number, name IN SELECT attnum, attname FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped ORDER BY attnum LOOP
     SELECT array_agg(n.name ORDER BY n.since) AS names, array_agg(n.since ORDER BY n.since) AS since INTO names FROM @extschema@.column_names(relation, number) n;
     value := format('%s->%L', image, name);
     IF cardinality(names.names) > 1 THEN
@@ -47,10 +43,6 @@ BEGIN
     END IF;
     IF name = ANY (masked) OR names.names && masked THEN
       value := format('NULLIF(%s, %L::jsonb)', value, '"[masked]"');
-    END IF;
-    IF type = hstore THEN
-      value := format('CASE jsonb_typeof(%1$s) WHEN ''object'' THEN to_jsonb(COALESCE((SELECT %2$s.hstore(array_agg(e.key), array_agg(e.value)) FROM jsonb_each_text(%1$s) e)::text, '''')) END',
-        value, (SELECT typnamespace::regnamespace FROM pg_type WHERE oid = hstore));
     END IF;
     IF value <> format('%s->%L', image, name) THEN
       members := members || format('%L, %s', name, value);
@@ -65,6 +57,78 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.image_expression(oid, text, text) IS
 'in SQL: an image of a row with the keys that its columns have today';
+
+-- Whose input function would run code that its owner may have written: in a domain's constraints, or as the canonical function
+-- of a range. bemi.image_row() asks it once for each type. What the caller owns he has to answer for himself.
+CREATE FUNCTION @extschema@.require_input(type oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  culprit record;
+BEGIN
+  WITH RECURSIVE parts AS (
+    SELECT require_input.type AS part
+    UNION
+    SELECT n.part FROM parts p JOIN pg_type t ON t.oid = p.part, LATERAL (
+      SELECT t.typbasetype AS part WHERE t.typtype = 'd'::"char"
+      UNION ALL SELECT t.typelem WHERE t.typtype = 'b'::"char"
+      UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE t.typtype = 'c'::"char" AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+      UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid
+      UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngmultitypid = t.oid
+    ) n WHERE n.part >= 16384::oid
+  )
+  SELECT t.oid, pg_get_userbyid(t.typowner) AS owner, CASE WHEN c.is_constrained THEN 'the domain has constraints'::text
+    ELSE 'a function of the type is written in another language than C'::text END AS why
+  INTO culprit
+  FROM parts p JOIN pg_type t ON t.oid = p.part, LATERAL (
+    SELECT t.typtype = 'd'::"char" AND (t.typnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid)) AS is_constrained,
+      EXISTS (SELECT FROM pg_proc f WHERE f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('internal'::name, 'c'::name))
+        AND (f.oid = t.typinput::oid OR f.oid IN (SELECT r.rngcanonical::oid FROM pg_range r WHERE r.rngtypid = t.oid))) AS is_written
+  ) c WHERE (c.is_constrained OR c.is_written) AND t.typowner <> (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)
+  ORDER BY t.oid LIMIT 1;
+  IF culprit.oid IS NOT NULL THEN
+    RAISE EXCEPTION 'a recorded value of the type % is not read: that would run code of another role', format_type(require_input.type, NULL::int4) USING
+      ERRCODE = 'insufficient_privilege', DETAIL = format('%s: %s.', format_type(culprit.oid, NULL::int4), culprit.why),
+      HINT = format('SET ROLE %I; -- then it is read with the rights of this role', culprit.owner);
+  END IF;
+  RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_input(oid) IS
+'raises an error if the input function of a type would run code of another role';
+
+-- Values of what is recorded. Domains are read as the types that they are made of, without their constraints, and casts are not
+-- used: so none of the code of a table's owner runs with the rights of those who read its past.
+CREATE FUNCTION @extschema@.image_row(base anyelement, image jsonb) RETURNS anyelement
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_row';
+
+COMMENT ON FUNCTION @extschema@.image_row(anyelement, jsonb) IS
+'the row of a type whose image is recorded so';
+
+CREATE FUNCTION @extschema@.key_value(key text, base anyelement) RETURNS anyelement
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_key_value';
+
+COMMENT ON FUNCTION @extschema@.key_value(text, anyelement) IS
+'the value of a type whose text is recorded so';
+
+CREATE FUNCTION @extschema@.value_text(type oid, value jsonb) RETURNS text
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'bemi_value_text';
+
+COMMENT ON FUNCTION @extschema@.value_text(oid, jsonb) IS
+'the text of the value of a type that is recorded so';
+
+CREATE FUNCTION @extschema@.enum_number(label anyenum) RETURNS oid
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_enum_number';
+
+COMMENT ON FUNCTION @extschema@.enum_number(anyenum) IS
+'the number that stands for a label of an enum';
+
+-- A NULL of SQL itself is checked by the constraints of a domain.
+CREATE FUNCTION @extschema@.null_of(base anyelement) RETURNS anyelement
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'bemi_null_of';
+
+COMMENT ON FUNCTION @extschema@.null_of(anyelement) IS
+'NULL of the type of its argument';
 
 -- Columns that had other names, or were not there, at a position of the log.
 CREATE FUNCTION @extschema@.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)

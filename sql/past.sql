@@ -73,13 +73,16 @@ COMMENT ON FUNCTION @extschema@.leaves(regclass) IS
 'a table itself, or the partitions of a partitioned one that have no partitions';
 
 -- The columns that name a row, in the order of `primary_key`, with how to read and compare them; an error if there are none.
-CREATE FUNCTION @extschema@.key_of(relation regclass) RETURNS TABLE (place int, name name, number smallint, type text, operator text)
+-- `opening` and `closing` stand around a text to make a value of it; `comparison` is the condition that a column and
+-- such a value are equal, as a format.
+CREATE FUNCTION @extschema@.key_of(relation regclass) RETURNS TABLE (place int, name name, number smallint, opening text, closing text, comparison text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   leaf oid;
   keys text[];
   index oid;
   count int;
+  implicit record;
 BEGIN
   FOREACH leaf IN ARRAY @extschema@.leaves(relation) LOOP
     index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf::regclass)) ORDER BY i.indisprimary DESC LIMIT 1);
@@ -96,18 +99,36 @@ BEGIN
     RAISE EXCEPTION 'the key of % has a column of an array, a composite type or jsonb', relation USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its past cannot be read by such a key; bemi.changes has what is recorded.';
   END IF;
+  -- An implicit cast can lead the comparison of two ranges to another operator, by way of the cast's function.
+  SELECT format_type(k.castsource, NULL::int4) AS source, format_type(k.casttarget, NULL::int4) AS target INTO implicit
+  FROM pg_index i, unnest(i.indkey::int2[]) u (number) JOIN pg_attribute a ON a.attnum = u.number CROSS JOIN LATERAL @extschema@.base_type(a.atttypid) AS b (type)
+  JOIN pg_type t ON t.oid = b.type JOIN pg_cast k ON k.castsource = t.oid
+  WHERE i.indexrelid = index AND a.attrelid = leaf AND t.typtype = ANY ('{r,m}'::"char"[]) AND t.oid >= 16384::oid AND k.castcontext = 'i'::"char" LIMIT 1;
+  IF implicit.source IS NOT NULL THEN
+    RAISE EXCEPTION 'the key of % has a column of the type %, which has an implicit cast', relation, implicit.source USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = format('DROP CAST (%s AS %s);', implicit.source, implicit.target);
+  END IF;
   IF (SELECT count(DISTINCT k) FROM unnest(keys) k) > 1 THEN
     RAISE EXCEPTION 'the partitions of % have different keys', relation USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Read the past of each partition by itself.';
   END IF;
   RETURN QUERY
     SELECT k.place::int, own.attname, own.attnum,
-      format_type(own.atttypid, own.atttypmod) || CASE WHEN own.attcollation <> 0 THEN
-        (SELECT format(') COLLATE %I.%I', n.nspname, co.collname) FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = own.attcollation) ELSE ')' END,
-      (SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) FROM pg_opclass c JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
-        AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-        WHERE c.oid = k.class)
+      -- What is PostgreSQL's own has no casts of others.
+      CASE WHEN t.is_own THEN 'CAST('::text ELSE '@extschema@.key_value('::text END,
+      CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, CASE WHEN t.type = own.atttypid THEN own.atttypmod ELSE -1 END) || ')'::text
+        || COALESCE((SELECT format(' COLLATE %I.%I', n.nspname, co.collname) FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = own.attcollation), ''::text),
+      o.comparison
     FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[]) WITH ORDINALITY AS k (number, class, place)
     JOIN pg_attribute a ON a.attnum = k.number JOIN pg_attribute own ON own.attname = a.attname AND own.attrelid = relation
+    CROSS JOIN LATERAL (SELECT b.type, b.type < 16384::oid AS is_own FROM @extschema@.base_type(own.atttypid) AS b (type)) t
+    CROSS JOIN LATERAL (SELECT CASE c.opcintype WHEN 'anyenum'::regtype::oid THEN '@extschema@.enum_number(%1$s) OPERATOR(pg_catalog.=) @extschema@.enum_number(%2$s'::text || x.exactly || ')'::text
+        -- Beside an operator of an extension others may have put one that fits the types of the columns better.
+        ELSE '%1$s'::text || x.exactly || format(' OPERATOR(%I.%s) ', n.nspname, o.oprname) || '%2$s'::text || x.exactly END AS comparison
+      FROM pg_opclass c JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+        AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+      CROSS JOIN LATERAL (SELECT CASE WHEN n.nspname <> 'pg_catalog'::name THEN '::'::text || replace(format_type(c.opcintype, -1), '%'::text, '%%'::text)
+        WHEN t.is_own OR t.type = own.atttypid THEN ''::text ELSE '::'::text || replace(format_type(t.type, -1), '%'::text, '%%'::text) END AS exactly) x
+        WHERE c.oid = k.class) o
     WHERE i.indexrelid = index AND a.attrelid = leaf AND k.number IS NOT NULL ORDER BY k.place;
 END
 $$;

@@ -164,7 +164,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     'key', COALESCE((SELECT jsonb_agg(attname ORDER BY place) FROM key), '[]'),
     'columns', (SELECT jsonb_object_agg(attname, jsonb_build_object(
       'place', attnum, 'type', CASE kind WHEN 'money' THEN 'numeric::money' ELSE format_type(type, -1) END, 'kind', kind, 'equality', @extschema@.equality(atttypid),
-      'schema', (SELECT quote_ident(s.nspname) FROM pg_type t JOIN pg_namespace s ON s.oid = t.typnamespace WHERE t.oid = type),
+      'type_oid', type,
       'is_ignored', attname = ANY (ignored), 'is_not_null', attnotnull)) FROM col),
     'generated', ARRAY(SELECT attname FROM col WHERE attgenerated <> ''),
     'always', ARRAY(SELECT attname FROM col WHERE attidentity = 'a'),
@@ -206,25 +206,18 @@ COMMENT ON FUNCTION @extschema@.key_text(jsonb, jsonb) IS
 'the key of a row as text';
 
 -- Under the settings of the log.
-CREATE FUNCTION @extschema@.made_text(type text, kind text, schema text, value jsonb) RETURNS text
+CREATE FUNCTION @extschema@.made_text(type oid, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
   SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
-DECLARE
-  result text;
 BEGIN
-  IF kind = 'money' THEN
-    RETURN (value #>> '{}')::money::numeric;
-  ELSIF kind = 'hstore' THEN
-    EXECUTE format('SELECT %s.hstore(COALESCE(array_agg(e.key), ''{}''), COALESCE(array_agg(e.value), ''{}''))::text FROM jsonb_each_text($1) e', schema)
-      INTO result USING value;
-  ELSE
-    EXECUTE format('SELECT r.v::text FROM jsonb_to_record(jsonb_build_object(''v'', $1)) r (v %s)', type) INTO result USING value;
+  IF type = 'money'::regtype::oid THEN
+    RETURN (value #>> '{}'::text[])::money::numeric;
   END IF;
-  RETURN result;
+  RETURN @extschema@.value_text(type, value);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.made_text(text, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.made_text(oid, jsonb) IS
 'the text of a value, of its JSON';
 
 CREATE FUNCTION @extschema@.literal(col jsonb, value jsonb) RETURNS text
@@ -235,7 +228,7 @@ BEGIN
     RETURN CASE WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type') ELSE 'NULL' END;
   END IF;
   RETURN format('%L::%s', CASE col ->> 'kind' WHEN 'plain' THEN value #>> '{}' WHEN 'json' THEN value::text
-    ELSE @extschema@.made_text(col ->> 'type', col ->> 'kind', col ->> 'schema', value) END, col ->> 'type');
+    ELSE @extschema@.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
 END
 $$;
 
@@ -416,7 +409,7 @@ DECLARE
     CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
     CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
     CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM @extschema@.table_names($3) n)
-      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", c."position") t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
+      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
     CASE WHEN primary_key IS NOT NULL THEN ' AND (c.primary_key = $4 OR c.old_primary_key = $4)' END,
     CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
   c record;
@@ -427,6 +420,8 @@ DECLARE
   until_then bigint;
   last_schema text;
   last_table text;
+  last_recorded oid;
+  is_another boolean;
   u @extschema@.undo;
   tables jsonb := '{}';
   t jsonb;
@@ -449,13 +444,17 @@ BEGIN
     END IF;
     position_of_all := c.commit_position;
     u := NULL;
-    IF (c.schema, c."table") IS DISTINCT FROM (last_schema, last_table) OR c."position" < since_then OR c."position" >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then FROM @extschema@.table_at(c.schema, c."table", c."position");
+    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c."position" < since_then OR c."position" >= until_then THEN
+      SELECT * INTO named_relation, since_then, until_then, is_another FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation);
       last_schema := c.schema;
       last_table := c."table";
+      last_recorded := c.relation;
     END IF;
     u.relation := named_relation;
-    IF u.relation IS NULL THEN
+    IF is_another THEN
+      RAISE EXCEPTION 'bemi cannot undo changes of the table %: they are of an earlier table of that name', format('%I.%I', c.schema, c."table") USING
+        ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
+    ELSIF u.relation IS NULL THEN
       RAISE EXCEPTION 'bemi cannot undo changes of the table %: it is no longer there', format('%I.%I', c.schema, c."table") USING
         ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
     END IF;

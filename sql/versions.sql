@@ -22,11 +22,20 @@ CREATE TABLE @extschema@.table_versions (
   masked text[],
   -- Nobody noted it when it came: what was before, and until when, is not known.
   is_late boolean NOT NULL DEFAULT false,
+  -- The role that ran the statement.
+  noted_by name,
   PRIMARY KEY (relation, position)
 );
 
 CREATE INDEX table_versions_by_root ON @extschema@.table_versions (root);
 GRANT SELECT ON @extschema@.table_versions TO PUBLIC;
+
+-- The names of tables and columns, those that are gone too, are for those who may read them. Who reads all changes sees them
+-- there, and needs all versions: without them, changes of a table that is gone might count for a later one of its name.
+ALTER TABLE @extschema@.table_versions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY readers ON @extschema@.table_versions FOR SELECT USING (
+  (SELECT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('@extschema@.changes'::pg_catalog.text)::pg_catalog.oid, 'SELECT'::pg_catalog.text), false))
+  OR pg_catalog.has_table_privilege(relation, 'SELECT'::pg_catalog.text) OR pg_catalog.has_table_privilege(root, 'SELECT'::pg_catalog.text));
 
 COMMENT ON TABLE @extschema@.table_versions IS
 'the names, columns, keys and rules of tracked tables, from which position of the log and which time on';
@@ -47,7 +56,7 @@ BEGIN
       ARRAY(SELECT DISTINCT i FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, 'ignore')) i
         WHERE t.relation = c.oid AND t.name = 'bemi_context' ORDER BY i),
       ARRAY(SELECT DISTINCT m FROM unnest(a.above) o, LATERAL (SELECT t.arguments FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t,
-        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false
+        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false, NULL::name
     FROM unnest(relations) AS r (oid) LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
       LATERAL (SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid)) ELSE ARRAY[c.oid] END) AS a (above);
 END
@@ -82,7 +91,8 @@ COMMENT ON FUNCTION @extschema@.latest_versions(oid[]) IS
 CREATE FUNCTION @extschema@.read_new_versions(relations oid[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  RETURN (SELECT COALESCE(jsonb_agg(to_jsonb(v)), '[]') FROM @extschema@.new_versions(relations) v);
+  -- Not by to_jsonb(), which keeps pointers to the names of a row type that another session's DDL, or its VACUUM, may have freed.
+  RETURN (SELECT COALESCE(json_agg(to_json(v))::jsonb, '[]'::jsonb) FROM @extschema@.new_versions(relations) v);
 END
 $$;
 
@@ -93,19 +103,26 @@ COMMENT ON FUNCTION @extschema@.read_new_versions(oid[]) IS
 CREATE FUNCTION @extschema@.note_versions(relations oid[], is_late boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  version @extschema@.table_versions;
+  noted jsonb := @extschema@.latest_versions(relations);
 BEGIN
-  FOR version IN SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.table_versions, @extschema@.latest_versions(relations)) LOOP
-    version.is_late := note_versions.is_late;
-    -- The whole check only where it may find something: this runs after each statement that changes a table.
-    IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.table_versions'::regclass
-      AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0
-        OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))))
-    THEN
-      PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
-    END IF;
-    INSERT INTO @extschema@.table_versions SELECT version.*;
-  END LOOP;
+  IF noted = '[]'::jsonb THEN
+    RETURN;
+  END IF;
+  -- The whole check only where it may find something: this runs after each statement that changes a table.
+  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.table_versions'::regclass
+    AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0
+      OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))))
+  THEN
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
+  END IF;
+  INSERT INTO @extschema@.table_versions (relation, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
+    ignored, masked, is_late, noted_by)
+  SELECT v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
+    v.ignored, v.masked, note_versions.is_late,
+    -- Those who call it run with the rights of the extension's owner.
+    CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user ELSE current_setting('role'::text)::name END
+  FROM jsonb_to_recordset(noted) AS v (relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean,
+    is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, ignored text[], masked text[]);
 END
 $$;
 
@@ -113,6 +130,27 @@ REVOKE EXECUTE ON FUNCTION @extschema@.note_versions(oid[], boolean) FROM PUBLIC
 
 COMMENT ON FUNCTION @extschema@.note_versions(oid[], boolean) IS
 'notes what tables are like now, if they are tracked and nobody has noted it; their past is known from then on';
+
+CREATE FUNCTION @extschema@.note_table(relation oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM @extschema@.note_versions(ARRAY[note_table.relation], is_late => false);
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RAISE;
+WHEN OTHERS THEN
+  RAISE WARNING 'bemi could not note what this statement changed of the table with the OID %: %', note_table.relation, SQLERRM USING
+    HINT = 'The past of this table cannot be read.';
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.note_table(oid) IS
+'notes what a table is like now, or warns that it cannot';
+
+CREATE FUNCTION @extschema@.lock_writers(relation oid) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock_writers';
+
+COMMENT ON FUNCTION @extschema@.lock_writers(oid) IS
+'waits for those who write a table, if it is there still, and lets nobody write it until the transaction ends';
 
 CREATE FUNCTION @extschema@.note_ddl() RETURNS event_trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -129,10 +167,13 @@ BEGIN
     relations := ARRAY(
       SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END
       FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary);
+    -- The table of a trigger that was dropped with it is there by itself.
+    relations := array_remove(relations, NULL::oid);
   ELSE
     relations := ARRAY(
       SELECT DISTINCT CASE classid WHEN 'pg_class'::regclass THEN objid WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid) END
       FROM pg_event_trigger_ddl_commands() WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass));
+    relations := array_remove(relations, NULL::oid);
     -- Whatever is in a schema, or of a type, takes a look at all tables.
     IF TG_TAG = 'ALTER SCHEMA' THEN
       relations := ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.relnamespace = d.objid WHERE d.classid = 'pg_namespace'::regclass);
@@ -162,14 +203,27 @@ BEGIN
   END IF;
   IF TG_TAG = 'ALTER SCHEMA' THEN
     -- Which locks no table: those who write under the old name have to end first.
+    -- By their OIDs: others may rename, move or drop them meanwhile.
     FOREACH relation IN ARRAY relations LOOP
-      EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation::regclass);
+      PERFORM @extschema@.lock_writers(relation);
     END LOOP;
   END IF;
   IF relations <> '{}' THEN
-    PERFORM @extschema@.note_versions(relations, is_late => false);
+    BEGIN
+      PERFORM @extschema@.note_versions(relations, is_late => false);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      RAISE;
+    WHEN OTHERS THEN
+      -- One table does not stand in the way of the others.
+      FOREACH relation IN ARRAY relations LOOP
+        PERFORM @extschema@.note_table(relation);
+      END LOOP;
+    END;
   END IF;
-EXCEPTION WHEN OTHERS THEN
+-- A statement that does not get its locks fails, as it would without us.
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RAISE;
+WHEN OTHERS THEN
   RAISE WARNING 'bemi could not note what this statement changed: %', SQLERRM USING HINT = 'The past of the tables that it changed cannot be read.';
 END
 $$;
@@ -219,7 +273,9 @@ COMMENT ON FUNCTION @extschema@.recorded_names(oid[]) IS
 'the names under which bemi.changes has the changes of tables, and from which position of the log on until when';
 
 -- Which table of today had a name at a position of the log, and between which positions that holds; none if it is gone.
-CREATE FUNCTION @extschema@.table_at(schema text, "table" text, "position" bigint, OUT relation regclass, OUT since bigint, OUT until bigint)
+CREATE FUNCTION @extschema@.table_at(
+  schema text, "table" text, "position" bigint, recorded oid, OUT relation regclass, OUT since bigint, OUT until bigint, OUT is_another boolean
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   SELECT n.relation, n.since, n.until INTO relation, since, until FROM (
@@ -235,11 +291,16 @@ BEGIN
   ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
     relation := NULL;
   END IF;
+  -- A table that came by the name later is not meant.
+  is_another := COALESCE(relation::oid <> recorded, false);
+  IF is_another THEN
+    relation := NULL;
+  END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.table_at(text, text, bigint) IS
-'the table that had a name at a position of the log, if it is there still, and between which positions it had it';
+COMMENT ON FUNCTION @extschema@.table_at(text, text, bigint, oid) IS
+'the table that had a name at a position of the log, and the OID that was recorded if any, if it is there still; between which positions it had the name; whether another has it now';
 
 CREATE FUNCTION @extschema@.table_names(relation regclass) RETURNS TABLE (schema text, "table" text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -435,3 +435,20 @@ fn find_setting(name: &CStr) -> *const pg_sys::config_generic {
 
 /// An opaque pointer for callbacks that need no argument.
 pub const NO_ARGUMENT: *mut c_void = core::ptr::null_mut();
+
+/// A column of a row type, by its index from 0 on.
+///
+/// # Safety
+/// The descriptor has more columns than `index`, and lives as long as the result.
+pub unsafe fn column<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller's promise. From 18 on, the columns stand behind as many compact ones.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return &*(*descriptor).attrs.as_ptr().add(index);
+        #[cfg(feature = "pg18")]
+        {
+            let columns = (*descriptor).compact_attrs.as_ptr().add((*descriptor).natts as usize);
+            &*columns.cast::<pg_sys::FormData_pg_attribute>().add(index)
+        }
+    }
+}

@@ -1,3 +1,6 @@
 //! Reading the past: what is recorded becomes answers. Most of it is SQL.
+pub mod array;
+pub mod jsonb;
+
 #[cfg(feature = "pgrx")]
 pub mod pg;

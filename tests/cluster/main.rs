@@ -34,6 +34,7 @@ mod questions;
 #[path = "../torture/random.rs"]
 #[allow(dead_code)]
 mod random;
+mod reading_runs_nothing;
 mod recorder;
 mod relcache;
 mod revert;
@@ -49,6 +50,7 @@ mod takeover;
 mod tracking;
 mod types;
 mod untriggered;
+mod versions;
 mod workload;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -88,6 +90,7 @@ fn main() {
         prepared::TESTS,
         hostile::TESTS,
         types::TESTS,
+        versions::TESTS,
         catalogs::TESTS,
         differential::TESTS,
         tracking::TESTS,
@@ -101,6 +104,7 @@ fn main() {
         publications::TESTS,
         questions::TESTS,
         progress::TESTS,
+        reading_runs_nothing::TESTS,
         recorder::TESTS,
         revert::TESTS,
         revert_order::TESTS,

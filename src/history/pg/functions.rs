@@ -39,6 +39,21 @@ pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCal
     }
 }
 
+/// `bemi.lock_writers(oid)`: locks a table, if it is there still, as CREATE TRIGGER does.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_lock_writers(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call; any number may be locked, and nothing of the relation is read here.
+    unsafe {
+        let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
+        pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE);
+    }
+    pg_sys::Datum::from(0)
+}
+
 /// `bemi.latest_query(oid)`: calls `bemi.as_of_query` under the latest snapshot, for a function that gets the time as its first parameter.
 ///
 /// # Safety
@@ -73,5 +88,6 @@ sys::sql_callable!(
     pg_finfo_bemi_latest_changes,
     pg_finfo_bemi_latest_versions,
     pg_finfo_bemi_latest_query,
+    pg_finfo_bemi_lock_writers,
     pg_finfo_bemi_current_command
 );
