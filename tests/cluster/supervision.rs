@@ -387,8 +387,10 @@ fn doctor(server: &Server) {
     };
     assert!(recorder(&mut client).0);
     run(&mut client, &format!("{TABLE}; SELECT bemi.start(); SELECT bemi.sync()"));
-    let (ok, detail, fix) = recorder(&mut client);
-    assert!(ok && detail.starts_with("it is ") && fix.is_none(), "{detail}");
+    // It says that it is recording a moment after it has recorded.
+    wait_until("the recorder", || recorder(&mut client).0);
+    let (_, detail, fix) = recorder(&mut client);
+    assert!(detail.starts_with("it is ") && fix.is_none(), "{detail}");
     client.batch_execute("SELECT bemi.stop()").unwrap();
     let (ok, detail, fix) = recorder(&mut client);
     assert!(!ok, "{detail}");
