@@ -56,6 +56,7 @@ mod extension {
     /// Called by the server when it loads the library.
     #[pg_guard]
     pub extern "C-unwind" fn _PG_init() {
+        crate::sys::keep_stack_traces_off();
         crate::context::pg::settings::init();
         crate::recorder::pg::settings::init();
         crate::recorder::pg::launcher::register();

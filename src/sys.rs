@@ -41,7 +41,51 @@ mod unbound {
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
         pub fn double_to_shortest_decimal_buf(value: f64, result: *mut c_char) -> c_int;
         pub fn float_to_shortest_decimal_buf(value: f32, result: *mut c_char) -> c_int;
+        pub fn IsLogicalWorker() -> bool;
     }
+}
+
+/// Functions of the server that are called without a guard, so that an error of theirs passes as it is: from frames of Rust
+/// that have nothing to drop.
+pub mod raw {
+    use super::*;
+
+    unsafe extern "C-unwind" {
+        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+        pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            is_read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+/// Keeps stack traces out of the errors that pass through this library, which clients would get as their details, whatever the
+/// server's environment asks for. Rust looks at the environment once in each library, when it is asked for a trace first.
+pub fn keep_stack_traces_off() {
+    const SETTING: &str = "RUST_LIB_BACKTRACE";
+    let was = std::env::var_os(SETTING);
+    // SAFETY: a process of the server has one thread when it loads a library. The environment is as it was afterwards.
+    unsafe {
+        std::env::set_var(SETTING, "0");
+        let _ = std::backtrace::Backtrace::capture();
+        match was {
+            Some(was) => std::env::set_var(SETTING, was),
+            None => std::env::remove_var(SETTING),
+        }
+    }
+}
+
+/// Whether this process applies what logical replication brings, or copies a table for it.
+pub fn is_apply_worker() -> bool {
+    // SAFETY: reads a pointer of the process, and raises no error.
+    unsafe { unbound::IsLogicalWorker() }
 }
 
 /// Longest decimal form of a floating-point number, with the terminating NUL (common/shortest_dec.h).

@@ -28,6 +28,10 @@ pub const INVALID_CONTEXT_LIMIT: usize = 1024;
 /// documents can go, serde_json among them.
 pub const MAX_DEPTH: usize = 127;
 
+/// Most members of objects and elements of arrays in a context, all levels together: each is an entry of the index on the
+/// contexts of `bemi.changes`.
+pub const MAX_MEMBERS: usize = 1000;
+
 /// Why a text is no context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContextError {
@@ -37,6 +41,8 @@ pub enum ContextError {
     NotAnObject(&'static str),
     /// Nested deeper than [`MAX_DEPTH`].
     TooDeep,
+    /// More members and elements than [`MAX_MEMBERS`].
+    TooMany,
     /// JSON that `jsonb` does not accept.
     NotJsonb(NotJsonb),
     /// Not valid UTF-8; the offset of the first wrong byte.
@@ -51,6 +57,7 @@ impl fmt::Display for ContextError {
             Self::Syntax(reason) => write!(f, "It is not valid JSON: {reason}."),
             Self::NotAnObject(kind) => write!(f, "It is a JSON {kind}, not an object."),
             Self::TooDeep => write!(f, "It is nested deeper than {MAX_DEPTH} levels."),
+            Self::TooMany => write!(f, "It has more than {MAX_MEMBERS} members and elements."),
             Self::NotJsonb(reason) => write!(f, "It is JSON that jsonb does not accept: {reason}."),
             Self::Encoding(at) => write!(f, "It is not valid UTF-8 at byte {at}."),
             Self::TooLong(size, limit) => write!(f, "It has {size} bytes; the limit is {limit}."),
@@ -84,6 +91,9 @@ impl Context {
         if depth > MAX_DEPTH {
             return Err(ContextError::TooDeep);
         }
+        if !has_few_members(&compact) {
+            return Err(ContextError::TooMany);
+        }
         let members: Members = serde_json::from_slice(&compact).map_err(|e| ContextError::Syntax(e.to_string()))?;
         let mut context = Self::default();
         for (key, value) in members.0 {
@@ -99,7 +109,10 @@ impl Context {
         let whole: &RawValue = serde_json::from_str(text).ok()?;
         let mut compact = Vec::with_capacity(text.len());
         let depth = json::compact(&mut compact, whole.get().as_bytes()).ok()?;
-        let is_plain = compact.first() == Some(&b'{') && depth <= MAX_DEPTH && json::has_plain_keys(&compact);
+        let is_plain = compact.first() == Some(&b'{')
+            && depth <= MAX_DEPTH
+            && json::has_plain_keys(&compact)
+            && has_few_members(&compact);
         is_plain.then(|| String::from_utf8(compact).ok()).flatten()
     }
 
@@ -110,6 +123,13 @@ impl Context {
         let mut context = Self::default();
         context.set_text(INVALID_CONTEXT_KEY, kept);
         context
+    }
+
+    /// As [`Context::invalid`], with no more of the text than makes its JSON at most `limit` bytes long, as far as that can be.
+    pub fn invalid_within(raw: &[u8], limit: usize, charset: Charset) -> Self {
+        let kept = &raw[..json::floor_char_boundary(raw, INVALID_CONTEXT_LIMIT)];
+        let around = Self::invalid(b"").to_json(charset).len();
+        Self::invalid(&kept[..fitting(kept, limit.saturating_sub(around), charset)])
     }
 
     /// Adds the keys of `other`, whose values win.
@@ -143,6 +163,38 @@ impl Context {
         json.push('}');
         if charset == Charset::Ascii { json::escape_non_ascii(&json) } else { json }
     }
+}
+
+/// How much of a text makes the inside of a JSON string of at most `limit` bytes.
+pub fn fitting(text: &[u8], limit: usize, charset: Charset) -> usize {
+    // What is no UTF-8 is shown as U+FFFD, and so is NUL: longer than its escape would be in no charset.
+    let len = |end: usize| json::escaped_len(String::from_utf8_lossy(&text[..end]).as_bytes(), charset);
+    let (mut fits, mut beyond) = (0, text.len() + 1);
+    while fits + 1 < beyond {
+        let middle = fits.midpoint(beyond);
+        if len(middle) <= limit { fits = middle } else { beyond = middle }
+    }
+    json::floor_char_boundary(text, fits)
+}
+
+/// Whether compact JSON has no more members and elements than [`MAX_MEMBERS`].
+fn has_few_members(compact: &[u8]) -> bool {
+    // Each takes two bytes at least, with the comma or bracket around it.
+    if compact.len() < 2 * MAX_MEMBERS {
+        return true;
+    }
+    let (mut count, mut is_in_string, mut at) = (0, false, 0);
+    while let Some(&byte) = compact.get(at) {
+        match byte {
+            b'\\' if is_in_string => at += 1,
+            b'"' => is_in_string = !is_in_string,
+            b',' if !is_in_string => count += 1,
+            b'[' | b'{' if !is_in_string && !matches!(compact.get(at + 1), Some(b']' | b'}')) => count += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    count <= MAX_MEMBERS
 }
 
 /// The members of an object, with their values as they stand there.
@@ -209,6 +261,33 @@ mod tests {
         assert!(Context::parse(nested(MAX_DEPTH).as_bytes()).is_ok());
         assert_eq!(error(&nested(MAX_DEPTH + 1)), ContextError::TooDeep);
         assert_eq!(error(&nested(100_000)), ContextError::TooDeep);
+    }
+
+    #[test]
+    fn members_are_counted_at_all_levels() {
+        let array = |elements: usize| format!("{{\"a\":[{}]}}", vec!["1"; elements].join(","));
+        assert!(Context::parse(array(MAX_MEMBERS - 1).as_bytes()).is_ok());
+        assert_eq!(error(&array(MAX_MEMBERS)), ContextError::TooMany);
+        let keys = |count: usize| (0..count).map(|i| format!("\"k{i}\":{{}}")).collect::<Vec<_>>().join(",");
+        assert!(Context::parse(format!("{{{}}}", keys(MAX_MEMBERS)).as_bytes()).is_ok());
+        assert_eq!(error(&format!("{{{}}}", keys(MAX_MEMBERS + 1))), ContextError::TooMany);
+        assert_eq!(error(&format!("{{\"a\":{{{}}}}}", keys(MAX_MEMBERS))), ContextError::TooMany);
+        // Commas and brackets inside of strings are text.
+        let text = format!("{{\"a\":\"{}\"}}", ",[{\\\"".repeat(2000));
+        assert_eq!(Context::plain(text.as_bytes()), Some(text.clone()));
+        assert_eq!(Context::plain(array(MAX_MEMBERS).as_bytes()), None);
+    }
+
+    #[test]
+    fn an_unreadable_text_is_cut_to_what_has_room() {
+        for charset in [Charset::Utf8, Charset::Ascii] {
+            for raw in [&b"x\"y\n"[..], "\u{e9}\u{1F600}".repeat(300).as_bytes(), &[0, 255, 1, b'a'].repeat(99)] {
+                for limit in [0, 30, 31, 40, 100, 1000, 100_000] {
+                    let json = Context::invalid_within(raw, limit, charset).to_json(charset);
+                    assert!(json.len() <= limit.max(27), "{} of {limit}", json.len());
+                }
+            }
+        }
     }
 
     #[test]

@@ -16,11 +16,15 @@ pub fn check(value: &[u8], charset: Charset, limit: usize) -> Result<(), Context
     if value.len() > limit {
         return Err(ContextError::TooLong(value.len(), limit));
     }
-    match charset {
-        Charset::Utf8 => Context::parse(value),
-        Charset::Ascii => Context::parse(value.iter().map(|&b| char::from(b)).collect::<String>().as_bytes()),
+    let context = match charset {
+        Charset::Utf8 => Context::parse(value)?,
+        Charset::Ascii => Context::parse(value.iter().map(|&b| char::from(b)).collect::<String>().as_bytes())?,
+    };
+    // In the log, each character beyond ASCII may be an escape.
+    match context.to_json(charset).len() {
+        size if size > limit => Err(ContextError::TooLong(size, limit)),
+        _ => Ok(()),
     }
-    .map(drop)
 }
 
 #[cfg(test)]
@@ -31,6 +35,12 @@ mod tests {
     #[test]
     fn the_empty_value_is_no_context() {
         assert_eq!(check(b"", Charset::Utf8, 10), Ok(()));
+    }
+
+    #[test]
+    fn what_is_longer_in_the_log_is_limited_as_it_is_there() {
+        assert_eq!(check("{\"a\":\"é\"}".as_bytes(), Charset::Utf8, 10), Ok(()));
+        assert_eq!(check(b"{\"a\":\"\xe9\"}", Charset::Ascii, 10), Err(ContextError::TooLong(14, 10)));
     }
 
     #[test]

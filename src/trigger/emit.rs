@@ -74,6 +74,11 @@ impl Written {
         self.entries.clear();
     }
 
+    /// Whether nothing was written that still holds.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     fn in_force(&self) -> &str {
         self.entries.last().map_or("", |entry| &entry.content)
     }

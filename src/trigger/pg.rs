@@ -11,6 +11,8 @@ use pgrx::{pg_sys, trigger_support};
 use super::emit::Written;
 use crate::{sys, wire};
 
+mod hooks;
+
 /// Where the trigger learns the context of the running statement.
 #[derive(Clone, Copy, Debug)]
 pub struct ContextSource {
@@ -34,6 +36,7 @@ pub fn init(source: ContextSource) {
             pg_sys::RegisterXactCallback(Some(transaction_event), sys::NO_ARGUMENT);
             pg_sys::RegisterSubXactCallback(Some(savepoint_event), sys::NO_ARGUMENT);
         }
+        hooks::install();
     }
 }
 
@@ -49,7 +52,7 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
             | XACT_EVENT_PARALLEL_ABORT
             | XACT_EVENT_PREPARE
     ) {
-        WRITTEN.with_borrow_mut(Written::end);
+        change_written(Written::end);
     }
 }
 
@@ -63,8 +66,8 @@ unsafe extern "C-unwind" fn savepoint_event(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => WRITTEN.with_borrow_mut(|written| written.release(nesting_level())),
-        SUBXACT_EVENT_ABORT_SUB => WRITTEN.with_borrow_mut(|written| written.roll_back(nesting_level())),
+        SUBXACT_EVENT_COMMIT_SUB => change_written(|written| written.release(nesting_level())),
+        SUBXACT_EVENT_ABORT_SUB => change_written(|written| written.roll_back(nesting_level())),
         _ => {}
     }
 }
@@ -97,10 +100,8 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
         refuse("bemi.emit_context() was called by a trigger FOR EACH ROW");
     }
     // SAFETY: the relation is open as long as its trigger runs.
-    if unsafe { is_logged(relation) }
-        && let Some(source) = SOURCE.get()
-    {
-        emit(source);
+    if unsafe { is_logged(relation) } {
+        emit();
     }
     pg_sys::Datum::from(0)
 }
@@ -133,18 +134,39 @@ unsafe fn is_logged(relation: pg_sys::Relation) -> bool {
     }
 }
 
-fn emit(source: &ContextSource) {
+/// Writes the context of the running statement into the log, if it is not in force there already.
+fn emit() {
+    let Some(source) = SOURCE.get() else { return };
     let revision = (source.session_revision)();
     if revision.is_some_and(|revision| WRITTEN.with_borrow(|written| written.is_revision(revision))) {
         return;
     }
     let content = (source.content)();
     if WRITTEN.with_borrow(|written| written.is_due(&content)) {
-        // The reader has to be told that there is no context any more.
-        let message = if content.is_empty() { "{}" } else { &content };
-        sys::log_logical_message(wire::PREFIX, message.as_bytes());
-        WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
+        write(revision, content);
+        hooks::watch_apply_worker();
     } else if let Some(revision) = revision {
         WRITTEN.with_borrow_mut(|written| written.set_revision(revision));
     }
+}
+
+/// Writes that there is no context, if one is in force.
+fn emit_none() {
+    if WRITTEN.with_borrow(|written| written.is_due("")) {
+        write(None, "".into());
+    }
+}
+
+fn write(revision: Option<u64>, content: Rc<str>) {
+    // The reader has to be told that there is no context any more.
+    let message = if content.is_empty() { "{}" } else { &content };
+    sys::log_logical_message(wire::PREFIX, message.as_bytes());
+    change_written(|written| written.record(nesting_level(), revision, content));
+}
+
+fn change_written(change: impl FnOnce(&mut Written)) {
+    WRITTEN.with_borrow_mut(|written| {
+        change(written);
+        hooks::set_in_force(!written.is_empty());
+    });
 }

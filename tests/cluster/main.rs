@@ -6,6 +6,7 @@ mod as_of_changed;
 mod as_of_forms;
 mod as_of_limits;
 mod as_of_writers;
+mod backtrace;
 mod catalogs;
 mod comment;
 mod context;
@@ -37,6 +38,7 @@ mod streaming;
 mod supervision;
 mod tracking;
 mod types;
+mod untriggered;
 mod workload;
 
 use libtest_mimic::{Arguments, Trial};
@@ -81,6 +83,8 @@ fn main() {
         as_of_writers::TESTS,
         history::TESTS,
         memory::TESTS,
+        untriggered::TESTS,
+        backtrace::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         Trial::test(name, move || {

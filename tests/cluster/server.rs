@@ -26,6 +26,8 @@ impl Notices {
 pub struct Server {
     folder: PathBuf,
     bin: PathBuf,
+    /// What its environment has more than that of the tests.
+    environment: Vec<(&'static str, &'static str)>,
     /// The major version.
     pub major: u32,
 }
@@ -49,6 +51,11 @@ log_line_prefix = '%m [%p] %d '
 impl Server {
     /// Starts a server of the version of `PG_CONFIG` (default: `pg_config` on the PATH), with more settings.
     pub fn start(settings: &str) -> Self {
+        Self::start_with_environment(settings, &[])
+    }
+
+    /// As [`Server::start`], with variables in the server's environment.
+    pub fn start_with_environment(settings: &str, environment: &[(&'static str, &'static str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("bemi-{}-{number}", std::process::id()));
@@ -62,7 +69,12 @@ impl Server {
         let version = ask("--version");
         let digits: String =
             version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        let server = Self { bin: ask("--bindir").into(), major: digits.parse().expect("a version"), folder };
+        let server = Self {
+            bin: ask("--bindir").into(),
+            major: digits.parse().expect("a version"),
+            folder,
+            environment: environment.to_vec(),
+        };
         if is_root() {
             server.check(Command::new("chown").arg("postgres").arg(&server.folder));
         }
@@ -129,7 +141,7 @@ impl Server {
             command.args(["-u", "postgres", "--"]).arg(program).current_dir(&self.folder);
         }
         // With it, errors that pass through Rust show a stack trace as their detail.
-        command.env_remove("RUST_BACKTRACE");
+        command.env_remove("RUST_BACKTRACE").envs(self.environment.iter().copied());
         command
     }
 

@@ -15,8 +15,8 @@ const SETTING: &CStr = c"bemi.context";
 /// The value of `bemi.context`, kept by the server.
 static mut CONTEXT: *mut c_char = core::ptr::null_mut();
 
-/// A megabyte holds what any request has to say, and is far from what a message in the log may have.
-static MAX_CONTEXT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
+/// It holds what a request has to say; what it costs is its size times the rows that it covers.
+static MAX_CONTEXT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(65_536);
 /// On, since the ORM packages send contexts as comments.
 pub static READ_COMMENTS: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// Off, since a statement's text may hold what the log should not.
@@ -138,6 +138,7 @@ pub fn error_message(error: &ContextError) -> &'static str {
 pub fn error_hint(error: &ContextError) -> &'static str {
     match error {
         ContextError::TooLong(..) => "Keep less in the context, or have a superuser raise \"bemi.max_context_size\".",
+        ContextError::TooMany => "Keep less in the context: what it names, not what it holds.",
         _ => "Write it like {\"user_id\": 187234, \"endpoint\": \"/todo\"}.",
     }
 }

@@ -9,7 +9,6 @@ use pgrx::prelude::*;
 
 use super::settings::{self, CAPTURE_QUERY, READ_COMMENTS};
 use crate::context::comment::{self, Comment, Outline, State, Strings};
-use crate::json;
 use crate::sys::{self, encoding};
 use crate::wire::{self, Context, ContextError};
 
@@ -65,8 +64,18 @@ pub fn session_revision() -> Option<u64> {
     (!adds).then(settings::revision)
 }
 
-/// The context of the running statement as compact JSON; empty for none.
+/// The context of the running statement as compact JSON, at most as long as `bemi.max_context_size` says; empty for none.
 pub fn content() -> Rc<str> {
+    let content = whole_content();
+    let limit = settings::max_context_size();
+    if content.len() <= limit {
+        return content;
+    }
+    // The limit was lowered since, or a comment that cannot be read has filled the rest.
+    settings::compact(&Context::invalid_within(content.as_bytes(), limit, encoding::charset()))
+}
+
+fn whole_content() -> Rc<str> {
     let session = settings::session();
     if session_revision().is_some() {
         return session.content.clone();
@@ -125,7 +134,11 @@ fn add_statement(context: &mut Context, session_size: usize) {
     if CAPTURE_QUERY.get() {
         let text = comment::text_without(sql, whole, comments);
         let text = encoding::to_utf8_lossy(&text);
-        context.set_text(wire::QUERY_KEY, &text[..json::floor_char_boundary(&text, limit)]);
+        // It takes the room that the rest leaves.
+        let charset = encoding::charset();
+        context.set_text(wire::QUERY_KEY, b"");
+        let room = limit.saturating_sub(context.to_json(charset).len());
+        context.set_text(wire::QUERY_KEY, &text[..wire::fitting(&text, room, charset)]);
     }
 }
 
