@@ -88,7 +88,7 @@ fn refused_values(server: &Server) {
     assert_eq!(error.detail(), Some("It is a JSON array, not an object."));
     assert!(error.hint().unwrap().contains("user_id"));
     let error = client.batch_execute(&format!("SELECT bemi.set_context('{long}')")).unwrap_err();
-    assert_eq!(error.as_db_error().unwrap().detail(), Some("It has 2000008 bytes; the limit is 1000000."));
+    assert_eq!(error.as_db_error().unwrap().detail(), Some("It has 2000008 bytes; the limit is 65536."));
 }
 
 fn local_context(server: &Server) {
