@@ -8,7 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{pg_sys, trigger_support};
 
-use super::emit::Written;
+use super::emit::{End, Running, Written};
 use crate::{sys, wire};
 
 mod hooks;
@@ -26,6 +26,7 @@ static SOURCE: OnceLock<ContextSource> = OnceLock::new();
 
 thread_local! {
     static WRITTEN: RefCell<Written> = const { RefCell::new(Written::new()) };
+    static RUNNING: RefCell<Running> = const { RefCell::new(Running::new()) };
 }
 
 /// Registers the callbacks, for as long as the process lives.
@@ -52,7 +53,8 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
             | XACT_EVENT_PARALLEL_ABORT
             | XACT_EVENT_PREPARE
     ) {
-        change_written(Written::end);
+        WRITTEN.with_borrow_mut(Written::end);
+        RUNNING.with_borrow_mut(Running::end_all);
     }
 }
 
@@ -66,8 +68,11 @@ unsafe extern "C-unwind" fn savepoint_event(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => change_written(|written| written.release(nesting_level())),
-        SUBXACT_EVENT_ABORT_SUB => change_written(|written| written.roll_back(nesting_level())),
+        SUBXACT_EVENT_COMMIT_SUB => WRITTEN.with_borrow_mut(|written| written.release(nesting_level())),
+        SUBXACT_EVENT_ABORT_SUB => {
+            WRITTEN.with_borrow_mut(|written| written.roll_back(nesting_level()));
+            RUNNING.with_borrow_mut(|running| running.roll_back(nesting_level()));
+        }
         _ => {}
     }
 }
@@ -143,17 +148,35 @@ fn emit() {
     }
     let content = (source.content)();
     if WRITTEN.with_borrow(|written| written.is_due(&content)) {
-        write(revision, content);
-        hooks::watch_apply_worker();
+        write(revision, content.clone());
+        RUNNING.with_borrow_mut(|running| running.set_content(nesting_level(), Some(content)));
     } else if let Some(revision) = revision {
         WRITTEN.with_borrow_mut(|written| written.set_revision(revision));
     }
 }
 
-/// Writes that there is no context, if one is in force.
-fn emit_none() {
-    if WRITTEN.with_borrow(|written| written.is_due("")) {
-        write(None, "".into());
+/// A statement begins that may write rows. If a context is in force already, it has its own written: its trigger may not
+/// fire.
+fn begin(id: usize) {
+    let is_in_force = WRITTEN.with_borrow(|written| !written.is_empty());
+    RUNNING.with_borrow_mut(|running| running.begin(id, nesting_level()));
+    if is_in_force {
+        emit();
+        let content = WRITTEN.with_borrow(Written::last);
+        RUNNING.with_borrow_mut(|running| running.set_content(nesting_level(), content));
+    }
+}
+
+/// Such a statement has ended. What it wrote is taken back for the statement around it.
+fn end(id: usize) {
+    let around = match RUNNING.with_borrow_mut(|running| running.end(id)) {
+        End::Inside(content) => content.unwrap_or_default(),
+        // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's.
+        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && sys::is_apply_worker() => "".into(),
+        _ => return,
+    };
+    if WRITTEN.with_borrow(|written| written.is_due(&around)) {
+        write(None, around);
     }
 }
 
@@ -161,12 +184,5 @@ fn write(revision: Option<u64>, content: Rc<str>) {
     // The reader has to be told that there is no context any more.
     let message = if content.is_empty() { "{}" } else { &content };
     sys::log_logical_message(wire::PREFIX, message.as_bytes());
-    change_written(|written| written.record(nesting_level(), revision, content));
-}
-
-fn change_written(change: impl FnOnce(&mut Written)) {
-    WRITTEN.with_borrow_mut(|written| {
-        change(written);
-        hooks::set_in_force(!written.is_empty());
-    });
+    WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
 }
