@@ -125,6 +125,11 @@ impl Running {
         Self { statements: Vec::new() }
     }
 
+    /// Whether no statement is known to run.
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
     /// A statement begins, at a level of savepoints. `id` is a number that no other running statement has, nor 0.
     pub fn begin(&mut self, id: usize, level: u32) {
         self.statements.push(Statement { id, level, content: None });

@@ -1,5 +1,5 @@
 //! The server's side of stage 2: the trigger function, and the ends of transactions and savepoints.
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -26,16 +26,19 @@ static SOURCE: OnceLock<ContextSource> = OnceLock::new();
 
 thread_local! {
     static WRITTEN: RefCell<Written> = const { RefCell::new(Written::new()) };
+    /// When the client's statement came in which the library was loaded.
+    static LOADED: Cell<i64> = const { Cell::new(i64::MIN) };
     static RUNNING: RefCell<Running> = const { RefCell::new(Running::new()) };
 }
 
 /// Registers the callbacks, for as long as the process lives.
 pub fn init(source: ContextSource) {
     if SOURCE.set(source).is_ok() {
-        // SAFETY: both callbacks are guarded and take no argument.
+        // SAFETY: both callbacks are guarded and take no argument; the time is a number.
         unsafe {
             pg_sys::RegisterXactCallback(Some(transaction_event), sys::NO_ARGUMENT);
             pg_sys::RegisterSubXactCallback(Some(savepoint_event), sys::NO_ARGUMENT);
+            LOADED.set(pg_sys::GetCurrentStatementStartTimestamp());
         }
         hooks::install();
     }
@@ -107,6 +110,7 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
     // SAFETY: the relation is open as long as its trigger runs.
     if unsafe { is_logged(relation) } {
         emit();
+        note_first();
     }
     pg_sys::Datum::from(0)
 }
@@ -155,6 +159,14 @@ fn emit() {
     }
 }
 
+/// The statement whose trigger loaded the library began before the hooks were there.
+fn note_first() {
+    if RUNNING.with_borrow(Running::is_empty) {
+        let content = WRITTEN.with_borrow(Written::last);
+        RUNNING.with_borrow_mut(|running| running.set_content(nesting_level(), content));
+    }
+}
+
 /// A statement begins that may write rows. If a context is in force already, it has its own written: its trigger may not
 /// fire.
 fn begin(id: usize) {
@@ -171,13 +183,23 @@ fn begin(id: usize) {
 fn end(id: usize) {
     let around = match RUNNING.with_borrow_mut(|running| running.end(id)) {
         End::Inside(content) => content.unwrap_or_default(),
-        // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's.
-        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && sys::is_apply_worker() => "".into(),
+        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && may_be_inside() => "".into(),
         _ => return,
     };
     if WRITTEN.with_borrow(|written| written.is_due(&around)) {
         write(None, around);
     }
+}
+
+/// Whether rows may be written around the outermost statement that is known.
+fn may_be_inside() -> bool {
+    // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's. And while
+    // the client's statement runs that loaded the library, it may be around what a function of it ran; who is called by a
+    // function has something to say about the context of an error.
+    // SAFETY: reads a number and a pointer of the process.
+    let (now, is_called) =
+        unsafe { (pg_sys::GetCurrentStatementStartTimestamp(), !pg_sys::error_context_stack.is_null()) };
+    is_called && LOADED.get() == now || sys::is_apply_worker()
 }
 
 fn write(revision: Option<u64>, content: Rc<str>) {

@@ -199,16 +199,20 @@ fn nested(server: &Server) {
         )
         .unwrap();
     let anna = by("INSERT INTO other VALUES (1)", "anna");
+    let set = |who: &str| match who {
+        "-" => "SET LOCAL bemi.context = ''".to_owned(),
+        who => format!("SET LOCAL bemi.context = '{{\"who\":\"{who}\"}}'"),
+    };
     let is_logged = |line: &String| !line.starts_with("TRUNCATE other");
     // In every session a statement is the first, which loads the library; and each comes behind others too.
     for begin in [vec![], vec![anna]] {
         for (statement, who) in [
-            (by("INSERT INTO t SELECT generate_series(1, 3)", "berta"), "berta"),
-            ("INSERT INTO t SELECT generate_series(1, 3)".to_owned(), "-"),
-            (by("INSERT INTO seen SELECT generate_series(1, 3)", "berta"), "berta"),
-            (by("WITH w AS (INSERT INTO t SELECT generate_series(1, 3) RETURNING id) SELECT FROM w", "berta"), "berta"),
-            (by("COPY t FROM PROGRAM 'seq 3'", "berta"), "berta"),
-            (by("EXPLAIN ANALYZE INSERT INTO t SELECT generate_series(1, 3)", "berta"), "berta"),
+            ("INSERT INTO t SELECT generate_series(1, 3)", "berta"),
+            ("INSERT INTO t SELECT generate_series(1, 3)", "-"),
+            ("INSERT INTO seen SELECT generate_series(1, 3)", "berta"),
+            ("WITH w AS (INSERT INTO t SELECT generate_series(1, 3) RETURNING id) SELECT FROM w", "berta"),
+            ("COPY t FROM PROGRAM 'seq 3'", "berta"),
+            ("EXPLAIN ANALYZE INSERT INTO t SELECT generate_series(1, 3)", "berta"),
         ] {
             // In its first session the statement that loads the library; a COPY is not seen to end there.
             let mut first =
@@ -216,7 +220,7 @@ fn nested(server: &Server) {
             client.batch_execute("TRUNCATE t, other, notes").unwrap();
             database.documents();
             let mut statements = begin.clone();
-            statements.extend([statement.clone(), by("INSERT INTO t VALUES (4)", "carla")]);
+            statements.extend([set(who), statement.to_owned(), set("carla"), "INSERT INTO t VALUES (4)".to_owned()]);
             transaction(&mut first, &statements);
             let row = |who| ["CREATE notes trigger".to_owned(), format!("CREATE t {who}")];
             let mut expected: Vec<String> = begin.iter().map(|_| "CREATE other anna".to_owned()).collect();
@@ -225,18 +229,25 @@ fn nested(server: &Server) {
             assert_eq!(found, expected, "{statement}");
         }
     }
+    // The library comes with a statement inside of one whose trigger does not fire.
+    client.batch_execute("TRUNCATE t, other, notes; ALTER TABLE t DISABLE TRIGGER bemi_context").unwrap();
+    for statement in ["INSERT INTO t SELECT generate_series(1, 3)", "COPY t FROM PROGRAM 'seq 3'"] {
+        client.batch_execute("TRUNCATE t, notes").unwrap();
+        database.documents();
+        transaction(&mut server.connect(&database.name), &[set("berta"), statement.to_owned()]);
+        assert_eq!(writers(&database.documents()), ["CREATE notes trigger", "CREATE t -"].repeat(3), "{statement}");
+    }
     // A statement inside that the executor does not run, and a statement whose own trigger does not fire.
     run(
         &mut client,
         "TRUNCATE t, other, notes; DROP TRIGGER note ON t; \
-         CREATE TRIGGER note BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION empty_notes(); \
-         ALTER TABLE t DISABLE TRIGGER bemi_context",
+         CREATE TRIGGER note BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION empty_notes()",
     );
     database.documents();
     for (begin, who) in [(vec![], "-"), (vec![by("INSERT INTO other VALUES (1)", "anna")], "berta")] {
         let mut statements = begin.clone();
-        statements.push(by("INSERT INTO t SELECT generate_series(1, 3)", "berta"));
-        statements.push("DELETE FROM t".to_owned());
+        let fill = "INSERT INTO t SELECT generate_series(1, 3)".to_owned();
+        statements.extend([set("berta"), fill, "DELETE FROM t".to_owned()]);
         transaction(&mut client, &statements);
         let mut expected: Vec<String> = begin.iter().map(|_| "CREATE other anna".to_owned()).collect();
         expected.push(format!("CREATE t {who}"));
