@@ -67,6 +67,7 @@ mod extension {
         crate::recorder::pg::launcher::register();
         crate::decoder::pg::init(crate::context::pg::settings::max_context_size);
         crate::trigger::pg::init(crate::trigger::pg::ContextSource {
+            revision: crate::context::pg::settings::revision,
             session_revision: crate::context::pg::statement::session_revision,
             content: crate::context::pg::statement::content,
         });

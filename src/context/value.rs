@@ -4,26 +4,39 @@
 use crate::json::Charset;
 use crate::wire::{Context, ContextError};
 
-/// Checks a value for `bemi.context`: empty, which stands for no context, or a context of at most `limit` bytes.
-///
-/// This is asked before the database is known to be reachable, so a text in another encoding than UTF-8 cannot be
-/// converted first. In all encodings that a database can have, bytes below 0x80 are ASCII characters; so for
-/// [`Charset::Ascii`] every other byte is taken as some character, which changes nothing in the judgement.
-pub fn check(value: &[u8], charset: Charset, limit: usize) -> Result<(), ContextError> {
-    if value.is_empty() {
+/// A value for `bemi.context`.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// In UTF-8, the database's encoding.
+    Utf8(&'a [u8]),
+    /// In another encoding, and converted to UTF-8. In the log, its characters beyond ASCII are escapes.
+    Converted(&'a [u8], &'a [u8]),
+    /// In another encoding, when the database cannot be asked for a conversion yet. In all encodings that a database can have,
+    /// bytes below 0x80 are ASCII characters; so every other byte is taken as some character, which changes nothing in
+    /// the judgement but the length in the log.
+    Unconverted(&'a [u8]),
+}
+
+/// Checks a value for `bemi.context`: empty, which stands for no context, or a context of at most `limit` bytes, both as it
+/// is given and in the log.
+pub fn check(value: Value<'_>, limit: usize) -> Result<(), ContextError> {
+    let (Value::Utf8(given) | Value::Converted(given, _) | Value::Unconverted(given)) = value;
+    if given.is_empty() {
         return Ok(());
     }
-    if value.len() > limit {
-        return Err(ContextError::TooLong(value.len(), limit));
+    if given.len() > limit {
+        return Err(ContextError::TooLong(given.len(), limit));
     }
-    let context = match charset {
-        Charset::Utf8 => Context::parse(value)?,
-        Charset::Ascii => Context::parse(value.iter().map(|&b| char::from(b)).collect::<String>().as_bytes())?,
-    };
-    // In the log, each character beyond ASCII may be an escape.
-    match context.to_json(charset).len() {
-        size if size > limit => Err(ContextError::TooLong(size, limit)),
-        _ => Ok(()),
+    match value {
+        // In the log it is no longer than it is here.
+        Value::Utf8(text) => Context::parse(text).map(drop),
+        Value::Converted(_, text) => match Context::parse(text)?.to_json(Charset::Ascii).len() {
+            size if size > limit => Err(ContextError::TooLong(size, limit)),
+            _ => Ok(()),
+        },
+        Value::Unconverted(text) => {
+            Context::parse(text.iter().map(|&b| char::from(b)).collect::<String>().as_bytes()).map(drop)
+        }
     }
 }
 
@@ -31,32 +44,48 @@ pub fn check(value: &[u8], charset: Charset, limit: usize) -> Result<(), Context
 mod tests {
     use super::*;
     use crate::json::NotJsonb;
+    use proptest::prelude::*;
 
     #[test]
     fn the_empty_value_is_no_context() {
-        assert_eq!(check(b"", Charset::Utf8, 10), Ok(()));
-    }
-
-    #[test]
-    fn what_is_longer_in_the_log_is_limited_as_it_is_there() {
-        assert_eq!(check("{\"a\":\"é\"}".as_bytes(), Charset::Utf8, 10), Ok(()));
-        assert_eq!(check(b"{\"a\":\"\xe9\"}", Charset::Ascii, 10), Err(ContextError::TooLong(14, 10)));
+        assert_eq!(check(Value::Utf8(b""), 10), Ok(()));
     }
 
     #[test]
     fn size_is_limited_in_bytes() {
-        assert_eq!(check(b"{\"a\":1}", Charset::Utf8, 7), Ok(()));
-        assert_eq!(check(b"{\"a\":12}", Charset::Utf8, 7), Err(ContextError::TooLong(8, 7)));
+        assert_eq!(check(Value::Utf8(b"{\"a\":1}"), 7), Ok(()));
+        assert_eq!(check(Value::Utf8(b"{\"a\":12}"), 7), Err(ContextError::TooLong(8, 7)));
+    }
+
+    #[test]
+    fn what_is_longer_in_the_log_is_limited_as_it_is_there() {
+        assert_eq!(check(Value::Utf8("{\"a\":\"é\"}".as_bytes()), 10), Ok(()));
+        let value = Value::Converted(b"{\"a\":\"\xe9\"}", "{\"a\":\"é\"}".as_bytes());
+        assert_eq!(check(value, 14), Ok(()));
+        assert_eq!(check(value, 13), Err(ContextError::TooLong(14, 13)));
     }
 
     #[test]
     fn other_encodings_pass_where_utf8_does_not() {
         let latin1 = b"{\"name\":\"Ren\xe9\"}";
-        assert_eq!(check(latin1, Charset::Ascii, 100), Ok(()));
-        assert_eq!(check(latin1, Charset::Utf8, 100), Err(ContextError::Encoding(12)));
+        assert_eq!(check(Value::Unconverted(latin1), 100), Ok(()));
+        assert_eq!(check(Value::Utf8(latin1), 100), Err(ContextError::Encoding(12)));
         assert_eq!(
-            check(b"{\"name\":\"\\u0000\xe9\"}", Charset::Ascii, 100),
+            check(Value::Unconverted(b"{\"name\":\"\\u0000\xe9\"}"), 100),
             Err(ContextError::NotJsonb(NotJsonb::NulCharacter))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn in_utf8_a_context_is_no_longer_in_the_log_than_it_was_given(
+            text in "[ {}\":,a1]{0,20}", key in "(\\\\u00[0-9a-f]{2}|\\\\[\"/bfnrt\\\\]|[aé]){0,4}",
+        ) {
+            for text in [text, format!("{{\"{key}\" : \"{key}\" }}")] {
+                if let Ok(context) = Context::parse(text.as_bytes()) {
+                    prop_assert!(context.to_json(Charset::Utf8).len() <= text.len());
+                }
+            }
+        }
     }
 }

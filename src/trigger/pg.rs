@@ -1,5 +1,5 @@
 //! The server's side of stage 2: the trigger function, and the ends of transactions and savepoints.
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{pg_sys, trigger_support};
 
-use super::emit::Written;
+use super::emit::{End, Running, Written};
 use crate::{sys, wire};
 
 mod hooks;
@@ -16,7 +16,9 @@ mod hooks;
 /// Where the trigger learns the context of the running statement.
 #[derive(Clone, Copy, Debug)]
 pub struct ContextSource {
-    /// A number that stands for the session's context, if that is all of it.
+    /// A number that stands for the session's context.
+    pub revision: fn() -> u64,
+    /// The same, if that is all of it.
     pub session_revision: fn() -> Option<u64>,
     /// Compact JSON in the database's encoding; empty for no context.
     pub content: fn() -> Rc<str>,
@@ -26,15 +28,19 @@ static SOURCE: OnceLock<ContextSource> = OnceLock::new();
 
 thread_local! {
     static WRITTEN: RefCell<Written> = const { RefCell::new(Written::new()) };
+    /// When the client's statement came in which the library was loaded.
+    static LOADED: Cell<i64> = const { Cell::new(i64::MIN) };
+    static RUNNING: RefCell<Running> = const { RefCell::new(Running::new()) };
 }
 
 /// Registers the callbacks, for as long as the process lives.
 pub fn init(source: ContextSource) {
     if SOURCE.set(source).is_ok() {
-        // SAFETY: both callbacks are guarded and take no argument.
+        // SAFETY: both callbacks are guarded and take no argument; the time is a number.
         unsafe {
             pg_sys::RegisterXactCallback(Some(transaction_event), sys::NO_ARGUMENT);
             pg_sys::RegisterSubXactCallback(Some(savepoint_event), sys::NO_ARGUMENT);
+            LOADED.set(pg_sys::GetCurrentStatementStartTimestamp());
         }
         hooks::install();
     }
@@ -52,7 +58,8 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
             | XACT_EVENT_PARALLEL_ABORT
             | XACT_EVENT_PREPARE
     ) {
-        change_written(Written::end);
+        WRITTEN.with_borrow_mut(Written::end);
+        RUNNING.with_borrow_mut(Running::end_all);
     }
 }
 
@@ -66,8 +73,11 @@ unsafe extern "C-unwind" fn savepoint_event(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => change_written(|written| written.release(nesting_level())),
-        SUBXACT_EVENT_ABORT_SUB => change_written(|written| written.roll_back(nesting_level())),
+        SUBXACT_EVENT_COMMIT_SUB => WRITTEN.with_borrow_mut(|written| written.release(nesting_level())),
+        SUBXACT_EVENT_ABORT_SUB => {
+            WRITTEN.with_borrow_mut(|written| written.roll_back(nesting_level()));
+            RUNNING.with_borrow_mut(|running| running.roll_back(nesting_level()));
+        }
         _ => {}
     }
 }
@@ -102,6 +112,7 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
     // SAFETY: the relation is open as long as its trigger runs.
     if unsafe { is_logged(relation) } {
         emit();
+        note_first();
     }
     pg_sys::Datum::from(0)
 }
@@ -143,30 +154,70 @@ fn emit() {
     }
     let content = (source.content)();
     if WRITTEN.with_borrow(|written| written.is_due(&content)) {
-        write(revision, content);
-        hooks::watch_apply_worker();
+        write(revision, content.clone());
+        set_content(Some(content));
     } else if let Some(revision) = revision {
         WRITTEN.with_borrow_mut(|written| written.set_revision(revision));
     }
 }
 
-/// Writes that there is no context, if one is in force.
-fn emit_none() {
-    if WRITTEN.with_borrow(|written| written.is_due("")) {
-        write(None, "".into());
+/// The statement whose trigger loaded the library began before the hooks were there.
+fn note_first() {
+    if RUNNING.with_borrow(Running::is_empty) {
+        set_content(WRITTEN.with_borrow(Written::last));
     }
+}
+
+fn set_content(content: Option<Rc<str>>) {
+    RUNNING.with_borrow_mut(|running| running.set_content(nesting_level(), revision(), content));
+}
+
+fn revision() -> u64 {
+    SOURCE.get().map_or(0, |source| (source.revision)())
+}
+
+/// A statement begins that may write rows. If a context is in force already, it has its own written: its trigger may not
+/// fire.
+fn begin(id: usize) {
+    let is_in_force = WRITTEN.with_borrow(|written| !written.is_empty());
+    RUNNING.with_borrow_mut(|running| running.begin(id, nesting_level(), revision()));
+    if is_in_force {
+        emit();
+        set_content(WRITTEN.with_borrow(Written::last));
+    }
+}
+
+/// Such a statement has ended. What it wrote is taken back for the statement around it.
+fn end(id: usize) {
+    let around = match RUNNING.with_borrow_mut(|running| running.end(id)) {
+        End::Inside(Ok(content)) => content,
+        // Nothing was in force when it began. What it would have had is known as long as the session's context is the same.
+        End::Inside(Err(began)) if began == revision() => {
+            SOURCE.get().map_or_else(Rc::default, |source| (source.content)())
+        }
+        End::Inside(Err(_)) => "".into(),
+        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && may_be_inside() => "".into(),
+        _ => return,
+    };
+    if WRITTEN.with_borrow(|written| written.is_due(&around)) {
+        write(None, around);
+    }
+}
+
+/// Whether rows may be written around the outermost statement that is known.
+fn may_be_inside() -> bool {
+    // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's. And while
+    // the client's statement runs that loaded the library, it may be around what a function of it ran; who is called by a
+    // function has something to say about the context of an error.
+    // SAFETY: reads a number and a pointer of the process.
+    let (now, is_called) =
+        unsafe { (pg_sys::GetCurrentStatementStartTimestamp(), !pg_sys::error_context_stack.is_null()) };
+    is_called && LOADED.get() == now || sys::is_apply_worker()
 }
 
 fn write(revision: Option<u64>, content: Rc<str>) {
     // The reader has to be told that there is no context any more.
     let message = if content.is_empty() { "{}" } else { &content };
     sys::log_logical_message(wire::PREFIX, message.as_bytes());
-    change_written(|written| written.record(nesting_level(), revision, content));
-}
-
-fn change_written(change: impl FnOnce(&mut Written)) {
-    WRITTEN.with_borrow_mut(|written| {
-        change(written);
-        hooks::set_in_force(!written.is_empty());
-    });
+    WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
 }

@@ -8,8 +8,10 @@ use crate::server::{Database, Server, run, wait_until};
 pub const TESTS: &[Test] = &[
     ("a_statement_on_a_table_above_a_tracked_one_leaves_no_context_of_another", above),
     ("disabled_triggers_and_the_replica_role_leave_no_context_of_another", disabled),
+    ("triggers_of_an_untracked_table_write_one_context_for_all_its_rows", one_for_all),
     ("rows_of_untracked_tables_carry_no_context_of_another", untracked),
     ("statements_that_write_no_rows_write_no_context", nothing_written),
+    ("rows_behind_a_nested_statement_have_the_context_of_the_statement_around_it", nested),
     ("errors_of_statements_keep_their_fields_behind_the_hooks", errors),
     ("the_hooks_go_with_those_of_other_libraries", other_libraries),
     ("what_is_applied_after_a_trigger_has_run_sql_carries_no_context_of_it", applied),
@@ -126,13 +128,33 @@ fn untracked(server: &Server) {
     let anna = by("INSERT INTO other VALUES (1)", "anna");
     let made = "CREATE TABLE made AS SELECT 1 AS id".to_owned();
     let into = by("SELECT 1 AS id INTO made_too", "carla");
+    let explained = by("EXPLAIN ANALYZE CREATE TABLE made_so AS SELECT 1 AS id", "dora");
+    let prepared = "PREPARE one AS SELECT 1 AS id".to_owned();
+    let executed = by("CREATE TABLE made_of AS EXECUTE one", "emma");
     transaction(
         &mut client,
-        &[anna, by("INSERT INTO plain VALUES (1)", "berta"), made, into, "DELETE FROM plain".into()],
+        &[
+            anna,
+            by("INSERT INTO plain VALUES (1)", "berta"),
+            made,
+            into,
+            explained,
+            prepared,
+            executed,
+            "DELETE FROM plain".into(),
+        ],
     );
     assert_eq!(
         writers(&database.documents()),
-        ["CREATE other anna", "CREATE plain berta", "CREATE made -", "CREATE made_too carla", "DELETE plain -"]
+        [
+            "CREATE other anna",
+            "CREATE plain berta",
+            "CREATE made -",
+            "CREATE made_too carla",
+            "CREATE made_so dora",
+            "CREATE made_of emma",
+            "DELETE plain -"
+        ]
     );
 }
 
@@ -157,6 +179,89 @@ fn nothing_written(server: &Server) {
     assert_eq!(messages(&mut client, &reads), 1);
     // Without a context in force, a statement whose trigger does not fire writes none.
     assert_eq!(messages(&mut client, &[by("UPDATE parent SET v = 1", "berta")]), 0);
+}
+
+fn nested(server: &Server) {
+    let mut database = database(server, "nested_statements");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE notes (id int); CREATE VIEW seen AS SELECT id FROM t;
+             SELECT bemi.track('t'), bemi.track('notes');
+             CREATE FUNCTION as_trigger() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+               PERFORM bemi.set_context('{\"who\":\"trigger\"}', true); END $$;
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE before text := current_setting('bemi.context', true); BEGIN
+               PERFORM as_trigger(); INSERT INTO notes VALUES (NEW.id);
+               BEGIN INSERT INTO notes VALUES (NEW.id / 0); EXCEPTION WHEN division_by_zero THEN NULL; END;
+               PERFORM set_config('bemi.context', before, true); RETURN NEW; END $$;
+             CREATE FUNCTION empty_notes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.id = 2 THEN PERFORM as_trigger(); TRUNCATE notes; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER note BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .unwrap();
+    let anna = by("INSERT INTO other VALUES (1)", "anna");
+    let set = |who: &str| match who {
+        "-" => "SET LOCAL bemi.context = ''".to_owned(),
+        who => format!("SET LOCAL bemi.context = '{{\"who\":\"{who}\"}}'"),
+    };
+    let is_logged = |line: &String| !line.starts_with("TRUNCATE other");
+    // In every session a statement is the first, which loads the library; and each comes behind others too.
+    for begin in [vec![], vec![anna]] {
+        for (statement, who) in [
+            ("INSERT INTO t SELECT generate_series(1, 3)", "berta"),
+            ("INSERT INTO t SELECT generate_series(1, 3)", "-"),
+            ("INSERT INTO seen SELECT generate_series(1, 3)", "berta"),
+            ("WITH w AS (INSERT INTO t SELECT generate_series(1, 3) RETURNING id) SELECT FROM w", "berta"),
+            ("COPY t FROM PROGRAM 'seq 3'", "berta"),
+            ("EXPLAIN ANALYZE INSERT INTO t SELECT generate_series(1, 3)", "berta"),
+        ] {
+            // In its first session the statement that loads the library; a COPY is not seen to end there.
+            let mut first =
+                if statement.starts_with("COPY") { database.connect() } else { server.connect(&database.name) };
+            client.batch_execute("TRUNCATE t, other, notes").unwrap();
+            database.documents();
+            let mut statements = begin.clone();
+            statements.extend([set(who), statement.to_owned(), set("carla"), "INSERT INTO t VALUES (4)".to_owned()]);
+            transaction(&mut first, &statements);
+            let row = |who| ["CREATE notes trigger".to_owned(), format!("CREATE t {who}")];
+            let mut expected: Vec<String> = begin.iter().map(|_| "CREATE other anna".to_owned()).collect();
+            expected.extend([row(who), row(who), row(who), row("carla")].concat());
+            let found: Vec<String> = writers(&database.documents()).into_iter().filter(is_logged).collect();
+            assert_eq!(found, expected, "{statement}");
+        }
+    }
+    // The library comes with a statement inside of one whose trigger does not fire.
+    client.batch_execute("TRUNCATE t, other, notes; ALTER TABLE t DISABLE TRIGGER bemi_context").unwrap();
+    for statement in ["INSERT INTO t SELECT generate_series(1, 3)", "COPY t FROM PROGRAM 'seq 3'"] {
+        client.batch_execute("TRUNCATE t, notes").unwrap();
+        database.documents();
+        transaction(&mut server.connect(&database.name), &[set("berta"), statement.to_owned()]);
+        assert_eq!(writers(&database.documents()), ["CREATE notes trigger", "CREATE t -"].repeat(3), "{statement}");
+    }
+    // A statement inside that the executor does not run, and a statement whose own trigger does not fire.
+    run(
+        &mut client,
+        "TRUNCATE t, other, notes; DROP TRIGGER note ON t; \
+         CREATE TRIGGER note BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION empty_notes()",
+    );
+    database.documents();
+    for (begin, who) in [(vec![], "-"), (vec![by("INSERT INTO other VALUES (1)", "anna")], "berta")] {
+        let mut statements = begin.clone();
+        let fill = "INSERT INTO t SELECT generate_series(1, 3)".to_owned();
+        statements.extend([set("berta"), fill, "DELETE FROM t".to_owned()]);
+        transaction(&mut client, &statements);
+        let mut expected: Vec<String> = begin.iter().map(|_| "CREATE other anna".to_owned()).collect();
+        expected.push(format!("CREATE t {who}"));
+        expected.push("TRUNCATE notes trigger".to_owned());
+        expected.extend([format!("CREATE t {who}"), format!("CREATE t {who}")]);
+        // The context that the trigger set for the transaction is the session's now.
+        expected.extend(vec!["DELETE t trigger".to_owned(); 3]);
+        let mut found = writers(&database.documents());
+        // The order of what one statement writes is that of the log.
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
 }
 
 fn errors(server: &Server) {
@@ -245,4 +350,26 @@ fn applied(_server: &Server) {
         ["CREATE two -", "CREATE noted trigger", "CREATE one -", "CREATE two -"]
     );
     client.batch_execute("DROP SUBSCRIPTION s").unwrap();
+}
+
+/// What runs inside of a statement under the same context is no reason to write it again for each row.
+fn one_for_all(server: &Server) {
+    let database = database(server, "one_for_all");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE plain (id int);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO other VALUES (NEW.id); RETURN NEW; END';
+             CREATE TRIGGER note BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .unwrap();
+    client.batch_execute("SELECT bemi.context(); DELETE FROM other").unwrap();
+    let slot = "SELECT count(*) FILTER (WHERE data::jsonb ->> 'operation' = 'MESSAGE'),
+            count(*) FILTER (WHERE data::jsonb -> 'context' ->> 'who' = 'anna' AND data::jsonb ->> 'operation' = 'CREATE')
+        FROM pg_logical_slot_get_changes('one_for_all', NULL, NULL, 'add-msg-prefixes', '_bemi')";
+    client.query_one(slot, &[]).unwrap();
+    client.batch_execute(&by("INSERT INTO plain SELECT g FROM generate_series(1, 1000) g", "anna")).unwrap();
+    let row = client.query_one(slot, &[]).unwrap();
+    // The first row of the untracked table comes behind the context that the trigger wrote for it.
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 2000));
 }

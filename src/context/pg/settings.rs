@@ -1,12 +1,14 @@
 //! The settings, foremost `bemi.context`, which is the session's context.
 use core::ffi::{CStr, c_char, c_void};
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
-use crate::context::value as context_value;
+use crate::context::value::{self as context_value, Value};
+use crate::json::Charset;
 use crate::sys::encoding;
 use crate::wire::{Context, ContextError};
 
@@ -94,7 +96,18 @@ unsafe extern "C-unwind" fn check_context(
     // A parallel worker takes over values that its leader has checked, in an order of its own.
     // SAFETY: reads a flag of the process.
     let limit = if unsafe { pg_sys::InitializingParallelWorker } { usize::MAX } else { max_context_size() };
-    match context_value::check(text.to_bytes(), encoding::charset(), limit) {
+    let text = text.to_bytes();
+    let converted: Cow<'_, [u8]>;
+    let value = if encoding::charset() == Charset::Utf8 {
+        Value::Utf8(text)
+    // SAFETY: asks for the state of the process.
+    } else if unsafe { pg_sys::IsTransactionState() } {
+        converted = encoding::to_utf8_lossy(text);
+        Value::Converted(text, &converted)
+    } else {
+        Value::Unconverted(text)
+    };
+    match context_value::check(value, limit) {
         Ok(()) => true,
         Err(error) => {
             // SAFETY: these are read right after this hook, from memory that lives as long as the error.
@@ -129,6 +142,8 @@ fn error_text(text: &str) -> *mut c_char {
 pub fn error_message(error: &ContextError) -> &'static str {
     match error {
         ContextError::TooLong(..) => "the value of \"bemi.context\" is too long",
+        ContextError::TooMany => "the value of \"bemi.context\" has too many members",
+        ContextError::TooDeep => "the value of \"bemi.context\" is nested too deep",
         ContextError::Syntax(_) | ContextError::NotAnObject(_) => "the value of \"bemi.context\" is not a JSON object",
         _ => "the value of \"bemi.context\" is not a JSON object that jsonb accepts",
     }
@@ -138,7 +153,7 @@ pub fn error_message(error: &ContextError) -> &'static str {
 pub fn error_hint(error: &ContextError) -> &'static str {
     match error {
         ContextError::TooLong(..) => "Keep less in the context, or have a superuser raise \"bemi.max_context_size\".",
-        ContextError::TooMany => "Keep less in the context: what it names, not what it holds.",
+        ContextError::TooMany => "Keep less in the context: identifiers rather than whole objects.",
         _ => "Write it like {\"user_id\": 187234, \"endpoint\": \"/todo\"}.",
     }
 }

@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::settings::{self, CAPTURE_QUERY, READ_COMMENTS};
 use crate::context::comment::{self, Comment, Outline, State, Strings};
+use crate::context::composition::Composition;
 use crate::sys::{self, encoding};
 use crate::wire::{self, Context, ContextError};
 
@@ -66,18 +67,10 @@ pub fn session_revision() -> Option<u64> {
 
 /// The context of the running statement as compact JSON, at most as long as `bemi.max_context_size` says; empty for none.
 pub fn content() -> Rc<str> {
-    let content = whole_content();
-    let limit = settings::max_context_size();
-    if content.len() <= limit {
-        return content;
-    }
-    // The limit was lowered since, or a comment that cannot be read has filled the rest.
-    settings::compact(&Context::invalid_within(content.as_bytes(), limit, encoding::charset()))
-}
-
-fn whole_content() -> Rc<str> {
     let session = settings::session();
-    if session_revision().is_some() {
+    let limit = settings::max_context_size();
+    let is_all = session_revision().is_some();
+    if is_all && session.content.len() <= limit {
         return session.content.clone();
     }
     if session.context.is_empty()
@@ -85,9 +78,11 @@ fn whole_content() -> Rc<str> {
     {
         return if content == "{}" { session.content.clone() } else { content.into() };
     }
-    let mut context = session.context.clone();
-    add_statement(&mut context, session.content.len());
-    settings::compact(&context)
+    let mut context = Composition::new(session.context.clone(), limit, encoding::charset());
+    if !is_all {
+        add_statement(&mut context, limit);
+    }
+    settings::compact(&context.finish())
 }
 
 /// The context of the running statement's comment as compact JSON, if that is all that the statement adds, and written
@@ -107,12 +102,10 @@ fn plain_comment() -> Option<String> {
 }
 
 /// Adds what the running statement brings itself.
-fn add_statement(context: &mut Context, session_size: usize) {
+fn add_statement(context: &mut Composition, limit: usize) {
     let Some(text) = client_text() else { return };
     let sql = text.bytes();
     let statement = statement_span(sql.len());
-    let limit = settings::max_context_size();
-    let mut size = session_size;
     let mut comments: &[Comment] = &[];
     if READ_COMMENTS.get()
         && let Some(outline) = &text.outline
@@ -122,23 +115,15 @@ fn add_statement(context: &mut Context, session_size: usize) {
     let whole = statement.unwrap_or(0..sql.len());
     for comment in comments {
         let content = encoding::to_utf8_lossy(&sql[comment.content.clone()]);
-        // Together they may not be longer than one may be.
-        size = size.saturating_add(content.len());
-        let room = if size > limit { Err(ContextError::TooLong(size, limit)) } else { Ok(()) };
-        let read = room.and_then(|()| comment::read(&content, comment.state, limit));
-        context.merge(read.unwrap_or_else(|error| {
+        let read = comment::read(&content, comment.state, limit);
+        if let Err(error) = read.and_then(|read| context.merge(read)) {
             warn_once(&error, text.came, whole.start);
-            Context::invalid(&content)
-        }));
+            context.add_invalid(&content);
+        }
     }
     if CAPTURE_QUERY.get() {
         let text = comment::text_without(sql, whole, comments);
-        let text = encoding::to_utf8_lossy(&text);
-        // It takes the room that the rest leaves.
-        let charset = encoding::charset();
-        context.set_text(wire::QUERY_KEY, b"");
-        let room = limit.saturating_sub(context.to_json(charset).len());
-        context.set_text(wire::QUERY_KEY, &text[..wire::fitting(&text, room, charset)]);
+        context.set_text(wire::QUERY_KEY, &encoding::to_utf8_lossy(&text));
     }
 }
 

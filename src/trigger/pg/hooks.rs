@@ -1,10 +1,11 @@
-//! Statements whose trigger does not fire: those that name an untracked table above a tracked one, or run while triggers are
-//! disabled. In a transaction that has written a context already, their rows would carry it. So each statement that writes
-//! has its own context written there, as its trigger would do it.
+//! The beginning and the end of each statement that may write rows.
+//!
+//! The trigger of a table does not fire where a statement names an untracked table above it, or while triggers are
+//! disabled. In a transaction that has written a context already, the rows of such a statement would carry it. So its own
+//! context is written when it begins; and when it ends, that of the statement around it.
 //!
 //! The hooks call the next one outside of any guard: an error that it raises passes as it is.
 use core::ffi::{c_char, c_int};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -13,50 +14,28 @@ use crate::sys;
 
 /// The hooks that were there before.
 static mut NEXT_START: pg_sys::ExecutorStart_hook_type = None;
-static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut NEXT_END: pg_sys::ExecutorEnd_hook_type = None;
-
-/// Whether the running transaction has written a context that still holds.
-static IS_IN_FORCE: AtomicBool = AtomicBool::new(false);
-
-/// Notes whether the running transaction has written a context that still holds.
-pub fn set_in_force(is_in_force: bool) {
-    IS_IN_FORCE.store(is_in_force, Ordering::Relaxed);
-}
-
-fn is_in_force() -> bool {
-    IS_IN_FORCE.load(Ordering::Relaxed)
-}
+static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 
 /// Installs the hooks, in front of those that are there.
 pub fn install() {
-    // SAFETY: a process has one thread, and installs them once.
+    // SAFETY: a process has one thread, and `init` calls this once in it.
     unsafe {
         NEXT_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(executor_start);
+        NEXT_END = pg_sys::ExecutorEnd_hook;
+        pg_sys::ExecutorEnd_hook = Some(executor_end);
         NEXT_UTILITY = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(process_utility);
     }
 }
 
-/// In the apply worker of logical replication, rows are written without a statement. SQL that runs there, in triggers of these
-/// rows, has the context that it wrote taken back when it ends.
-pub fn watch_apply_worker() {
-    static IS_WATCHED: AtomicBool = AtomicBool::new(false);
-    if sys::is_apply_worker() && !IS_WATCHED.swap(true, Ordering::Relaxed) {
-        // SAFETY: a process has one thread, and installs it once, as the flag says.
-        unsafe {
-            NEXT_END = pg_sys::ExecutorEnd_hook;
-            pg_sys::ExecutorEnd_hook = Some(executor_end);
-        }
-    }
-}
-
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: the server's call, passed on. Nothing here has a destructor, so an error may pass.
+    // SAFETY: the executor was given a query with a plan. Nothing in this frame has a destructor, so an error of the next
+    // hook may pass through it; `begin` is guarded, and raises an error of its own as the server does.
     unsafe {
-        if is_in_force() && flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0 && writes(query) {
-            write_context();
+        if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0 && writes(query) {
+            begin(query.addr());
         }
         match NEXT_START {
             Some(next) => next(query, flags),
@@ -66,15 +45,16 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 }
 
 unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the server's call, passed on. The query is read before it ends; nothing here has a destructor.
+    // SAFETY: the query has begun, so it has a state, and it is looked at before that is freed. No destructors, as above.
     unsafe {
-        let is_writer = is_in_force() && writes(query);
+        let flags = (*query).estate.as_ref().map_or(0, |state| state.es_top_eflags);
+        let is_writer = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0 && writes(query);
         match NEXT_END {
             Some(next) => next(query),
             None => sys::raw::standard_ExecutorEnd(query),
         }
         if is_writer {
-            take_back();
+            end(query.addr());
         }
     }
 }
@@ -90,10 +70,11 @@ unsafe extern "C-unwind" fn process_utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: the server's call, passed on. Nothing here has a destructor, so an error may pass.
+    // SAFETY: a planned statement that is passed here is a utility statement, and has its node. No destructors, as above.
     unsafe {
-        if is_in_force() && writes_rows((*statement).utilityStmt) {
-            write_context();
+        let is_writer = writes_rows((*statement).utilityStmt);
+        if is_writer {
+            begin(statement.addr());
         }
         match NEXT_UTILITY {
             Some(next) => {
@@ -110,19 +91,24 @@ unsafe extern "C-unwind" fn process_utility(
                 completion,
             ),
         }
+        if is_writer {
+            end(statement.addr());
+        }
     }
 }
 
-/// Whether a query may write rows.
+/// Whether a query may write rows: into the tables that it names, or into one that it makes.
 ///
 /// # Safety
 /// The query is one that the executor was given.
 unsafe fn writes(query: *const pg_sys::QueryDesc) -> bool {
     use pg_sys::CmdType::{CMD_SELECT, CMD_UTILITY};
-    // SAFETY: the caller's promise; such a query has a plan.
+    // SAFETY: the caller's promise; such a query has a plan, and a receiver of its rows or none.
     unsafe {
         let operation = (*query).operation;
-        operation != CMD_SELECT && operation != CMD_UTILITY || (*(*query).plannedstmt).hasModifyingCTE
+        operation != CMD_SELECT && operation != CMD_UTILITY
+            || (*(*query).plannedstmt).hasModifyingCTE
+            || (*query).dest.as_ref().is_some_and(|receiver| receiver.mydest == pg_sys::CommandDest::DestIntoRel)
     }
 }
 
@@ -142,14 +128,12 @@ unsafe fn writes_rows(statement: *const pg_sys::Node) -> bool {
     }
 }
 
-/// Writes the context of the statement that begins, if another one is in force.
 #[pg_guard]
-extern "C-unwind" fn write_context() {
-    super::emit();
+extern "C-unwind" fn begin(id: usize) {
+    super::begin(id);
 }
 
-/// Writes that no context is in force any more.
 #[pg_guard]
-extern "C-unwind" fn take_back() {
-    super::emit_none();
+extern "C-unwind" fn end(id: usize) {
+    super::end(id);
 }
