@@ -230,7 +230,11 @@ const omittedBefore = (context: object): Map<string, string> => {
 };
 
 const names = (
-  before: Map<string, string>, now: Map<string, Reason>, size: number, escape: (json: string) => string, measure: Measure,
+  before: Map<string, string>,
+  now: Map<string, Reason>,
+  size: number,
+  escape: (json: string) => string,
+  measure: Measure,
 ): string => {
   const all = new Map(before);
   for (const [path, reason] of now) {
