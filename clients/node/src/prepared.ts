@@ -7,14 +7,16 @@ import type { PgConnection, PgQuery } from "./node-postgres.js";
  * setting back by itself, so that nothing has to be remembered here, and nothing is left for the next client of a pooler.
  */
 
+const members = (context: string): string => `(
+      SELECT pg_catalog.count(*)
+      FROM pg_catalog.jsonb_path_query(${context}::pg_catalog.jsonb, 'strict $.**'::pg_catalog.jsonpath))`;
+// Up to 1,000 members and the object itself. A server that has taken more from the session takes more of ours, too.
+const FITS = `pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size AND (
+      base OPERATOR(pg_catalog.=) '' OR ${members("context")} OPERATOR(pg_catalog.<=) 1001
+      OR ${members("base")} OPERATOR(pg_catalog.>) 1001)`;
 // What the session says goes below it. Where both are too much for the server, what is short of ours is sent, or else what
 // the session says alone: no statement may fail for it. Nothing is looked up through the search_path, in which others may
-// have functions of these names. The limit is shown with a unit, of which pg_size_bytes() of older servers does not know
-// "B". A server that has taken more than 1,000 members from the session takes more of ours, too.
-const members = (context: string): string =>
-  `(SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_path_query(${context}::pg_catalog.jsonb, 'strict $.**'::pg_catalog.jsonpath))`;
-const FITS = (context: string): string => `pg_catalog.octet_length(${context}) OPERATOR(pg_catalog.<=) size AND (
-      base OPERATOR(pg_catalog.=) '' OR ${members(context)} OPERATOR(pg_catalog.<=) 1001 OR ${members("base")} OPERATOR(pg_catalog.>) 1001)`;
+// have functions of these names. The limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
 const SET = `
   WITH session AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.current_setting('bemi.context', true), '') AS base,
@@ -25,14 +27,14 @@ const SET = `
       ELSE (base::pg_catalog.jsonb OPERATOR(pg_catalog.||) $1::pg_catalog.jsonb)::pg_catalog.text END AS context
     FROM session
   ), told AS MATERIALIZED (
-    SELECT base, size, CASE WHEN ${FITS("context")} THEN context
+    SELECT base, size, CASE WHEN ${FITS} THEN context
       ELSE (CASE WHEN base OPERATOR(pg_catalog.=) '' THEN '{}' ELSE base END::pg_catalog.jsonb OPERATOR(pg_catalog.||)
         COALESCE((SELECT pg_catalog.jsonb_object_agg(key, value) FROM pg_catalog.jsonb_each($1::pg_catalog.jsonb)
           WHERE pg_catalog.octet_length(value::pg_catalog.text) OPERATOR(pg_catalog.<=) 200), '{}') OPERATOR(pg_catalog.||)
         '{"bemi_omitted":{"(others)":"longer than the limit"}}'::pg_catalog.jsonb)::pg_catalog.text END AS context
     FROM whole
   ), sent AS MATERIALIZED (
-    SELECT base, CASE WHEN ${FITS("context")} THEN context ELSE base END AS context
+    SELECT base, CASE WHEN ${FITS} THEN context ELSE base END AS context
     FROM told
   )
   SELECT pg_catalog.set_config('bemi_client.base', base, true), pg_catalog.set_config('bemi_client.sent', context, true),

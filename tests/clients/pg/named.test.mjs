@@ -125,7 +125,7 @@ withEachVersion("named", async ({ t, pg, isOldest, database, early, changes, cli
   await t.test("a context that is too long fails no statement, named or not", () =>
     client(async (c) => {
       const long = { long: "x".repeat(2_000_000), user: 1 };
-      const [{ rows: [{ size }] }] = [await c.query("SELECT setting::int AS size FROM pg_settings WHERE name = 'bemi.max_context_size'")];
+      const [{ size }] = (await c.query("SELECT setting::int AS size FROM pg_settings WHERE name = 'bemi.max_context_size'")).rows;
       const base = "z".repeat(size - 20_000);
       const half = { half: "y".repeat(40_000), user: 2 };
       await bemiContext(long, () => c.query("INSERT INTO todo (task) VALUES ('long')"));
@@ -193,9 +193,13 @@ withEachVersion("named", async ({ t, pg, isOldest, database, early, changes, cli
     await garbled.end();
     // A setting that is as long as may be, and one that the limit has been lowered below.
     await on(database, async (c) => {
-      await c.query("SELECT set_config('bemi.context', $1, false)", [`{"a":[${"1,".repeat(450_000)}1]}`]);
+      // The setting is known to a session that has used the extension.
+      await c.query("SELECT bemi.context()");
+      const [{ size }] = (await c.query("SELECT setting::int AS size FROM pg_settings WHERE name = 'bemi.max_context_size'")).rows;
+      const setting = `{"a":[${"1,".repeat(900)}1],"b":""}`;
+      await c.query("SELECT set_config('bemi.context', $1, false)", [setting.replace('""', `"${"x".repeat(size - setting.length)}"`)]);
       const { rows } = await bemiContext({ user: 1 }, () => returning(c, ["a"]));
-      assert.deepEqual(Object.keys(rows[0].context), ["a"]);
+      assert.deepEqual(Object.keys(rows[0].context), ["a", "b"]);
       await c.query("SELECT set_config('bemi.context', $1, false)", [JSON.stringify({ a: "x".repeat(5000) })]);
       await c.query("SET bemi.max_context_size = 1000");
       await bemiContext({ user: 1 }, () => returning(c, ["a"]));
