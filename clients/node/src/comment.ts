@@ -1,4 +1,4 @@
-import { inAscii, tooLong } from "./json.js";
+import { inAscii, within } from "./json.js";
 import { places } from "./sql.js";
 import { warnOnce } from "./state.js";
 
@@ -6,7 +6,10 @@ import { warnOnce } from "./state.js";
 const MAX_TOGETHER = 16_000_000;
 
 /** The comment that carries a context. A character that the database lacks would fail the statement. */
-export const comment = (json: string, isUtf8: boolean): string => `/*Bemi ${isUtf8 ? json : inAscii(json)} Bemi*/`;
+export const comment = (json: string, isUtf8: boolean, size?: number): string => {
+  const sent = size === undefined ? json : within(json, size);
+  return `/*Bemi ${isUtf8 ? sent : inAscii(sent, size)} Bemi*/`;
+};
 
 /** Whether a text has a statement that writes. */
 export const writes = (text: string): boolean => places(text).writes;
@@ -23,7 +26,7 @@ export const withComments = (text: string, json: string, isUtf8: boolean): strin
     return `${added} ${text}`;
   }
   if (ends.length > 1 && ends.length * added.length > MAX_TOGETHER) {
-    added = comment(tooLong(ends.length * added.length, json), isUtf8);
+    added = comment(json, isUtf8, Math.max(1000, Math.floor(MAX_TOGETHER / ends.length)));
   }
   const pieces: string[] = [];
   let from = 0;

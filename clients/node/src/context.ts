@@ -1,3 +1,4 @@
+import { OMITTED_KEY } from "./fit.js";
 import { type Context, encode, isPromise } from "./json.js";
 import { currentScope, enter, runIn, type Scope } from "./state.js";
 
@@ -30,9 +31,17 @@ export function bemiContext<T>(context: object | null | undefined, fn?: () => T)
 export function mergeBemiContext(partial: object): void;
 export function mergeBemiContext<T>(partial: object, fn: () => T): T;
 export function mergeBemiContext<T>(partial: object, fn?: () => T): T | undefined {
-  const merged = { ...currentBemiContext(), ...(JSON.parse(encode(partial)) as Context) };
+  const [current, added] = [currentBemiContext(), JSON.parse(encode(partial)) as Context];
+  const merged: Context = { ...current, ...added };
+  const omitted = { ...omittedOf(current), ...omittedOf(added) };
+  if (Object.keys(omitted).length > 0) merged[OMITTED_KEY] = omitted;
   return fn ? bemiContext(merged, fn) : (bemiContext(merged), undefined);
 }
+
+const omittedOf = (context: Context | undefined): object => {
+  const omitted = context?.[OMITTED_KEY];
+  return typeof omitted === "object" && omitted !== null ? omitted : {};
+};
 
 /** A copy of the context of this asynchronous execution; undefined if there is none. */
 export const currentBemiContext = (): Context | undefined => {

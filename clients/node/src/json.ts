@@ -1,40 +1,69 @@
+import { type Fitting, fit, OMITTED_KEY, type Reason, REASONS } from "./fit.js";
 import { warnOnce } from "./state.js";
 
-/** The longest context in bytes of JSON: the default of the server's `bemi.max_context_size`. */
-export const MAX_CONTEXT_SIZE = 1_000_000;
-/** How deep arrays and objects may nest, for the server. */
-const MAX_DEPTH = 127;
-/** The key under which the server too keeps what it could not read. */
+/**
+ * How many bytes of JSON a context takes at most: three quarters of the default of the server's
+ * `bemi.max_context_size`, which counts what the session says as well.
+ */
+export const MAX_CONTEXT_SIZE = 48_000;
+/** The members of objects and elements of arrays that it has at most; the server takes 1,000 with those of the session. */
+export const MAX_MEMBERS = 900;
+/** The key under which the server keeps what it could not read. */
 const INVALID_KEY = "bemi_invalid_context";
 
 export type Context = Record<string, unknown>;
 
 /**
- * The context as JSON that `jsonb` accepts. What is no context for the server (too long, too deep, circular) is told under
- * the key `bemi_invalid_context`, with a warning once, since no statement may fail for it.
+ * The context as JSON that `jsonb` accepts. What the server would not take (too long, too deep, circular) is left out by
+ * itself and named under the key `bemi_omitted`, with a warning once, since no statement may fail for it.
  * @throws TypeError if it is no object.
  */
 export const encode = (context: object): string => {
   if (!isObject(context)) {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not ${describe(context)}.`);
   }
-  let json: string | undefined;
+  const read = fromToJSON(context);
+  if (!isObject(read)) {
+    throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(read)}.`);
+  }
   try {
-    json = stringify(context);
+    return fitted(read as object, MAX_CONTEXT_SIZE, harmless);
   } catch (error) {
+    // Nothing of it can be read, as of a proxy that was revoked.
     const reason = describeError(error);
-    return invalid("NOT_JSON", `a context cannot be written as JSON: ${reason}`, reason);
+    warnOnce("NOT_JSON", `bemi: a context cannot be read: ${reason}. Its changes carry the key "${INVALID_KEY}" instead.`);
+    return `{"${INVALID_KEY}":${harmless(JSON.stringify(reason.slice(0, 1000)))}}`;
   }
-  if (!json?.startsWith("{")) {
-    throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(json)}.`);
+};
+
+/** What an object's toJSON makes of it; the object itself if that throws. */
+const fromToJSON = (context: object): unknown => {
+  try {
+    const { toJSON } = context as { toJSON?: unknown };
+    return typeof toJSON === "function" ? (toJSON as (name: string) => unknown).call(context, "") : context;
+  } catch {
+    return context;
   }
-  json = harmless(json);
-  const size = Buffer.byteLength(json);
-  if (size > MAX_CONTEXT_SIZE) return tooLong(size, json);
-  if (depth(json) > MAX_DEPTH) {
-    return invalid("TOO_DEEP", `a context is nested deeper than ${MAX_DEPTH} levels`, json);
+};
+
+const fitted = (context: object, size: number, escape: (json: string) => string): string => {
+  const made = fit(context, { size, members: MAX_MEMBERS - 1 }, escape, Buffer.byteLength);
+  warnOf(made);
+  return made.json;
+};
+
+/** The same context in so many bytes. */
+export const within = (json: string, size: number): string =>
+  Buffer.byteLength(json) <= size ? json : fitted(JSON.parse(json) as object, size, harmless);
+
+const warnOf = ({ omitted }: Fitting): void => {
+  const told = new Set<Reason>();
+  for (const [path, reason] of omitted) {
+    if (told.has(reason)) continue;
+    told.add(reason);
+    const name = JSON.stringify(path.slice(0, 100));
+    warnOnce(reason, `bemi: a context goes without ${name} (${REASONS[reason]}). The key "${OMITTED_KEY}" names what is left out.`);
   }
-  return json;
 };
 
 const isObject = (value: unknown): boolean => {
@@ -42,17 +71,8 @@ const isObject = (value: unknown): boolean => {
     const isOther = Array.isArray(value) || value instanceof Map || value instanceof Set || isPromise(value);
     return typeof value === "object" && value !== null && !isOther;
   } catch {
-    // A proxy that was revoked, or a getter that throws: JSON.stringify will tell.
+    // A proxy that was revoked, or a getter that throws: whoever reads it will see.
     return true;
-  }
-};
-
-const stringify = (context: object): string | undefined => {
-  try {
-    return JSON.stringify(context);
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    return JSON.stringify(context, (_key, value: unknown) => (typeof value === "bigint" ? fromBigInt(value) : value));
   }
 };
 
@@ -78,26 +98,13 @@ export const withStatement = (json: string, text: string): string => {
   return Buffer.byteLength(cut) <= MAX_CONTEXT_SIZE ? cut : json;
 };
 
+const escapeAscii = (json: string): string =>
+  json.replace(/[\x80-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 /** The same JSON in ASCII. */
-export const inAscii = (json: string): string => {
-  const ascii = json.replace(/[\x80-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-  return ascii.length <= MAX_CONTEXT_SIZE ? ascii : inAscii(tooLong(ascii.length, json));
-};
-
-/** What is told instead of a context that is too long. */
-export const tooLong = (size: number, json: string): string =>
-  invalid("TOO_LONG", `a context of ${size} bytes is longer than ${MAX_CONTEXT_SIZE}`, json);
-
-const invalid = (kind: string, what: string, text: string): string => {
-  const told = `{"${INVALID_KEY}":${harmless(JSON.stringify(text.slice(0, 1000)))}}`;
-  warnOnce(kind, `bemi: ${what}. Its changes carry the key "${INVALID_KEY}" with the beginning of it.`);
-  return told;
-};
-
-// A number where it is exact.
-const fromBigInt = (value: bigint): number | string => {
-  const number = Number(value);
-  return Number.isSafeInteger(number) ? number : value.toString();
+export const inAscii = (json: string, size: number = MAX_CONTEXT_SIZE): string => {
+  const ascii = escapeAscii(json);
+  return ascii.length <= size ? ascii : fitted(JSON.parse(json) as object, size, (part) => escapeAscii(harmless(part)));
 };
 
 /**
@@ -109,17 +116,6 @@ const harmless = (json: string): string => {
     ? json.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|[^])/gi, (escape) => (escape.length > 2 ? "\ufffd" : escape))
     : json;
   return known.replace(/\*(?=\/)|(?<=\/)\*/g, "\\u002a");
-};
-
-/** How deep JSON nests. */
-const depth = (json: string): number => {
-  let deepest = 0;
-  let at = 0;
-  for (const [token] of json.matchAll(/"(?:[^"\\]|\\[^])*"|[[\]{}]/g)) {
-    if (token === "[" || token === "{") deepest = Math.max(deepest, ++at);
-    else if (token === "]" || token === "}") at--;
-  }
-  return deepest;
 };
 
 /** Whether a value has to be awaited. */

@@ -7,25 +7,34 @@ import type { PgConnection, PgQuery } from "./node-postgres.js";
  * setting back by itself, so that nothing has to be remembered here, and nothing is left for the next client of a pooler.
  */
 
-// What the session says goes below it. What is too long then is told as the server tells it, or not at all: no statement
-// may fail for it. Nothing is looked up through the search_path, in which others may have functions of these names. The
-// limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
+const members = (context: string): string => `(
+      SELECT pg_catalog.count(*)
+      FROM pg_catalog.jsonb_path_query(${context}::pg_catalog.jsonb, 'strict $.**'::pg_catalog.jsonpath))`;
+// Up to 1,000 members and the object itself. A server that has taken more from the session takes more of ours, too.
+const FITS = `pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size AND (
+      base OPERATOR(pg_catalog.=) '' OR ${members("context")} OPERATOR(pg_catalog.<=) 1001
+      OR ${members("base")} OPERATOR(pg_catalog.>) 1001)`;
+// What the session says goes below it. Where both are too much for the server, what is short of ours is sent, or else what
+// the session says alone: no statement may fail for it. Nothing is looked up through the search_path, in which others may
+// have functions of these names. The limit is shown with a unit, of which pg_size_bytes() of older servers does not know "B".
 const SET = `
   WITH session AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.current_setting('bemi.context', true), '') AS base,
       pg_catalog.pg_size_bytes(pg_catalog.regexp_replace(
-        COALESCE(pg_catalog.current_setting('bemi.max_context_size', true), '1000000'), '^(\\d+)B$', '\\1')) AS size
+        COALESCE(pg_catalog.current_setting('bemi.max_context_size', true), '65536'), '^(\\d+)B$', '\\1')) AS size
   ), whole AS MATERIALIZED (
     SELECT base, size, CASE WHEN base OPERATOR(pg_catalog.=) '' THEN $1::pg_catalog.text
       ELSE (base::pg_catalog.jsonb OPERATOR(pg_catalog.||) $1::pg_catalog.jsonb)::pg_catalog.text END AS context
     FROM session
   ), told AS MATERIALIZED (
-    SELECT base, size, CASE WHEN pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size THEN context
+    SELECT base, size, CASE WHEN ${FITS} THEN context
       ELSE (CASE WHEN base OPERATOR(pg_catalog.=) '' THEN '{}' ELSE base END::pg_catalog.jsonb OPERATOR(pg_catalog.||)
-        pg_catalog.jsonb_build_object(VARIADIC ARRAY['bemi_invalid_context', pg_catalog."left"($1, 1000)]))::pg_catalog.text END AS context
+        COALESCE((SELECT pg_catalog.jsonb_object_agg(key, value) FROM pg_catalog.jsonb_each($1::pg_catalog.jsonb)
+          WHERE pg_catalog.octet_length(value::pg_catalog.text) OPERATOR(pg_catalog.<=) 200), '{}') OPERATOR(pg_catalog.||)
+        '{"bemi_omitted":{"(others)":"longer than the limit"}}'::pg_catalog.jsonb)::pg_catalog.text END AS context
     FROM whole
   ), sent AS MATERIALIZED (
-    SELECT base, CASE WHEN pg_catalog.octet_length(context) OPERATOR(pg_catalog.<=) size THEN context ELSE base END AS context
+    SELECT base, CASE WHEN ${FITS} THEN context ELSE base END AS context
     FROM told
   )
   SELECT pg_catalog.set_config('bemi_client.base', base, true), pg_catalog.set_config('bemi_client.sent', context, true),

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { bemiContext, currentBemiContext, mergeBemiContext, middleware } from "../src/context.js";
-import { encode, inAscii, MAX_CONTEXT_SIZE, withStatement } from "../src/json.js";
+import { encode, MAX_CONTEXT_SIZE, withStatement } from "../src/json.js";
 
 const warnings: string[] = [];
 process.on("warning", (warning) => warnings.push((warning as Error & { code?: string }).code ?? ""));
@@ -40,43 +40,22 @@ test("what is no object is refused, and says so", () => {
   });
 });
 
-test("what is no context for the server is told instead, with one warning of each kind", async () => {
-  const circular: Record<string, unknown> = {};
-  circular["self"] = circular;
-  let deep: unknown = 1;
-  for (let i = 0; i < 128; i++) deep = [deep];
-  for (let i = 0; i < 2; i++) {
-    assert.match(encode(circular), /^\{"bemi_invalid_context":"Converting circular/);
-    assert.equal(encode({ a: "x".repeat(MAX_CONTEXT_SIZE) }), `{"bemi_invalid_context":"{\\"a\\":\\"${"x".repeat(994)}"}`);
-    assert.match(encode({ deep }), /^\{"bemi_invalid_context":"\{\\"deep\\":\[\[/);
-  }
-  assert.equal(encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 8) }).length, MAX_CONTEXT_SIZE);
-  // Whatever is thrown while it is read.
+test("where nothing can be read, the server is told so, with one warning", async () => {
   const revoked = Proxy.revocable({}, {});
   revoked.revoke();
-  const thrown = [Object.create(null), Object.assign(new Error(), { message: 7 }), Symbol("no"), "text"];
-  for (const error of thrown) assert.match(encode({ get a() { throw error; } }), /^\{"bemi_invalid_context"/);
-  assert.match(encode(revoked.proxy), /^\{"bemi_invalid_context"/);
+  for (let i = 0; i < 2; i++) assert.match(encode(revoked.proxy), /^\{"bemi_invalid_context":"Cannot perform/);
   await sleep(1);
-  assert.deepEqual(warnings.sort(), ["BEMI_NOT_JSON", "BEMI_TOO_DEEP", "BEMI_TOO_LONG"]);
+  assert.deepEqual(warnings, ["BEMI_NOT_JSON"]);
 });
 
 test("the statement is added under SQL, and cut where it would be too long", () => {
   assert.equal(withStatement("{}", 'INSERT "a"'), '{"SQL":"INSERT \\"a\\""}');
   assert.equal(withStatement('{"a":1}', "b"), '{"a":1,"SQL":"b"}');
   assert.equal(withStatement('{"a":1}', "/* x */"), '{"a":1,"SQL":"/\\u002a x \\u002a/"}');
-  const full = encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 8) });
+  const full = encode({ a: "x".repeat(MAX_CONTEXT_SIZE - 10) });
   assert.equal(withStatement(full, "INSERT"), full);
   const long = withStatement('{"a":1}', "é\0".repeat(MAX_CONTEXT_SIZE));
   assert.ok(Buffer.byteLength(long) <= MAX_CONTEXT_SIZE && JSON.parse(long).SQL.startsWith("é\ufffdé"));
-});
-
-test("what is measured is what is sent", () => {
-  assert.match(encode({ a: "*/".repeat(200_000) }), /^\{"bemi_invalid_context"/);
-  const accented = encode({ a: "é".repeat(400_000) });
-  assert.equal(Buffer.byteLength(accented), 800_008);
-  assert.match(inAscii(accented), /^\{"bemi_invalid_context":"\{\\"a\\":\\"\\u00e9/);
-  assert.ok(inAscii(encode({ a: "é".repeat(100_000) })).length === 600_008);
 });
 
 test("a context holds for its own asynchronous execution alone", async () => {

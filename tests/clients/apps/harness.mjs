@@ -1,5 +1,6 @@
 // An app as its user has it: a copy of its folder, its own database, its own process, and what is in the database.
 import { execFile, spawn } from "node:child_process";
+import { createHmac, randomUUID } from "node:crypto";
 import { cp, readFile, rm, symlink } from "node:fs/promises";
 import http from "node:http";
 import { createRequire } from "node:module";
@@ -49,7 +50,7 @@ async function environment(folder, database) {
   const { engines } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8"));
   const wanted = engines?.node.replace(">=", "");
   const bin = wanted && !isAtLeast(process.versions.node, wanted) ? `${process.env.BEMI_NODE}:` : "";
-  return { ...process.env, PATH: bin + process.env.PATH, DATABASE_URL: url(process.env.PGUSER, database), NO_COLOR: "1" };
+  return { ...process.env, PATH: bin + process.env.PATH, DATABASE_URL: url(process.env.PGUSER, database), NO_COLOR: "1", AUTH_SECRET: randomUUID() };
 }
 
 export class App {
@@ -133,7 +134,9 @@ export class App {
   request(method, url, { user = 187234, body } = {}) {
     if (!this.port) throw new Error(`${this.name} does not run`);
     const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
-    const headers = { "x-user-id": String(user) };
+    // What a client says of itself, and what the app believes.
+    const signature = createHmac("sha256", this.env.AUTH_SECRET).update(String(user)).digest("hex");
+    const headers = { "x-user-id": "1", authorization: `Bearer ${user}.${signature}` };
     if (text !== undefined) {
       headers["content-type"] = "application/json";
       headers["content-length"] = Buffer.byteLength(text);

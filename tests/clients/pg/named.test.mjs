@@ -124,15 +124,25 @@ withEachVersion("named", async ({ t, pg, isOldest, database, early, changes, cli
 
   await t.test("a context that is too long fails no statement, named or not", () =>
     client(async (c) => {
-      const long = { long: "x".repeat(2_000_000) };
-      const half = { half: "y".repeat(600_000) };
+      const long = { long: "x".repeat(2_000_000), user: 1 };
+      const [{ size }] = (await c.query("SELECT setting::int AS size FROM pg_settings WHERE name = 'bemi.max_context_size'")).rows;
+      const base = "z".repeat(size - 20_000);
+      const half = { half: "y".repeat(40_000), user: 2 };
       await bemiContext(long, () => c.query("INSERT INTO todo (task) VALUES ('long')"));
       await bemiContext(long, () => named(c, "long", 1));
-      await c.query("SELECT bemi.set_context($1)", [JSON.stringify({ base: "z".repeat(600_000) })]);
+      await c.query("SELECT bemi.set_context($1)", [JSON.stringify({ base })]);
       await bemiContext(half, () => named(c, "half", 1));
+      const many = { list: Array(890).fill(1), user: 3 };
+      await c.query("SELECT bemi.set_context($1)", [JSON.stringify({ base: Array(900).fill(2) })]);
+      await bemiContext(many, () => named(c, "many", 1));
       await c.query("SELECT bemi.clear_context()");
-      const found = (await changes()).map(([, , context]) => Object.entries(context).map(([key, value]) => [key, value.length]));
-      assert.deepEqual(found, [[["bemi_invalid_context", 1000]], [["bemi_invalid_context", 1000]], [["base", 600_000], ["bemi_invalid_context", 1000]]]);
+      const found = (await changes()).map(([, , context]) => context);
+      assert.deepEqual(found, [
+        { user: 1, bemi_omitted: { long: "longer than the limit" } },
+        { user: 1, bemi_omitted: { long: "longer than the limit" } },
+        { base, user: 2, bemi_omitted: { "(others)": "longer than the limit" } },
+        { base: Array(900).fill(2), user: 3, bemi_omitted: { "(others)": "longer than the limit" } },
+      ]);
     }));
 
   await t.test("an application without the extension works as before", async () => {
@@ -183,9 +193,13 @@ withEachVersion("named", async ({ t, pg, isOldest, database, early, changes, cli
     await garbled.end();
     // A setting that is as long as may be, and one that the limit has been lowered below.
     await on(database, async (c) => {
-      await c.query("SELECT set_config('bemi.context', $1, false)", [`{"a":[${"1,".repeat(450_000)}1]}`]);
+      // The setting is known to a session that has used the extension.
+      await c.query("SELECT bemi.context()");
+      const [{ size }] = (await c.query("SELECT setting::int AS size FROM pg_settings WHERE name = 'bemi.max_context_size'")).rows;
+      const setting = `{"a":[${"1,".repeat(900)}1],"b":""}`;
+      await c.query("SELECT set_config('bemi.context', $1, false)", [setting.replace('""', `"${"x".repeat(size - setting.length)}"`)]);
       const { rows } = await bemiContext({ user: 1 }, () => returning(c, ["a"]));
-      assert.deepEqual(Object.keys(rows[0].context), ["a"]);
+      assert.deepEqual(Object.keys(rows[0].context), ["a", "b"]);
       await c.query("SELECT set_config('bemi.context', $1, false)", [JSON.stringify({ a: "x".repeat(5000) })]);
       await c.query("SET bemi.max_context_size = 1000");
       await bemiContext({ user: 1 }, () => returning(c, ["a"]));

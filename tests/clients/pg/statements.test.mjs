@@ -11,6 +11,24 @@ import QueryStream from "pg-query-stream";
 import { insert, makeDatabase, named, plain, TODO, withEachVersion } from "./harness.mjs";
 
 withEachVersion("statements", async ({ t, pg, database, pool, changes, client }) => {
+  await t.test("no body takes its sender's name away, too deep or too long, in a comment or beside a named statement", async () => {
+    const deep = JSON.parse(`{"pad":"${"p".repeat(1000)}","x":${"[".repeat(130)}${"]".repeat(130)}}`);
+    const numbers = { list: Array(890).fill(1e300) };
+    const levels = JSON.parse(`{"x":${"[".repeat(125)}${"]".repeat(125)}}`);
+    const bodies = [deep, { pad: "p".repeat(1_000_001) }, { pad: "p".repeat(47_000) }, { many: Array(899).fill(1) }, numbers, levels];
+    const request = (params) => ({ endpoint: "/todo", params, userId: 187234 });
+    for (const body of bodies) {
+      await bemiContext(request(body), () => pool.query("INSERT INTO todo (task) VALUES ('text')"));
+      await bemiContext(request(body), () => named(pool, "named", 1));
+    }
+    const found = await changes();
+    assert.deepEqual(found.map(([, , { userId, endpoint }]) => [userId, endpoint]), Array(12).fill([187234, "/todo"]));
+    assert.deepEqual(found[0][2].params.pad, deep.pad);
+    const omitted = found.map(([, , context]) => Object.keys(context.bemi_omitted ?? {}).join());
+    const expected = ["params.x", "params.pad", "", "params.many", "params.list", ""];
+    omitted.forEach((names, i) => assert.equal(names.slice(0, expected[i >> 1].length || undefined), expected[i >> 1]));
+  });
+
   await t.test("each form of a query carries the context of who calls it", async () => {
     const insert = "INSERT INTO todo (task) VALUES ($1)";
     const called = (use) => new Promise((resolve, reject) => use((error) => (error ? reject(error) : resolve(currentBemiContext()))));

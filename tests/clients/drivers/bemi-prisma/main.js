@@ -1,5 +1,6 @@
 const assert = require("node:assert/strict");
 const { PrismaPg, bemiMiddleware, setBemiContext, withBemiExtension } = require("@bemi-db/prisma");
+const { randomUUID } = require("node:crypto");
 const http = require("node:http");
 const { PrismaClient } = require("./generated/prisma");
 
@@ -10,21 +11,31 @@ const connect = (options) => {
 const prisma = connect();
 const withQuery = connect({ injectSqlInContext: true });
 
-const middleware = bemiMiddleware((request) => ({ endpoint: request.url, userId: Number(request.headers["x-user"]) }));
-const server = http.createServer((request, response) =>
+const middleware = bemiMiddleware((request) => ({ userId: request.user?.id, endpoint: request.url }));
+
+// Stands for the app's own authentication.
+const sessions = new Map();
+const logIn = (id) => {
+  const token = randomUUID();
+  sessions.set(token, { id });
+  return token;
+};
+
+const server = http.createServer((request, response) => {
+  request.user = sessions.get(request.headers.authorization);
   middleware(request, response, async () => {
     const task = new URL(request.url, "http://localhost").searchParams.get("task");
     await new Promise((resolve) => setTimeout(resolve, 5 * Math.random()));
     const todo = await prisma.todo.create({ data: { task } });
     response.end(JSON.stringify(todo));
-  }),
-);
+  });
+});
 
 async function main() {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const base = `http://127.0.0.1:${server.address().port}`;
   const create = async (user, task) => {
-    const response = await fetch(`${base}/todo?task=${task}`, { headers: { "x-user": String(user) } });
+    const response = await fetch(`${base}/todo?task=${task}`, { headers: { authorization: logIn(user) } });
     return response.json();
   };
 

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
@@ -28,10 +29,20 @@ class Todo(Base):
     is_completed: Mapped[bool] = mapped_column(default=False)
 
 
+# Stands for the app's own authentication.
+sessions = {}
+
+
+def log_in(user):
+    token = str(uuid4())
+    sessions[token] = user
+    return token
+
+
 app = FastAPI()
 app.add_middleware(
     BemiFastAPIMiddleware,
-    set_context=lambda request: {"user_id": int(request.headers["x-user"]), "endpoint": request.url.path},
+    set_context=lambda request: {"user_id": sessions[request.headers["authorization"]], "endpoint": request.url.path},
 )
 
 
@@ -71,7 +82,7 @@ client = TestClient(app)
 
 
 def request(method, path, user, **params):
-    response = client.request(method, path, params=params, headers={"x-user": str(user)})
+    response = client.request(method, path, params=params, headers={"authorization": log_in(user)})
     assert response.status_code == 200, (response.status_code, response.text)
 
 

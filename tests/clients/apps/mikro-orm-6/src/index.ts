@@ -3,20 +3,22 @@ import { Change, setContext } from "bemi/mikro-orm";
 import express, { type NextFunction, type Request, type Response } from "express";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { authenticate } from "./authenticate";
 import { bemiOrm } from "./bemi-orm";
 import { orm } from "./orm";
 import { pgRoutes } from "./pg-routes";
 import { route } from "./route";
 import { todoRoutes } from "./todo-routes";
 
-async function userOf(req: Request): Promise<number> {
+async function userOf(req: Request): Promise<number | undefined> {
   await sleep(Math.random() * 3);
-  return Number(req.headers["x-user-id"]);
+  return req.user?.id;
 }
 
 const app = express();
 
 app.use(express.json({ limit: "5mb" }));
+app.use(authenticate);
 
 // Before the middleware, nobody is known.
 app.post(
@@ -30,9 +32,9 @@ app.post(
 app.use(
   setContext(
     async (req: Request) => ({
+      userId: await userOf(req),
       endpoint: req.url,
       params: req.body,
-      userId: await userOf(req),
     }),
     { currentQuery: true },
   ),

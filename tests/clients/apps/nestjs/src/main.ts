@@ -5,18 +5,20 @@ import type { Request } from "express";
 import type { AddressInfo } from "node:net";
 import { DataSource } from "typeorm";
 import { AppModule } from "./app.module.js";
+import { authenticate } from "./authenticate.js";
 
 const app = await NestFactory.create<NestExpressApplication>(AppModule, { logger: ["error", "warn"] });
 const dataSource = app.get(DataSource);
 
 // Nest's own parser comes behind what is used here, and the context is to have the body.
 app.useBodyParser("json", { limit: "5mb" });
+app.use(authenticate);
 
 app.use(
   setContext(dataSource, (req: Request) => ({
+    userId: req.user?.id,
     endpoint: req.url,
     params: req.body,
-    userId: Number(req.headers["x-user-id"]),
   })),
 );
 

@@ -5,6 +5,7 @@ import { MikroOrmModule } from "@tsed/mikro-orm";
 import "@tsed/platform-express";
 import { Change, setContext } from "bemi/mikro-orm";
 import express, { type Request } from "express";
+import { authenticate } from "./authenticate.js";
 import { ChangesController } from "./controllers/ChangesController.js";
 import { TodoController } from "./controllers/TodoController.js";
 import config from "./mikro-orm.config.js";
@@ -21,10 +22,11 @@ import config from "./mikro-orm.config.js";
   ] as Options[],
   middlewares: [
     express.json({ limit: "5mb" }),
+    authenticate,
     setContext((req: Request) => ({
+      userId: req.user?.id,
       endpoint: req.url,
       params: req.body,
-      userId: Number(req.headers["x-user-id"]),
     })),
   ],
   mount: { "/": [TodoController, ChangesController] },

@@ -1,6 +1,7 @@
 import { Change, setContext } from "bemi/typeorm";
 import express, { type NextFunction, type Request, type Response } from "express";
 import type { AddressInfo } from "node:net";
+import { authenticate } from "./authenticate";
 import { BemiDataSource } from "./bemi-data-source";
 import { AppDataSource } from "./data-source";
 import { pgRoutes } from "./pg-routes";
@@ -10,6 +11,7 @@ import { todoRoutes } from "./todo-routes";
 const app = express();
 
 app.use(express.json({ limit: "5mb" }));
+app.use(authenticate);
 
 // Before the middleware, nobody is known.
 app.post(
@@ -24,9 +26,9 @@ app.use(
   setContext(
     AppDataSource,
     (req: Request) => ({
+      userId: req.user?.id,
       endpoint: req.url,
       params: req.body,
-      userId: Number(req.headers["x-user-id"]),
     }),
     { currentQuery: true },
   ),
