@@ -164,7 +164,7 @@ fn keys(server: &Server) {
         read_all(&mut client, table, key, &moment, &shown);
     }
     let moment = two_versions(&mut client, "pairs", "a e, b k, v int, PRIMARY KEY (a, b)", "'y', 'z', 1", "v = 2");
-    read_all(&mut client, "pairs", "[\"y\", \"z\"]", &moment, "(y,z,1)");
+    read_all(&mut client, "pairs", "[\"y\",\"z\"]", &moment, "(y,z,1)");
     assert_eq!(ran(&mut client), Vec::<String>::new());
 }
 
