@@ -8,8 +8,8 @@ fn stack_traces(_server: &Server) {
     for settings in ["", "shared_preload_libraries = 'bemi'\n"] {
         let server =
             Server::start_with_environment(settings, &[("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "1")]);
-        let database = server.database("traces");
-        let mut client = database.connect();
+        server.database("traces");
+        let (mut client, notices) = server.connect_listening("traces", "postgres");
         client
             .batch_execute(
                 "CREATE TABLE t (id int PRIMARY KEY); SELECT bemi.track('t'); CREATE VIEW v AS SELECT 1;
@@ -37,19 +37,39 @@ fn stack_traces(_server: &Server) {
             "BEGIN; INSERT INTO t VALUES (2); SELECT bemi.start()",
             "SELECT bemi.set_context(repeat('x', 2000000))",
             "INSERT INTO t SELECT 1 / 0",
+            "INSERT INTO t VALUES (3) /*Bemi {\"a\" Bemi*/",
+            "SELECT * FROM bemi.revert_sql()",
+            "SELECT bemi.lock(0, true)",
+            "SELECT bemi.untrack_all(); SELECT bemi.untrack('pg_class'); SELECT bemi.rules(NULL, 'ignore=id')",
+            "CREATE FUNCTION plain() RETURNS void LANGUAGE c AS '$libdir/bemi', 'bemi_emit_context'; SELECT plain()",
+            "SELECT bemi.emit_context()",
+            "SET bemi.max_context_size = 1",
+            "SELECT bemi.set_context('{\"a\":1e999999}'::text)",
         ];
+        let check = |statement: &str, text: &str| {
+            for sign in ["backtrace", ".rs:", "core::", "pgrx", " 0: ", "rust_"] {
+                assert!(!text.contains(sign), "{statement}: {text}");
+            }
+        };
+        let mut failed = 0;
         for statement in statements {
             for session in [&mut client, &mut other] {
                 let Err(error) = session.batch_execute(statement) else { continue };
                 let _ = session.batch_execute("ROLLBACK");
                 let error = error.as_db_error().expect("an error of the server");
                 let text = format!("{} {:?} {:?} {:?}", error.message(), error.detail(), error.hint(), error.where_());
-                for sign in ["backtrace", ".rs:", "core::", "pgrx", "0: ", "rust_"] {
-                    assert!(!text.contains(sign), "{statement}: {text}");
-                }
+                check(statement, &text);
+                failed += 1;
             }
+            check(statement, &notices.take().join("\n"));
         }
-        assert!(client.batch_execute("SELECT bemi.set_context('x')").is_err());
+        assert!(failed > statements.len(), "{failed} statements failed");
+        // A process that sends changes loads the library by itself.
+        let mut sender = server.program("pg_recvlogical", "traces");
+        sender.args(["-d", "traces", "-S", "traces", "--start", "--no-loop", "-o", "odd=1", "-f", "-"]);
+        let output = sender.output().expect("pg_recvlogical runs");
+        assert!(!output.status.success());
+        check("pg_recvlogical", &String::from_utf8_lossy(&output.stderr));
         assert!(!server.log().contains("stack backtrace"), "{}", server.log());
     }
 }

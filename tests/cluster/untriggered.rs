@@ -117,8 +117,22 @@ fn disabled(server: &Server) {
     assert_eq!(writers(&database.documents()), ["CREATE other anna", "CREATE other -"]);
     client.batch_execute("DELETE FROM other").unwrap();
     database.documents();
-    transaction(&mut client, &[anna, replica, by("TRUNCATE r1", "berta"), "TRUNCATE other".to_owned()]);
+    transaction(&mut client, &[anna.clone(), replica, by("TRUNCATE r1", "berta"), "TRUNCATE other".to_owned()]);
     assert_eq!(writers(&database.documents()), ["CREATE other anna", "TRUNCATE r1 berta", "TRUNCATE other -"]);
+    // What a foreign key does to a table whose trigger is off, and what a prepared statement does.
+    run(
+        &mut client,
+        "CREATE TABLE owner (id int PRIMARY KEY); CREATE TABLE owned (id int PRIMARY KEY, owner int REFERENCES owner ON DELETE CASCADE); \
+         SELECT bemi.track('owned'); ALTER TABLE owned DISABLE TRIGGER bemi_context; DELETE FROM other; \
+         INSERT INTO owner VALUES (1), (2); INSERT INTO owned VALUES (1, 1), (2, 2); \
+         PREPARE remove AS DELETE FROM owner WHERE id = $1",
+    );
+    database.documents();
+    let named = "EXECUTE remove (2)".to_owned();
+    transaction(&mut client, &[anna, by("DELETE FROM owner WHERE id = 1", "berta"), named]);
+    let expected =
+        ["CREATE other anna", "DELETE owner berta", "DELETE owned berta", "DELETE owner -", "DELETE owned -"];
+    assert_eq!(writers(&database.documents()), expected);
 }
 
 fn untracked(server: &Server) {
