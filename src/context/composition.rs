@@ -57,7 +57,7 @@ impl Composition {
         let text = &text[..json::floor_char_boundary(text, room)];
         let text = String::from_utf8_lossy(text).replace('\0', "\u{FFFD}");
         let end = fitting(&text, room, self.charset);
-        self.context.set_text(key, text[..end].as_bytes());
+        self.context.set_text(key, &text.as_bytes()[..end]);
         self.bytes -= old_bytes;
         self.members -= old_members;
         let (bytes, members) = self.cost(key);
