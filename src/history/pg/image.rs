@@ -292,7 +292,7 @@ impl RowShape {
         }
         // SAFETY: there are as many values as the row has columns, each of the type of its column.
         unsafe {
-            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_ptr().cast_mut(), nulls.as_ptr().cast_mut());
+            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
         }
     }
