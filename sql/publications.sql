@@ -265,7 +265,7 @@ BEGIN
   FOR case_of IN SELECT * FROM @extschema@.publications_of_bemi() LOOP
     RAISE WARNING 'a subscriber without the tables of bemi will stop: %', case_of.detail USING
       HINT = case_of.fix || CASE WHEN case_of.fix LIKE 'CREATE %' THEN format(' Then, at each subscriber that has read the log so far: '
-        'ALTER SUBSCRIPTION … SET PUBLICATION %I; One that has stopped already needs the tables: SELECT bemi.tables_for_subscribers();',
+        'ALTER SUBSCRIPTION ... SET PUBLICATION %I; One that has stopped already needs the tables: SELECT bemi.tables_for_subscribers();',
         left(case_of.publication, 50) || '_without_bemi')
         WHEN case_of.fix LIKE 'DROP %' THEN ' -- when no subscription names it any more' ELSE '' END;
   END LOOP;

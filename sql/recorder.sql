@@ -340,7 +340,7 @@ BEGIN
     END IF;
     PERFORM pg_stat_clear_snapshot();
     -- It writes when it is woken. Once is enough, but for a worker that is started meanwhile.
-    IF clock_timestamp() - woken > interval '100 ms' THEN
+    IF clock_timestamp() > woken + interval '100 ms' THEN
       PERFORM @extschema@.wake(@extschema@.recorder_pid());
       woken := clock_timestamp();
     END IF;

@@ -273,7 +273,7 @@ fn limits(server: &Server) {
 fn same_as_jsonb(server: &Server) {
     let database = table(server, "same_as_jsonb");
     let mut client = database.connect();
-    client.batch_execute("SELECT bemi.context()").unwrap();
+    client.batch_execute("SELECT bemi.context(); SET bemi.max_context_size = 1000000").unwrap();
     let mut cases: Vec<String> = [
         r#"{"a":1e131071}"#,
         r#"{"a":1e131072}"#,
