@@ -75,6 +75,7 @@ proptest! {
             document.json.raw(b",\"old_primary_key\":");
             write_key(document.json, &old_key);
         }
+        document.json.raw(format!(",\"relation\":{xid}").as_bytes());
         for name in &unchanged {
             document.unchanged(name.as_bytes());
         }
@@ -89,6 +90,8 @@ proptest! {
         prop_assert_eq!((read.committed_at, read.position, read.transaction_id), (committed_at, position, xid));
         prop_assert_eq!((read.identity.commit_position, read.identity.sequence), (commit_position, number));
         prop_assert_eq!((&read.database, &read.schema, &read.table), (&database.as_str().into(), &schema.as_str().into(), &table.as_str().into()));
+        prop_assert_eq!(read.relation, Some(xid));
+        prop_assert_eq!(read.omitted.is_some(), columns.iter().zip(&reasons).any(|(_, reason)| reason.is_some()));
         prop_assert_eq!((read.primary_key.as_deref(), read.old_primary_key.as_deref()), (key.as_deref(), old_key.as_deref()));
         let image = |pick: usize| -> Map<String, Value> {
             columns.iter().map(|(name, before, after)| (name.clone(), [before, after][pick].clone())).collect()

@@ -36,7 +36,7 @@ const DOCUMENT: &str = "{\"position\":\"0/16B3748\",\"commit_position\":\"1/A0\"
      \"committed_at\":\"2026-11-20T11:38:55.720782+00:00\",\"database\":\"app\",\"schema\":\"public\",\
      \"table\":\"to \\\"do\\\"\",\"operation\":\"UPDATE\",\"primary_key\":\"26\",\"before\":{\"id\":26},\
      \"after\":{\"id\":26,\"x\":1e400},\"context\":{\"user_id\":187234},\"old_primary_key\":\"2\\\"5\",\
-     \"unchanged\":[\"body\"],\"omitted\":{\"y\":\"why\"},\"relation\":16402}";
+     \"relation\":16402,\"unchanged\":[\"body\"],\"omitted\":{\"y\":\"why\"}}";
 const DOCUMENT_WORDS: &[&str] = &[
     "{",
     "}",
