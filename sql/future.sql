@@ -279,20 +279,37 @@ COMMENT ON FUNCTION @extschema@.follow_schema(text, text) IS
 -- column, also the tables that inherit it, and those of its type.
 CREATE FUNCTION @extschema@.followed(done text, old_name text) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  relations oid[] := '{}';
+  relation oid;
+  place int := 1;
 BEGIN
-  RETURN QUERY WITH RECURSIVE commands AS (
-    SELECT DISTINCT CASE
+  -- Planned anew after each statement, so it is as small as it can be; and a join might look at all tables.
+  FOR relation IN SELECT DISTINCT CASE
       WHEN done = 'partition' THEN old_name::oid
       WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
       WHEN done = 'relation' THEN (SELECT indrelid FROM pg_index WHERE indexrelid = objid)
-      WHEN classid = 'pg_class'::regclass THEN objid END AS relation
+      WHEN classid = 'pg_class'::regclass THEN objid END
     FROM pg_event_trigger_ddl_commands()
-  ), followed AS (
-    SELECT relation FROM commands UNION SELECT heir FROM followed, LATERAL (
-      SELECT inhrelid FROM pg_inherits WHERE inhparent = relation AND done IN ('column', 'column added')
-      UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation AND done IN ('column', 'column added')
-    ) AS of_it (heir)
-  ) SELECT f.relation::regclass FROM followed f JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p');
+  LOOP
+    relations := relations || relation;
+  END LOOP;
+  WHILE place <= cardinality(relations) LOOP
+    relation := relations[place];
+    IF (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = relation) THEN
+      RETURN NEXT relation;
+    END IF;
+    IF done IN ('column', 'column added') THEN
+      FOR relation IN SELECT inhrelid FROM pg_inherits WHERE inhparent = relation
+        UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation
+      LOOP
+        IF relation <> ALL (relations) THEN
+          relations := relations || relation;
+        END IF;
+      END LOOP;
+    END IF;
+    place := place + 1;
+  END LOOP;
 END
 $$;
 
