@@ -3,12 +3,14 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::context::table;
-use crate::server::{Server, contexts, most_resident_kb, resident_kb, sqlstate, wait_until};
+use crate::recorder::recording;
+use crate::server::{Server, address_space_kb, contexts, most_resident_kb, resident_kb, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("a_member_that_is_too_long_is_left_out_alone", members),
     ("an_image_that_is_too_long_keeps_its_small_members", images),
     ("values_that_are_left_out_need_no_memory", memory),
+    ("a_reader_without_memory_fails_alone_and_loses_nothing", no_memory),
     ("a_foreign_context_longer_than_the_setting_is_shown_as_invalid", foreign_contexts),
     ("a_context_is_told_once_if_it_is_not_repeated", not_repeated),
     ("a_change_can_name_the_oid_of_its_table", relation_oid),
@@ -114,6 +116,54 @@ fn memory(server: &Server) {
     // The server itself makes room for both as they are without compression (ReorderBufferToastReplace).
     let of_the_server = 2 * 499_000_000 / 1024;
     assert!(most - before - of_the_server < 64 * 1024, "{before} kB became {most} kB");
+}
+
+/// Lets a process of the server have so much more address space than it has.
+fn limit_memory(pid: i32, more: Option<i64>) {
+    let limit = more.map_or("unlimited".to_owned(), |more| (address_space_kb(pid) * 1024 + more).to_string());
+    // Only who runs as the process does may do it.
+    let arguments = ["-u", "postgres", "--", "prlimit", "--pid", &pid.to_string(), &format!("--as={limit}:")];
+    let status = std::process::Command::new("runuser").args(arguments).status();
+    assert!(status.unwrap().success());
+}
+
+/// Wherever memory ends, there is an error, and not the end of the process, with which all others would end.
+fn no_memory(_: &Server) {
+    const MB: i64 = 1 << 20;
+    let server = Server::start("");
+    let (database, mut client, _stop) = recording(&server, "limits_no_memory");
+    client.batch_execute("SELECT pg_create_logical_replication_slot('beside', 'bemi_decoder')").unwrap();
+    let worker: i32 = client.query_one("SELECT bemi.recorder_pid()", &[]).unwrap().get(0);
+    limit_memory(worker, Some(12 * MB));
+    client.batch_execute("INSERT INTO t (v) VALUES (repeat(E'\\n', 6000000)), ('end')").unwrap();
+    let peek =
+        "SELECT length(data)::text FROM pg_logical_slot_peek_changes('beside', NULL, NULL, 'tracked-only', 'true')";
+    let (mut errors, mut last) = (0, false);
+    for more in (1..).map(|step| step * 3 * MB).take(60) {
+        let mut reader = database.connect();
+        let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        // Where the library itself finds no room, it is said to be missing.
+        reader.batch_execute("LOAD 'bemi_decoder'").unwrap();
+        limit_memory(pid, Some(more));
+        let outcome = reader.query(peek, &[]);
+        last = outcome.is_ok();
+        if last {
+            break;
+        }
+        assert_eq!(sqlstate(outcome), "53200");
+        errors += 1;
+    }
+    println!("{errors} sessions had too little memory");
+    assert!(errors > 0 && last, "{errors} errors");
+    // The worker comes back, without the limit.
+    wait_until("the recorder says why it waits", || {
+        let status = "SELECT COALESCE(last_error ~ 'out of memory', false) FROM bemi.status";
+        client.query_one(status, &[]).unwrap().get(0)
+    });
+    client.batch_execute("SELECT bemi.sync('5 min')").unwrap();
+    let recorded = "SELECT count(*), max(length(after->>'v')) FROM bemi.changes WHERE omitted IS NULL";
+    let row = client.query_one(recorded, &[]).unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i32>(1)), (2, 6_000_000));
 }
 
 fn foreign_contexts(server: &Server) {

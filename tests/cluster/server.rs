@@ -459,6 +459,11 @@ pub fn most_resident_kb(pid: i32) -> i64 {
     memory_kb(pid, "VmHWM:")
 }
 
+/// Its address space, in kB.
+pub fn address_space_kb(pid: i32) -> i64 {
+    memory_kb(pid, "VmSize:")
+}
+
 fn memory_kb(pid: i32, what: &str) -> i64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with(what)).expect("its memory");
