@@ -47,6 +47,7 @@ mod server;
 mod streaming;
 mod supervision;
 mod takeover;
+mod takeover_later;
 mod tracking;
 mod types;
 mod untriggered;
@@ -112,6 +113,7 @@ fn main() {
         revert_values::TESTS,
         supervision::TESTS,
         takeover::TESTS,
+        takeover_later::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
         as_of_forms::TESTS,
