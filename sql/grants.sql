@@ -233,6 +233,8 @@ BEGIN
       LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
       LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL pg_identify_object(d.classid, d.objid, 0) i
       WHERE e.extname = 'bemi'::name AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
+        -- A build for tests inside the server has a schema tests.
+        AND i.schema = '@extschema@'::text
         -- An array has the rights of its elements; nobody uses the row types of tables.
         AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
