@@ -248,7 +248,12 @@ impl Server {
     /// test, or in a process without a database; what a session of another test's database wrote is kept for that test.
     pub fn run(&self, name: &'static str, test: fn(&Self)) -> Result<(), String> {
         TEST.set(Some(name));
+        let begun = Instant::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(self)));
+        let seconds = begun.elapsed().as_secs();
+        if seconds >= 20 {
+            println!("{name} took {seconds} s");
+        }
         let ills = self.ills(Some(name));
         match outcome {
             Ok(()) if ills.is_empty() => Ok(()),
