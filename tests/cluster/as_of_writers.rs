@@ -63,7 +63,6 @@ fn sums(server: &Server) {
             .flat_map(|seen| seen.expect("each sum was right"))
             .collect::<Vec<_>>()
     });
-    assert!(seen.len() > 20, "{} instants were looked at", seen.len());
     // Then the past stays as it was seen, if it was past by then.
     for (at, table, is_old, rows) in seen {
         let again = past.rows(&format!("SELECT x::text FROM bemi.as_of(NULL::{table}, timestamptz '{at}') x"));
@@ -117,7 +116,8 @@ fn read(
     client.batch_execute("SET TimeZone = 'UTC'").unwrap();
     let mut seen = Vec::new();
     let end = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < end {
+    // On a busy machine it takes longer to see enough.
+    while Instant::now() < end || seen.len() < 20 {
         let table = *random.one_of(&["plain", "parted"]);
         let ago = if random.once_in(2) { random.below(20) } else { 1000 + random.below(500) };
         let instant = format!("SELECT greatest({begin}, clock_timestamp() - interval '{ago} ms')::text");
