@@ -21,6 +21,13 @@ for major in 14 16 17 18; do
 done
 pg15=$(config 15)
 
+# A server of the tests has some 300,000 files in its lifetime: where there is memory for them, they need no disk.
+if [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && [ "$(awk '/^MemAvailable/ {print $2}' /proc/meminfo)" -gt $((14 << 20)) ]; then
+  servers=/dev/shm
+else
+  servers=${TMPDIR:-/tmp}
+fi
+
 beside=$(mktemp -d /tmp/bemi-beside.XXXXXX)
 without_servers() {
   set -e
@@ -87,12 +94,12 @@ for major in 15 14 16 17 18; do
     make --no-print-directory install PG_CONFIG="$(config $major)"
   fi
   step "PostgreSQL $major: integration tests"
-  make --no-print-directory test-cluster PG_CONFIG="$(config $major)"
+  TMPDIR=$servers make --no-print-directory test-cluster PG_CONFIG="$(config $major)"
   # The recorder comes back with the server by itself where it is preloaded, else when it is started again.
   preload=0 seconds=20
   case $major in 15) preload=1 seconds=60 ;; 17) preload=1 ;; esac
   step "PostgreSQL $major: torture of the recorder, $seconds s"
-  BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$(config $major)"
+  TMPDIR=$servers BEMI_TORTURE_PRELOAD=$preload make --no-print-directory torture SECONDS=$seconds PG_CONFIG="$(config $major)"
   if [ $major = 15 ]; then
     step "PostgreSQL 15: clients"
     make --no-print-directory test-clients PG_CONFIG="$pg15"
