@@ -393,7 +393,8 @@ BEGIN
   ELSIF pid IS NULL AND state <> 'stopped' THEN
     state := 'not running';
     detail := 'a worker that ended is started again within seconds';
-    fix := 'SELECT bemi.start();';
+    -- Why it ended stays what has to be done.
+    fix := CASE WHEN known.state = 'waiting' THEN COALESCE(known.last_fix || E'\n', '') ELSE '' END || 'SELECT bemi.start();';
   ELSIF state = 'stopped' THEN
     detail := CASE WHEN slot IS NULL THEN 'what is changed now is not recorded later' ELSE 'the server keeps the log for it' END;
     fix := 'SELECT bemi.start();' || CASE WHEN slot IS NULL THEN '' ELSE ' -- or, to give up what is not recorded: SELECT bemi.stop(drop_slot => true);' END;
