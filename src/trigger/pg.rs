@@ -188,7 +188,7 @@ fn begin(id: usize) {
 }
 
 /// Such a statement has ended. What it wrote is taken back for the statement around it.
-fn end(id: usize) {
+fn end(id: usize, statement: *const pg_sys::PlannedStmt) {
     let around = match RUNNING.with_borrow_mut(|running| running.end(id)) {
         End::Inside(Ok(content)) => content,
         // Nothing was in force when it began. What it would have had is known as long as the session's context is the same.
@@ -196,7 +196,7 @@ fn end(id: usize) {
             SOURCE.get().map_or_else(Rc::default, |source| (source.content)())
         }
         End::Inside(Err(_)) => "".into(),
-        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && may_be_inside() => "".into(),
+        End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && may_be_inside(statement) => "".into(),
         _ => return,
     };
     if WRITTEN.with_borrow(|written| written.is_due(&around)) {
@@ -204,15 +204,26 @@ fn end(id: usize) {
     }
 }
 
-/// Whether rows may be written around the outermost statement that is known.
-fn may_be_inside() -> bool {
+/// Whether rows may be written around the outermost statement that is known, which ends.
+fn may_be_inside(statement: *const pg_sys::PlannedStmt) -> bool {
     // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's. And while
     // the client's statement runs that loaded the library, it may be around what a function of it ran; who is called by a
     // function has something to say about the context of an error.
     // SAFETY: reads a number and a pointer of the process.
     let (now, is_called) =
         unsafe { (pg_sys::GetCurrentStatementStartTimestamp(), !pg_sys::error_context_stack.is_null()) };
-    is_called && LOADED.get() == now || sys::is_apply_worker()
+    is_called && LOADED.get() == now && !is_of_client(statement) || sys::is_apply_worker()
+}
+
+/// Whether a statement is known to be the client's own. The portal without a name is the client's alone; it has an error
+/// context in the extended query protocol, like a function.
+fn is_of_client(statement: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: an active portal has a name, and a list of its statements, until it is done.
+    unsafe {
+        pg_sys::ActivePortal
+            .as_ref()
+            .is_some_and(|portal| *portal.name == 0 && pg_sys::list_member_ptr(portal.stmts, statement.cast()))
+    }
 }
 
 fn write(revision: Option<u64>, content: Rc<str>) {

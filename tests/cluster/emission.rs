@@ -1,6 +1,7 @@
 //! When the context is written to the log.
 use std::process::Command;
 
+use postgres::Client;
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -13,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("a_context_written_by_a_statement_without_rows_counts_for_the_next_row", no_rows_between_savepoints),
     ("documents_are_sent_at_their_own_positions", positions),
     ("two_hundred_statements_under_one_context_write_one_message", one_message),
+    ("the_first_statement_of_a_session_writes_one_message_in_each_protocol", first_statement),
     ("no_context_writes_nothing_and_assigns_no_transaction_id", no_context),
     ("a_cleared_context_is_empty_for_the_rest_of_the_transaction", cleared),
     ("what_fails_or_is_rolled_back_leaves_nothing_behind", nothing_left_behind),
@@ -99,10 +101,17 @@ fn positions(server: &Server) {
 
 /// Runs statements and counts the messages with our prefix that they left in the log, as pg_waldump shows it.
 fn messages_of(database: &Database, statements: &str) -> usize {
+    messages_while(database, |client| {
+        client.batch_execute(statements).unwrap_or_else(|e| panic!("{e:?}: {statements}"));
+    })
+}
+
+/// As [`messages_of`], of what runs in a new session.
+fn messages_while(database: &Database, run: impl FnOnce(&mut Client)) -> usize {
     let mut client = database.connect();
     let start: String = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).unwrap().get(0);
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    client.batch_execute(statements).unwrap_or_else(|e| panic!("{e:?}: {statements}"));
+    run(&mut client);
     // The log has to end with a commit to be read up to there.
     client.batch_execute(&format!("SELECT pg_logical_emit_message(true, 'end of {pid}', '')")).unwrap();
     let end: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).unwrap().get(0);
@@ -112,6 +121,34 @@ fn messages_of(database: &Database, statements: &str) -> usize {
     let text = String::from_utf8(database.server.check(&mut dump).stdout).unwrap();
     assert!(text.contains(&format!("end of {pid}")), "{text}");
     text.lines().filter(|line| line.contains("prefix \"_bemi\"")).count()
+}
+
+/// The first statement of a session loads the library, and nothing ran around it.
+fn first_statement(_: &Server) {
+    let server = Server::start("");
+    let database = table(&server, "first_statement");
+    let comment = "/*Bemi {\"c\":1} Bemi*/";
+    for statement in [
+        "INSERT INTO t (v) VALUES ('x')",
+        "INSERT INTO t (v) VALUES ('x') RETURNING id",
+        "WITH new AS (INSERT INTO t (v) VALUES ('x') RETURNING id) SELECT * FROM new",
+        "UPDATE t SET v = 'y'",
+        "DELETE FROM t",
+        "TRUNCATE t",
+    ] {
+        let statement = format!("{statement} {comment}");
+        let extended = |client: &mut Client| drop(client.query(&statement, &[]).unwrap());
+        assert_eq!(messages_while(&database, extended), 1, "{statement}");
+        let in_transaction = |client: &mut Client| {
+            let mut transaction = client.transaction().unwrap();
+            transaction.query(&statement, &[]).unwrap();
+            transaction.query(&statement, &[]).unwrap();
+            transaction.commit().unwrap();
+        };
+        assert_eq!(messages_while(&database, in_transaction), 1, "{statement}");
+        assert_eq!(messages_of(&database, &statement), 1, "{statement}");
+    }
+    server.stop();
 }
 
 /// On a server of its own, where nobody else writes.

@@ -54,7 +54,7 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
             None => sys::raw::standard_ExecutorEnd(query),
         }
         if is_writer {
-            end(query.addr());
+            end(query.addr(), (*query).plannedstmt);
         }
     }
 }
@@ -92,7 +92,7 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
         if is_writer {
-            end(statement.addr());
+            end(statement.addr(), statement);
         }
     }
 }
@@ -134,6 +134,6 @@ extern "C-unwind" fn begin(id: usize) {
 }
 
 #[pg_guard]
-extern "C-unwind" fn end(id: usize) {
-    super::end(id);
+extern "C-unwind" fn end(id: usize, statement: *const pg_sys::PlannedStmt) {
+    super::end(id, statement);
 }
