@@ -47,12 +47,11 @@ BEGIN
     first_position, clock_timestamp(), here.database_oid, here.tables);
   -- Those who note a version ask for the source first.
   LOCK TABLE @extschema@.table_versions IN SHARE ROW EXCLUSIVE MODE;
-  IF last.source IS NULL THEN
-    UPDATE @extschema@.table_versions v SET source = result WHERE v.source = 0 AND v.position >= current_source.first_position;
-  END IF;
   IF last.tables IS DISTINCT FROM here.tables THEN
     PERFORM @extschema@.adopt_versions(result);
   END IF;
+  -- No dump has brought these: they are of this log.
+  UPDATE @extschema@.table_versions v SET source = result WHERE v.source = 0;
   RETURN result;
 END
 $$;
