@@ -217,8 +217,8 @@ BEGIN
     CREATE INDEX changes_by_context ON @extschema@.changes USING gin (context jsonb_path_ops);
     -- What a row was called before.
     CREATE INDEX changes_of_old_key ON @extschema@.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
-    -- The order of the changes, for those who read on from a position, and what identifies them.
-    CREATE UNIQUE INDEX changes_by_position ON @extschema@.changes (source, commit_position, sequence, committed_at);
+    -- The order of the changes, for those who read on from a position. That each is there once is for the id, which follows from it.
+    CREATE INDEX changes_by_position ON @extschema@.changes (source, commit_position, sequence);
     CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
     PERFORM @extschema@.own_alone('@extschema@.changes'::regclass), @extschema@.own_alone('@extschema@.changes_default'::regclass);
     COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';

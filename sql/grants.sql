@@ -190,6 +190,7 @@ BEGIN
       ('function', 'changes_of_key', 'PUBLIC'),
       ('function', 'diff', 'PUBLIC'),
       ('function', 'history', 'PUBLIC'),
+      ('function', 'last_without_key', 'PUBLIC'),
       ('function', 'life_after', 'PUBLIC'),
       ('function', 'life_before', 'PUBLIC'),
       ('function', 'truncates', 'PUBLIC'),

@@ -108,6 +108,19 @@ $$;
 COMMENT ON FUNCTION @extschema@.life_after(regclass, @extschema@.key_change) IS
 'the changes of a row after the one that changed its key';
 
+CREATE FUNCTION @extschema@.last_without_key(relation regclass) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT max(c.committed_at) FROM @extschema@.recorded_names(@extschema@.leaves(relation)) n, LATERAL (
+    SELECT c.committed_at FROM @extschema@.changes c WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL
+      AND c.operation IN ('CREATE', 'UPDATE', 'DELETE')
+      AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until ORDER BY c.committed_at DESC LIMIT 1) c);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.last_without_key(regclass) IS
+'when a row of a table was last changed without a key by which it can be found';
+
 CREATE FUNCTION @extschema@.history(base anyelement, primary_key text) RETURNS TABLE (
   version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" anyelement
 )
@@ -117,6 +130,7 @@ DECLARE
   relation regclass := @extschema@.table_of_type(pg_typeof(base));
   asked text := $2;
   gap record;
+  keyless timestamptz;
 BEGIN
   PERFORM @extschema@.require_select(relation), @extschema@.sync();
   PERFORM FROM @extschema@.key_of(relation);
@@ -127,6 +141,11 @@ BEGIN
   SELECT min(c.committed_at) AS first, max(c.committed_at) AS last INTO gap FROM @extschema@.changes c WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP';
   IF gap.first IS NOT NULL THEN
     RAISE NOTICE 'changes are missing: see the rows of bemi.changes with the operation GAP, from % to %', gap.first, gap.last;
+  END IF;
+  keyless := @extschema@.last_without_key(relation);
+  IF keyless IS NOT NULL THEN
+    RAISE NOTICE 'changes of % until % were recorded without a key, since it had none then, as while a dump is restored: they are not shown', relation, keyless USING
+      HINT = 'See the rows of bemi.changes whose primary_key is null.';
   END IF;
   RETURN QUERY EXECUTE format(
     'WITH own AS MATERIALIZED (SELECT c AS change FROM @extschema@.changes_of_key($1, $2) c), '

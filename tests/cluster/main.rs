@@ -44,6 +44,7 @@ mod revert_values;
 mod rights;
 mod rules;
 mod server;
+mod sources;
 mod streaming;
 mod supervision;
 mod takeover;
@@ -110,6 +111,7 @@ fn main() {
         revert_order::TESTS,
         revert_random::TESTS,
         revert_values::TESTS,
+        sources::TESTS,
         supervision::TESTS,
         takeover::TESTS,
         as_of::TESTS,
