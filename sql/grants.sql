@@ -152,6 +152,7 @@ BEGIN
       ('function', 'numbers_today', 'PUBLIC'),
       ('function', 'present_source', 'PUBLIC'),
       ('function', 'require_own_trail', 'nobody'),
+      ('function', 'restored_table', 'PUBLIC'),
       -- image.sql
       ('function', 'column_names', 'PUBLIC'),
       ('function', 'enum_number', 'PUBLIC'),

@@ -33,6 +33,9 @@ BEGIN
     IF (last.system_identifier, last.database_oid, last.tables) = (here.system_identifier, here.database_oid, here.tables)
       OR last.source IS NULL AND NOT may_be_first OR array_position(here.tables, NULL) IS NOT NULL
     THEN
+      IF may_be_first THEN
+        PERFORM @extschema@.adopt_versions();
+      END IF;
       RETURN COALESCE(last.source, 0);
     END IF;
     -- Only one begins it.
@@ -47,9 +50,7 @@ BEGIN
     first_position, clock_timestamp(), here.database_oid, here.tables);
   -- Those who note a version ask for the source first.
   LOCK TABLE @extschema@.table_versions IN SHARE ROW EXCLUSIVE MODE;
-  IF last.tables IS DISTINCT FROM here.tables THEN
-    PERFORM @extschema@.adopt_versions(result);
-  END IF;
+  PERFORM @extschema@.adopt_versions();
   -- No dump has brought these: they are of this log.
   UPDATE @extschema@.table_versions v SET source = result WHERE v.source = 0;
   RETURN result;
@@ -137,7 +138,6 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   numbers jsonb := @extschema@.numbers_today(noted, latest, relation);
 BEGIN
-  DELETE FROM @extschema@.table_versions v WHERE v.relation = adopt_table.relation AND v.source = 0;
   UPDATE @extschema@.table_versions v SET relation = adopt_table.relation,
     columns = (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.columns) c),
     key_columns = CASE WHEN v.key_columns IS NOT NULL
@@ -150,57 +150,80 @@ $$;
 COMMENT ON FUNCTION @extschema@.adopt_table(oid, jsonb, oid) IS
 'gives the versions of a table that were restored the OID and the numbers of columns that it has here';
 
+-- The table that has a name here, or had it when its first version was noted here.
+CREATE FUNCTION @extschema@.restored_table(schema name, "table" name, first_source int) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE((
+    SELECT v.relation FROM @extschema@.table_versions v WHERE v.source >= first_source AND v.schema = restored_table.schema AND v."table" = restored_table."table"
+      AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation) ORDER BY v.source, v.position LIMIT 1
+  ), (
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = restored_table.schema AND c.relname = restored_table."table" AND c.relkind IN ('r', 'p')
+  ))
+$$;
+
+COMMENT ON FUNCTION @extschema@.restored_table(name, name, int) IS
+'the table that a dump brought under a name';
+
 -- Versions that come from a dump have OIDs of another database. They become versions of the table that has their last name
--- today; those of tables that are gone get OIDs that no table has. The new source begins with copies of the last ones, which have
--- the OIDs that bemi.changes has from then on.
-CREATE FUNCTION @extschema@.adopt_versions(source int) RETURNS void
+-- here; those of tables that are gone get OIDs that no table has. The first source of this database begins with copies of the
+-- last ones, which have the OIDs that bemi.changes has from then on. A parallel restore may bring versions when that has begun.
+CREATE FUNCTION @extschema@.adopt_versions() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  number int := adopt_versions.source;
+  first_source int := (SELECT min(s.source) FROM @extschema@.sources s WHERE s.tables = (@extschema@.present_source()).tables);
   version @extschema@.table_versions;
   today oid;
+  restored oid[];
   adopted oid[] := '{}';
   -- From here on downwards.
   free bigint := (SELECT COALESCE(min(v.relation::bigint), 4294967295) FROM @extschema@.table_versions v WHERE v.relation > 4290000000);
 BEGIN
-  -- Away from the OIDs that tables have today.
+  IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation) THEN
+    RETURN;
+  END IF;
+  LOCK TABLE @extschema@.table_versions IN SHARE ROW EXCLUSIVE MODE;
+  -- Away from the OIDs that tables have here.
   WITH away AS (
-    SELECT v.relation, (free - row_number() OVER (ORDER BY v.relation))::oid AS oid FROM @extschema@.table_versions v WHERE v.source > 0
-    GROUP BY v.relation HAVING bool_or(v.recorded = v.relation)
+    SELECT v.relation, (free - row_number() OVER (ORDER BY v.relation))::oid AS oid FROM @extschema@.table_versions v
+    WHERE v.source > 0 AND v.source < first_source GROUP BY v.relation HAVING bool_or(v.recorded = v.relation)
+  ), moved AS (
+    UPDATE @extschema@.table_versions v SET relation = COALESCE(a.oid, v.relation), root = COALESCE(r.oid, v.root)
+    FROM @extschema@.table_versions o LEFT JOIN away a ON a.relation = o.relation LEFT JOIN away r ON r.relation = o.root
+    WHERE o.ctid = v.ctid AND v.source > 0 AND v.source < first_source
   )
-  UPDATE @extschema@.table_versions v SET relation = COALESCE(a.oid, v.relation),
-    root = COALESCE(r.oid, CASE WHEN EXISTS (SELECT FROM @extschema@.table_versions g WHERE g.relation = v.root AND g.source > 0) THEN v.root ELSE 0::oid END)
-  FROM @extschema@.table_versions o LEFT JOIN away a ON a.relation = o.relation LEFT JOIN away r ON r.relation = o.root
-  WHERE o.ctid = v.ctid AND v.source > 0;
+  SELECT array_agg(a.oid) INTO restored FROM away a;
   FOR version IN
     SELECT DISTINCT ON (l.schema, l."table") l.* FROM (
-      SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.source > 0 ORDER BY v.relation, v.source DESC, v.position DESC
+      SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (restored)
+      ORDER BY v.relation, v.source DESC, v.position DESC
     ) l WHERE l."table" IS NOT NULL ORDER BY l.schema, l."table", l.source DESC, l.position DESC
   LOOP
-    today := (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE n.nspname = version.schema AND c.relname = version."table" AND c.relkind IN ('r', 'p'));
+    today := @extschema@.restored_table(version.schema, version."table", first_source);
     IF today IS NOT NULL THEN
       PERFORM @extschema@.adopt_table(version.relation, version.columns, today);
       adopted := adopted || today;
     END IF;
   END LOOP;
+  DELETE FROM @extschema@.table_versions v WHERE v.relation = ANY (adopted) AND v.source = 0;
   FOR version IN
-    SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (adopted) ORDER BY v.relation, v.source DESC, v.position DESC
+    SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (adopted) AND v.source < first_source
+    ORDER BY v.relation, v.source DESC, v.position DESC
   LOOP
     -- Before all changes of it.
-    version.source := number;
+    version.source := first_source;
     version.position := '0/0';
     version.noted_at := clock_timestamp();
     version.recorded := version.relation;
     version.is_empty := false;
-    INSERT INTO @extschema@.table_versions SELECT (version).*;
+    INSERT INTO @extschema@.table_versions SELECT (version).* ON CONFLICT DO NOTHING;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.adopt_versions(int) IS
+COMMENT ON FUNCTION @extschema@.adopt_versions() IS
 'makes versions that were restored from a dump those of the tables that have their names here';
 
 REVOKE EXECUTE ON FUNCTION @extschema@.current_source(boolean, pg_lsn), @extschema@.continue_source(), @extschema@.adopt_table(oid, jsonb, oid),
-  @extschema@.adopt_versions(int) FROM PUBLIC;
+  @extschema@.adopt_versions() FROM PUBLIC;
