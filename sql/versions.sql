@@ -113,9 +113,12 @@ DECLARE
   noted jsonb;
   source int;
 BEGIN
-  -- One that begins may have to adopt what is noted.
-  LOCK TABLE @extschema@.table_versions IN ROW EXCLUSIVE MODE;
+  -- Before the lock, since one that begins adopts what is noted. The first one may begin while this waits.
   source := @extschema@.current_source();
+  LOCK TABLE @extschema@.table_versions IN ROW EXCLUSIVE MODE;
+  IF source = 0 THEN
+    source := @extschema@.current_source();
+  END IF;
   noted := @extschema@.latest_versions(relations);
   IF noted = '[]'::jsonb THEN
     RETURN;

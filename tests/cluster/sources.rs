@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use postgres::Client;
 
 use crate::Test;
-use crate::server::{Server, run, sqlstate, wait_until};
+use crate::server::{Server, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
     ("after_a_restore_into_a_younger_server_the_past_is_in_order", younger),
@@ -24,13 +24,20 @@ pub const TESTS: &[Test] = &[
 const PAST: &str = "
     CREATE TABLE filler (id int PRIMARY KEY); CREATE TABLE todo (gone int, id int PRIMARY KEY, task text); SELECT bemi.track_all();
     SELECT bemi.start();
-    INSERT INTO todo (id, task) VALUES (1, 'a'), (2, 'gone'); COMMIT; ALTER TABLE todo DROP gone; UPDATE todo SET task = 'b' WHERE id = 1; COMMIT;
-    ALTER TABLE todo RENAME TO tasks; ALTER TABLE tasks RENAME task TO title; UPDATE tasks SET title = 'c' WHERE id = 1; COMMIT;
+    INSERT INTO todo (id, task) VALUES (1, 'a'), (2, 'gone'); ALTER TABLE todo DROP gone; UPDATE todo SET task = 'b' WHERE id = 1;
+    ALTER TABLE todo RENAME TO tasks; ALTER TABLE tasks RENAME task TO title; UPDATE tasks SET title = 'c' WHERE id = 1;
     DELETE FROM tasks WHERE id = 2; SELECT bemi.sync()";
 
 const LATER: &str = "
-    SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = 'd' WHERE id = 1; COMMIT; INSERT INTO tasks (id, title) VALUES (2, 'new'); COMMIT;
+    SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = 'd' WHERE id = 1; INSERT INTO tasks (id, title) VALUES (2, 'new');
     UPDATE tasks SET title = 'e' WHERE id = 1; SELECT bemi.sync()";
+
+/// Runs statements each in a transaction of its own.
+fn each(client: &mut Client, statements: &str) {
+    for statement in statements.split(';') {
+        client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}: {statement}"));
+    }
+}
 
 fn values(client: &mut Client, query: &str) -> Vec<String> {
     client.query(query, &[]).unwrap().iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default()).collect()
@@ -42,9 +49,12 @@ fn value(client: &mut Client, query: &str) -> String {
 
 /// The versions of a row from the oldest on, where each is over before the next one begins.
 fn life(client: &mut Client, key: &str) -> Vec<String> {
-    let times = format!("SELECT (valid_to < valid_from)::text FROM bemi.history(NULL::tasks, '{key}') WHERE valid_to < valid_from");
+    let times = format!(
+        "SELECT (valid_to < valid_from)::text FROM bemi.history(NULL::tasks, '{key}') WHERE valid_to < valid_from"
+    );
     assert_eq!(values(client, &times), Vec::<String>::new());
-    let versions = format!("SELECT COALESCE((\"row\").title, operation) FROM bemi.history(NULL::tasks, '{key}') ORDER BY version");
+    let versions =
+        format!("SELECT COALESCE((\"row\").title, operation) FROM bemi.history(NULL::tasks, '{key}') ORDER BY version");
     values(client, &versions)
 }
 
@@ -83,12 +93,12 @@ fn restored_past(server: &Server, name: &str, is_younger: bool) {
     let mut client = database.connect();
     let fresh = Server::start("");
     move_on(if is_younger { server } else { &fresh }, if is_younger { 4 } else { 40 });
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     let mut restored = restore(&fresh, "restored", &dump(server, name));
     assert_eq!(is_beyond(&mut client, &mut restored), is_younger);
     assert_eq!(value(&mut restored, "SELECT state FROM bemi.status"), "slot lost");
     assert_eq!(sqlstate(restored.batch_execute("SELECT bemi.start()")), "55000");
-    run(&mut restored, LATER);
+    each(&mut restored, LATER);
     assert_eq!(life(&mut restored, "1"), ["a", "b", "c", "d", "e"]);
     assert_eq!(life(&mut restored, "2"), ["gone", "DELETE", "new"]);
     let order = "SELECT source || ' ' || operation FROM bemi.changes ORDER BY source, commit_position, sequence";
@@ -98,7 +108,8 @@ fn restored_past(server: &Server, name: &str, is_younger: bool) {
     );
     let order = "SELECT (committed_at >= lag(committed_at, 1, '-infinity') OVER (ORDER BY source, commit_position, sequence))::text FROM bemi.changes_diff";
     assert!(values(&mut restored, order).iter().all(|is_later| is_later == "true"));
-    let sources = "SELECT concat_ws(' ', s.source, s.database, s.system_identifier = c.system_identifier, s.until IS NULL)
+    let sources =
+        "SELECT concat_ws(' ', s.source, s.database, s.system_identifier = c.system_identifier, s.until IS NULL)
         FROM bemi.sources s, pg_control_system() c ORDER BY source";
     assert_eq!(values(&mut restored, sources), [format!("1 {name} f f"), "2 restored t t".to_owned()]);
     // Today's rows, and none of an earlier time where changes are missing.
@@ -129,7 +140,7 @@ fn older(server: &Server) {
 fn chain(server: &Server) {
     let database = server.database("sources_chain");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     end(&mut client);
     let mut file = dump(server, "sources_chain");
     for round in 1..=3 {
@@ -137,11 +148,11 @@ fn chain(server: &Server) {
         // Other tables came first, so that the OIDs are others too.
         let mut restored = restore(&fresh, "restored", &file);
         let value = format!("round {round}");
-        run(
+        each(
             &mut restored,
             &format!(
-                "SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = '{value}' WHERE id = 1; COMMIT;
-                 ALTER TABLE tasks ADD column_{round} int; ALTER TABLE tasks RENAME TO tasks_{round}; UPDATE tasks_{round} SET column_{round} = 1; COMMIT;
+                "SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = '{value}' WHERE id = 1;
+                 ALTER TABLE tasks ADD column_{round} int; ALTER TABLE tasks RENAME TO tasks_{round}; UPDATE tasks_{round} SET column_{round} = 1;
                  ALTER TABLE tasks_{round} RENAME TO tasks; ALTER TABLE tasks DROP column_{round}; SELECT bemi.sync()"
             ),
         );
@@ -161,25 +172,26 @@ fn chain(server: &Server) {
 fn same_server(server: &Server) {
     let database = server.database("sources_same");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     let file = dump(server, "sources_same");
     let mut restored = restore(server, "sources_same_restored", &file);
     // The other goes on meanwhile.
-    run(&mut client, "UPDATE tasks SET title = 'other' WHERE id = 1; SELECT bemi.sync()");
-    run(&mut restored, LATER);
+    each(&mut client, "UPDATE tasks SET title = 'other' WHERE id = 1; SELECT bemi.sync()");
+    each(&mut restored, LATER);
     assert_eq!(life(&mut restored, "1"), ["a", "b", "c", "d", "e"]);
     assert_eq!(life(&mut client, "1"), ["a", "b", "c", "other"]);
-    assert_eq!(value(&mut restored, "SELECT string_agg(source || database, ' ' ORDER BY source) FROM bemi.sources"), "1sources_same 2sources_same_restored");
+    assert_eq!(
+        value(&mut restored, "SELECT string_agg(source || database, ' ' ORDER BY source) FROM bemi.sources"),
+        "1sources_same 2sources_same_restored"
+    );
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.sources"), "1");
     // A new name is no new database.
-    for (client, name) in [(&mut client, "sources_same"), (&mut restored, "sources_same_restored")] {
-        end(client);
-        let _ = name;
-    }
+    end(&mut restored);
+    end(&mut client);
     drop(client);
     server.connect("postgres").batch_execute("ALTER DATABASE sources_same RENAME TO sources_renamed").unwrap();
     let mut client = server.connect("sources_renamed");
-    run(&mut client, "SELECT bemi.start(); UPDATE tasks SET title = 'renamed' WHERE id = 1; SELECT bemi.sync()");
+    each(&mut client, "SELECT bemi.start(); UPDATE tasks SET title = 'renamed' WHERE id = 1; SELECT bemi.sync()");
     assert_eq!(life(&mut client, "1"), ["a", "b", "c", "other", "renamed"]);
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.sources"), "1");
     end(&mut client);
@@ -188,14 +200,14 @@ fn same_server(server: &Server) {
 fn template(server: &Server) {
     let database = server.database("sources_template");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     client.batch_execute("SELECT bemi.stop()").unwrap();
     drop(client);
     let copy = "CREATE DATABASE sources_copy TEMPLATE sources_template";
     wait_until("nobody to be connected", || server.connect("postgres").batch_execute(copy).is_ok());
     let mut copied = server.connect("sources_copy");
     assert_eq!(value(&mut copied, "SELECT state FROM bemi.status"), "slot lost");
-    run(&mut copied, LATER);
+    each(&mut copied, LATER);
     assert_eq!(life(&mut copied, "1"), ["a", "b", "c", "d", "e"]);
     assert_eq!(value(&mut copied, "SELECT max(source)::text FROM bemi.changes"), "2");
     end(&mut copied);
@@ -205,14 +217,14 @@ fn template(server: &Server) {
 fn swapped(server: &Server) {
     let database = server.database("sources_swapped");
     let mut client = database.connect();
-    run(&mut client, PAST);
-    run(
+    each(&mut client, PAST);
+    each(
         &mut client,
-        "INSERT INTO filler VALUES (7); COMMIT; ALTER TABLE filler RENAME TO filling; UPDATE filling SET id = 8; COMMIT;
+        "INSERT INTO filler VALUES (7); ALTER TABLE filler RENAME TO filling; UPDATE filling SET id = 8;
          CREATE TABLE tmp (id int PRIMARY KEY); DROP TABLE tmp; SELECT bemi.sync(); SELECT bemi.stop()",
     );
     // As if both tables had been restored from a dump, where each had the OID of the other.
-    run(
+    each(
         &mut client,
         "UPDATE bemi.table_versions v SET relation = o.new, root = o.new, recorded = o.new FROM (VALUES ('tasks'::regclass::oid, 4200000000::oid), ('filling'::regclass, 'tasks'::regclass)) o (old, new)
            WHERE v.relation = o.old AND o.old = 'tasks'::regclass;
@@ -221,9 +233,12 @@ fn swapped(server: &Server) {
          UPDATE bemi.changes c SET relation = CASE c.relation WHEN 'tasks'::regclass THEN 'filling'::regclass ELSE 'tasks'::regclass END::oid;
          UPDATE bemi.sources SET tables = '{1,2,3}', database_oid = 1",
     );
-    run(&mut client, "ALTER TABLE tasks SET (fillfactor = 90)");
+    each(&mut client, "ALTER TABLE tasks SET (fillfactor = 90)");
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.sources"), "2");
-    run(&mut client, "SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = 'd' WHERE id = 1; SELECT bemi.sync()");
+    each(
+        &mut client,
+        "SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = 'd' WHERE id = 1; SELECT bemi.sync()",
+    );
     assert_eq!(life(&mut client, "1"), ["a", "b", "c", "d"]);
     let filling = "SELECT (\"row\").id::text FROM bemi.history(NULL::filling, '8') ORDER BY version";
     assert_eq!(values(&mut client, filling), ["7", "8"]);
@@ -239,11 +254,11 @@ fn swapped(server: &Server) {
 fn dropped_after_restore(server: &Server) {
     let database = server.database("sources_dropped");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     let fresh = Server::start("");
     let mut restored = restore(&fresh, "restored", &dump(server, "sources_dropped"));
     end(&mut client);
-    run(
+    each(
         &mut restored,
         "SELECT bemi.start(accept_gap => true); DROP TABLE tasks; CREATE TABLE tasks (id int PRIMARY KEY, title text);
          INSERT INTO tasks VALUES (1, 'of the new one'); SELECT bemi.sync()",
@@ -251,7 +266,8 @@ fn dropped_after_restore(server: &Server) {
     assert_eq!(life(&mut restored, "1"), ["of the new one"]);
     let selected = "SELECT count(*)::text FROM bemi.revert_sql(relation => 'tasks')";
     assert_eq!(value(&mut restored, selected), "1");
-    let old = "SELECT * FROM bemi.revert_sql(until => (SELECT min(committed_at) FROM bemi.changes WHERE operation = 'GAP'))";
+    let old =
+        "SELECT * FROM bemi.revert_sql(until => (SELECT min(committed_at) FROM bemi.changes WHERE operation = 'GAP'))";
     assert_eq!(sqlstate(restored.batch_execute(old)), "42P01");
     end(&mut restored);
     fresh.stop();
@@ -260,11 +276,11 @@ fn dropped_after_restore(server: &Server) {
 fn upgraded(server: &Server) {
     let database = server.database("sources_upgraded");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     client.batch_execute("SELECT bemi.stop()").unwrap();
     // As pg_upgrade leaves it from PostgreSQL 17 on: with the slot, under another system identifier.
-    run(&mut client, "UPDATE bemi.sources SET system_identifier = 1");
-    run(&mut client, "SELECT bemi.start(); UPDATE tasks SET title = 'd' WHERE id = 1; SELECT bemi.sync()");
+    each(&mut client, "UPDATE bemi.sources SET system_identifier = 1");
+    each(&mut client, "SELECT bemi.start(); UPDATE tasks SET title = 'd' WHERE id = 1; SELECT bemi.sync()");
     assert_eq!(life(&mut client, "1"), ["a", "b", "c", "d"]);
     let sources = "SELECT string_agg(DISTINCT concat(source, operation), ' ') FROM bemi.changes WHERE after ->> 'title' IN ('c', 'd')";
     assert_eq!(value(&mut client, sources), "1UPDATE 2UPDATE");
@@ -278,9 +294,9 @@ fn upgraded(server: &Server) {
 fn replaced(server: &Server) {
     let database = server.database("sources_replaced");
     let mut client = database.connect();
-    run(&mut client, PAST);
+    each(&mut client, PAST);
     let file = dump(server, "sources_replaced");
-    run(&mut client, "UPDATE tasks SET title = 'lost' WHERE id = 1; SELECT bemi.sync()");
+    each(&mut client, "UPDATE tasks SET title = 'lost' WHERE id = 1; SELECT bemi.sync()");
     drop(client);
     // It says that keys of partitions cannot be dropped by themselves, and goes on.
     let mut restoring = server.program("pg_restore", "sources_replaced");
@@ -288,15 +304,17 @@ fn replaced(server: &Server) {
     restoring.output().unwrap();
     let mut client = database.connect();
     let state = "SELECT concat_ws(' ', state, detail) FROM bemi.status";
-    wait_until("the recorder to notice", || value(&mut client, state).starts_with("replaced bemi.changes was replaced"));
+    wait_until("the recorder to notice", || {
+        value(&mut client, state).starts_with("replaced bemi.changes was replaced")
+    });
     wait_until("the recorder to say so", || {
         value(&mut client, "SELECT last_error FROM bemi.status").contains("bemi.changes was replaced")
     });
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.sync()")), "55000");
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.start()")), "55000");
     // What is changed until somebody accepts it is in the log still.
-    run(&mut client, "UPDATE tasks SET title = 'between' WHERE id = 1");
-    run(&mut client, LATER);
+    each(&mut client, "UPDATE tasks SET title = 'between' WHERE id = 1");
+    each(&mut client, LATER);
     assert_eq!(life(&mut client, "1"), ["a", "b", "c", "between", "d", "e"]);
     let gap = "SELECT concat_ws(' ', context ->> 'reason', context ->> 'from_source', source) FROM bemi.changes WHERE operation = 'GAP'";
     assert_eq!(values(&mut client, gap), ["replaced 1 2"]);
@@ -307,24 +325,24 @@ fn replaced(server: &Server) {
 fn before_the_key(server: &Server) {
     let database = server.database("sources_key");
     let mut client = database.connect();
-    run(&mut client, "SELECT bemi.track_all(); SELECT bemi.start()");
+    each(&mut client, "SELECT bemi.track_all(); SELECT bemi.start()");
     // What a restore does.
-    run(
+    each(
         &mut client,
-        "CREATE TABLE tasks (id int NOT NULL, title text); INSERT INTO tasks VALUES (1, 'a'), (2, 'b'); COMMIT; ALTER TABLE tasks ADD PRIMARY KEY (id);
+        "CREATE TABLE tasks (id int NOT NULL, title text); INSERT INTO tasks VALUES (1, 'a'), (2, 'b'); ALTER TABLE tasks ADD PRIMARY KEY (id);
          UPDATE tasks SET title = 'c' WHERE id = 1; SELECT bemi.sync()",
     );
     let (mut listener, notices) = server.connect_listening(&database.name, "postgres");
     assert_eq!(life(&mut listener, "1"), ["c"]);
     let said = notices.take().join("\n");
-    assert!(said.contains("changes of tasks until ") && said.contains("without a key"), "{said}");
+    assert!(said.contains("changes of public.tasks until ") && said.contains("without a key"), "{said}");
     end(&mut client);
 }
 
 fn owner(server: &Server) {
     let mut admin = server.connect("postgres");
-    run(&mut admin, "CREATE ROLE sources_owner LOGIN; CREATE DATABASE sources_owned OWNER sources_owner");
-    run(
+    each(&mut admin, "CREATE ROLE sources_owner LOGIN; CREATE DATABASE sources_owned OWNER sources_owner");
+    each(
         &mut server.connect("sources_owned"),
         "CREATE EXTENSION bemi; SET ROLE sources_owner; CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); SELECT bemi.track('app.t')",
     );
