@@ -261,6 +261,17 @@ BEGIN
     PERFORM @extschema@.own_alone('@extschema@.recorder'::regclass);
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
+  PERFORM @extschema@.make_sources();
+  INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.make_changes() IS
+'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
+
+CREATE FUNCTION @extschema@.make_sources() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
   IF to_regclass('@extschema@.sources') IS NULL THEN
     CREATE TABLE @extschema@.sources (
       source int PRIMARY KEY,
@@ -271,7 +282,7 @@ BEGIN
       first_position pg_lsn NOT NULL,
       since timestamptz NOT NULL,
       until timestamptz,
-      -- The database, and bemi.changes, bemi.recorder and this table: those that were restored from a dump are others.
+      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: those that were restored from a dump are others.
       database_oid oid NOT NULL,
       tables oid[] NOT NULL
     );
@@ -279,18 +290,19 @@ BEGIN
     GRANT SELECT ON @extschema@.sources TO PUBLIC;
     COMMENT ON TABLE @extschema@.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
   END IF;
-  -- Up to here it has the names of tables that are there, as the catalogs do; and who may not bypass policies can dump it.
-  IF NOT (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = '@extschema@.table_versions'::regclass) THEN
-    ALTER TABLE @extschema@.table_versions ENABLE ROW LEVEL SECURITY;
+  IF to_regclass('@extschema@.recorded_versions') IS NULL THEN
+    CREATE TABLE @extschema@.recorded_versions (LIKE @extschema@.table_versions);
+    CREATE INDEX recorded_versions_of_table ON @extschema@.recorded_versions (relation, source, position);
+    PERFORM @extschema@.own_alone('@extschema@.recorded_versions'::regclass);
+    COMMENT ON TABLE @extschema@.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
   END IF;
-  INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.make_changes() IS
-'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
+COMMENT ON FUNCTION @extschema@.make_sources() IS
+'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.make_changes(), @extschema@.make_sources() FROM PUBLIC;
 
 -- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
 -- sees there what he may read of bemi.changes.

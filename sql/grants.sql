@@ -110,6 +110,7 @@ BEGIN
       ('function', 'keep_partitions', 'nobody'),
       ('function', 'make_changes', 'nobody'),
       ('function', 'make_changes_diff', 'nobody'),
+      ('function', 'make_sources', 'nobody'),
       ('function', 'require_owner', 'nobody'),
       -- recorder.sql
       ('function', 'before_drop', 'nobody'),
@@ -149,6 +150,7 @@ BEGIN
       ('function', 'current_source', 'nobody'),
       ('function', 'is_of_another', 'nobody'),
       ('function', 'is_replaced', 'nobody'),
+      ('function', 'keep_versions', 'nobody'),
       ('function', 'numbers_today', 'PUBLIC'),
       ('function', 'present_source', 'PUBLIC'),
       ('function', 'require_own_trail', 'nobody'),

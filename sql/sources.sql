@@ -7,7 +7,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   system_identifier := (SELECT c.system_identifier FROM pg_control_system() c);
   database_oid := (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
-  tables := ARRAY[to_regclass('@extschema@.changes'), to_regclass('@extschema@.recorder'), to_regclass('@extschema@.sources')]::oid[];
+  tables := ARRAY[to_regclass('@extschema@.changes'), to_regclass('@extschema@.recorder'), to_regclass('@extschema@.sources'),
+    to_regclass('@extschema@.recorded_versions')]::oid[];
 END
 $$;
 
@@ -41,7 +42,7 @@ BEGIN
     -- Only one begins it.
     LOCK TABLE @extschema@.sources IN SHARE ROW EXCLUSIVE MODE;
   END LOOP;
-  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.sources'::regclass::oid, '@extschema@.table_versions'::regclass::oid]);
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.sources', '@extschema@.table_versions', '@extschema@.recorded_versions']::regclass[]::oid[]);
   result := 1 + greatest(last.source, (SELECT max(c.source) FROM @extschema@.changes c), (SELECT max(v.source) FROM @extschema@.table_versions v), 0);
   first_position := COALESCE(first_position, pg_current_wal_insert_lsn());
   UPDATE @extschema@.sources s SET until = clock_timestamp() WHERE s.until IS NULL;
@@ -53,6 +54,7 @@ BEGIN
   PERFORM @extschema@.adopt_versions();
   -- No dump has brought these: they are of this log.
   UPDATE @extschema@.table_versions v SET source = result WHERE v.source = 0;
+  PERFORM @extschema@.keep_versions();
   RETURN result;
 END
 $$;
@@ -118,6 +120,28 @@ $$;
 COMMENT ON FUNCTION @extschema@.require_own_trail() IS
 'raises an error if the tables of the recorder are others than those that it has written';
 
+-- After these tables were noted, or others than that.
+CREATE FUNCTION @extschema@.keep_versions(relations oid[] DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.recorded_versions'::regclass
+    AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0))
+  THEN
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorded_versions'::regclass::oid]);
+  END IF;
+  IF relations IS NULL THEN
+    DELETE FROM @extschema@.recorded_versions;
+    INSERT INTO @extschema@.recorded_versions SELECT v.* FROM @extschema@.table_versions v WHERE v.source > 0;
+  ELSE
+    INSERT INTO @extschema@.recorded_versions SELECT v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (relations) AND v.source > 0
+      AND NOT EXISTS (SELECT FROM @extschema@.recorded_versions r WHERE r.relation = v.relation AND r.source = v.source AND r.position = v.position);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.keep_versions(oid[]) IS
+'copies versions of tables to where dumps take them along';
+
 -- The numbers that the columns of versions have today, by those that they had. Columns that are gone get numbers that no
 -- column of a table has.
 CREATE FUNCTION @extschema@.numbers_today(noted oid, latest jsonb, relation oid) RETURNS jsonb
@@ -180,6 +204,8 @@ DECLARE
   -- From here on downwards.
   free bigint := (SELECT COALESCE(min(v.relation::bigint), 4294967295) FROM @extschema@.table_versions v WHERE v.relation > 4290000000);
 BEGIN
+  -- From a dump, or of the extension that was there before.
+  INSERT INTO @extschema@.table_versions SELECT r.* FROM @extschema@.recorded_versions r ON CONFLICT DO NOTHING;
   IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation) THEN
     RETURN;
   END IF;
@@ -219,6 +245,7 @@ BEGIN
     version.is_empty := false;
     INSERT INTO @extschema@.table_versions SELECT (version).* ON CONFLICT DO NOTHING;
   END LOOP;
+  PERFORM @extschema@.keep_versions();
 END
 $$;
 
@@ -226,4 +253,4 @@ COMMENT ON FUNCTION @extschema@.adopt_versions() IS
 'makes versions that were restored from a dump those of the tables that have their names here';
 
 REVOKE EXECUTE ON FUNCTION @extschema@.current_source(boolean, pg_lsn), @extschema@.continue_source(), @extschema@.adopt_table(oid, jsonb, oid),
-  @extschema@.adopt_versions() FROM PUBLIC;
+  @extschema@.adopt_versions(), @extschema@.keep_versions(oid[]) FROM PUBLIC;

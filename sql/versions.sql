@@ -31,15 +31,13 @@ CREATE TABLE @extschema@.table_versions (
   PRIMARY KEY (relation, source, position)
 );
 
--- Without what belongs to no recorded change.
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.table_versions', 'WHERE source > 0');
-
 CREATE INDEX table_versions_by_root ON @extschema@.table_versions (root);
 GRANT SELECT ON @extschema@.table_versions TO PUBLIC;
 
 -- The names of tables and columns, those that are gone too, are for those who may read them. Who reads all changes sees them
 -- there, and needs all versions: without them, changes of a table that is gone might count for a later one of its name.
--- bemi.start() enables it.
+-- pg_dump by others cannot read a table with policies: what it takes along is in bemi.recorded_versions.
+ALTER TABLE @extschema@.table_versions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON @extschema@.table_versions FOR SELECT USING (
   (SELECT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('@extschema@.changes'::pg_catalog.text)::pg_catalog.oid, 'SELECT'::pg_catalog.text), false))
   OR pg_catalog.has_table_privilege(relation, 'SELECT'::pg_catalog.text) OR pg_catalog.has_table_privilege(root, 'SELECT'::pg_catalog.text));
@@ -138,6 +136,9 @@ BEGIN
     CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user ELSE current_setting('role'::text)::name END
   FROM jsonb_to_recordset(noted) AS v (relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean,
     is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, ignored text[], masked text[]);
+  IF source > 0 THEN
+    PERFORM @extschema@.keep_versions(relations);
+  END IF;
 END
 $$;
 

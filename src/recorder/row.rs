@@ -328,6 +328,14 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_position_never_has_the_same_id_in_two_sources() {
+        let identity = Identity { commit_position: 0x16B_3A90, sequence: 1 };
+        let ids: std::collections::BTreeSet<_> = (1..=1000).map(|source| id(source, identity, 5)).collect();
+        assert_eq!(ids.len(), 1000);
+        assert_eq!(id(1, identity, 5)[8..12], (2 << 30 | (0x16B_3A90_u32 >> 3)).to_be_bytes());
+    }
+
     proptest! {
         #[test]
         fn long_members_are_left_out_and_named_and_the_others_stay(

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("a_restore_into_another_database_of_the_same_server_is_another_source", same_server),
     ("a_copy_of_a_database_is_another_source_with_the_same_tables", template),
     ("versions_of_tables_whose_oids_are_those_of_others_now_stay_with_their_tables", swapped),
+    ("what_was_noted_of_tables_is_there_again_after_the_extension_was_dropped_and_made_again", dropped_extension),
     ("a_change_of_a_table_that_had_the_oid_before_is_not_written_into_a_later_one_of_its_name", dropped_after_restore),
     ("a_recorder_that_finds_itself_on_another_server_begins_a_source_by_itself", upgraded),
     ("a_dump_restored_over_a_recorded_database_is_noticed_and_what_follows_is_recorded", replaced),
@@ -231,7 +232,7 @@ fn swapped(server: &Server) {
          UPDATE bemi.table_versions v SET relation = 'tasks'::regclass, root = 'tasks'::regclass, recorded = 'tasks'::regclass WHERE v.relation = 'filling'::regclass;
          UPDATE bemi.table_versions v SET relation = 'filling'::regclass, root = 'filling'::regclass, recorded = 'filling'::regclass WHERE v.relation = 4200000000::oid;
          UPDATE bemi.changes c SET relation = CASE c.relation WHEN 'tasks'::regclass THEN 'filling'::regclass ELSE 'tasks'::regclass END::oid;
-         UPDATE bemi.sources SET tables = '{1,2,3}', database_oid = 1",
+         DELETE FROM bemi.recorded_versions; UPDATE bemi.sources SET tables = '{1,2,3}', database_oid = 1",
     );
     each(&mut client, "ALTER TABLE tasks SET (fillfactor = 90)");
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.sources"), "2");
@@ -248,6 +249,20 @@ fn swapped(server: &Server) {
     // The table that is gone has the versions of no other.
     let gone = "SELECT count(*)::text FROM bemi.table_versions v WHERE v.\"table\" = 'tmp' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation)";
     assert_eq!(value(&mut client, gone), "0");
+    end(&mut client);
+}
+
+fn dropped_extension(server: &Server) {
+    let database = server.database("sources_extension");
+    let mut client = database.connect();
+    each(&mut client, PAST);
+    each(
+        &mut client,
+        "SELECT bemi.stop(drop_slot => true); SELECT bemi.untrack_all(); DROP EXTENSION bemi; CREATE EXTENSION bemi; SELECT bemi.track_all();
+         SELECT bemi.start(); UPDATE tasks SET title = 'd' WHERE id = 1; SELECT bemi.sync()",
+    );
+    assert_eq!(life(&mut client, "1"), ["a", "b", "c", "d"]);
+    assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.sources"), "1");
     end(&mut client);
 }
 
