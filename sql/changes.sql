@@ -291,8 +291,7 @@ BEGIN
     COMMENT ON TABLE @extschema@.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
   END IF;
   IF to_regclass('@extschema@.recorded_versions') IS NULL THEN
-    CREATE TABLE @extschema@.recorded_versions (LIKE @extschema@.table_versions);
-    CREATE INDEX recorded_versions_of_table ON @extschema@.recorded_versions (relation, source, position);
+    CREATE TABLE @extschema@.recorded_versions (LIKE @extschema@.table_versions, PRIMARY KEY (relation, source, position));
     PERFORM @extschema@.own_alone('@extschema@.recorded_versions'::regclass);
     COMMENT ON TABLE @extschema@.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
   END IF;
