@@ -21,13 +21,16 @@ DECLARE
   -- Transactions have 64 bits here, and 32 in the log.
   next numeric := pg_snapshot_xmax(snapshot)::text::numeric;
   epoch numeric := next - next % 4294967296;
+  place bigint := (recorded - '0/0'::pg_lsn)::bigint;
+  recorded_source int := @extschema@.place_source(place);
+  recorded_here pg_lsn := '0/0'::pg_lsn + @extschema@.place_position(place)::numeric;
 BEGIN
   PERFORM @extschema@.require_past(base::regclass, moment, command);
   RETURN (
     SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM @extschema@.recorded_tree(base::regclass) n
     -- They are few, whatever the planner thinks.
-    JOIN (SELECT * FROM @extschema@.changes c WHERE c.commit_position > recorded OFFSET 0) c
-      ON c.schema = n.schema AND c."table" = n."table" AND c.position >= n.since AND c.position < n.until
+    JOIN (SELECT * FROM @extschema@.changes c WHERE (c.source, c.commit_position) > (recorded_source, recorded_here) OFFSET 0) c
+      ON c.schema = n.schema AND c."table" = n."table" AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until
     WHERE pg_visible_in_snapshot(
       (CASE WHEN epoch + c.transaction_id >= next AND epoch > 0 THEN epoch - 4294967296 ELSE epoch END + c.transaction_id)::text::xid8, snapshot));
 END
@@ -38,7 +41,7 @@ COMMENT ON FUNCTION @extschema@.read_latest_changes(oid, timestamptz, pg_snapsho
 
 CREATE FUNCTION @extschema@.late_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn) RETURNS TABLE (
   leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
-  "position" bigint, commit_position pg_lsn, sequence int
+  "position" bigint, commit_position pg_lsn, sequence int, source int
 )
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -48,7 +51,7 @@ BEGIN
   PERFORM @extschema@.sync();
   RETURN QUERY SELECT c.* FROM jsonb_to_recordset(@extschema@.latest_changes(base, moment, snapshot, command, recorded)) AS c (
     leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
-    "position" bigint, commit_position pg_lsn, sequence int);
+    "position" bigint, commit_position pg_lsn, sequence int, source int);
 END
 $$;
 
@@ -88,7 +91,7 @@ BEGIN
   INTO columns_now, columns_then
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
     LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added FROM @extschema@.column_names(base, a.attnum) c) AS n
-    LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.position_number(v.position) = n.added) AS added ON true
+    LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.place(v.source, v.position) = n.added) AS added ON true
     -- The NULL of a CASE without ELSE is checked by the constraints of a domain.
     LEFT JOIN LATERAL (SELECT format('ELSE @extschema@.null_of(t.%I) ', a.attname) AS otherwise_now, format('ELSE @extschema@.null_of(r.%I) ', a.attname) AS otherwise_then
       FROM pg_type y WHERE y.oid = a.atttypid AND y.typtype = 'd'::"char") AS y ON true
@@ -101,9 +104,10 @@ BEGIN
   INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base::regclass)) k;
   -- The changes of the table, by its only name or by all that it and its partitions had.
   SELECT CASE WHEN count(*) = 1 THEN
-      format('(SELECT %s::oid AS leaf, c.* FROM @extschema@.changes c WHERE c.schema = %L AND c."table" = %L AND c.position >= %s)', min(n.relation), min(n.schema), min(n."table"), min(n.since))
+      format('(SELECT %s::oid AS leaf, c.* FROM @extschema@.changes c WHERE c.schema = %L AND c."table" = %L AND (c.source, c.position) >= (%s, %s))',
+        min(n.relation), min(n.schema), min(n."table"), @extschema@.place_source(min(n.since)), @extschema@.place_position(min(n.since)))
     ELSE format('(SELECT n.leaf, c.* FROM (VALUES %s) AS n (leaf, schema, "table", since, until) JOIN @extschema@.changes c '
-        'ON c.schema = n.schema AND c."table" = n."table" AND c.position >= n.since AND c.position < n.until)',
+        'ON c.schema = n.schema AND c."table" = n."table" AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until)',
       string_agg(format('(%s::oid, %L, %L, %s::bigint, %s::bigint)', n.relation, n.schema, n."table", n.since, n.until), ', ')) END
   INTO source FROM @extschema@.recorded_tree(base::regclass) n HAVING count(*) > 0;
   IF source IS NULL THEN
@@ -116,40 +120,40 @@ BEGIN
   END IF;
   -- What each change says of a key: the row before, or that there was none.
   SELECT string_agg(format(
-    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation = ''CREATE'' OR c.old_primary_key IS NOT NULL THEN NULL ELSE c.before END AS image, c.omitted, c.position, c.commit_position, c.sequence '
+    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation = ''CREATE'' OR c.old_primary_key IS NOT NULL THEN NULL ELSE c.before END AS image, c.omitted, c.source, c.position, c.commit_position, c.sequence '
     'FROM %1$s c WHERE c.committed_at > %2$s AND c.primary_key IS NOT NULL%3$s '
-    'UNION ALL SELECT c.leaf, c.old_primary_key, c.before, c.omitted, c.position, c.commit_position, c.sequence '
+    'UNION ALL SELECT c.leaf, c.old_primary_key, c.before, c.omitted, c.source, c.position, c.commit_position, c.sequence '
     'FROM %1$s c WHERE c.committed_at > %2$s AND c.old_primary_key IS NOT NULL%4$s', s, moment, wanted_new, wanted_old), ' UNION ALL ')
   INTO events FROM unnest(ARRAY[source, 'late']) s;
   -- The same of earlier changes: the row after, or that there is none.
   SELECT string_agg(format(
-    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation <> ''DELETE'' THEN c.after END AS image, c.omitted, c.position, c.commit_position, c.sequence '
+    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation <> ''DELETE'' THEN c.after END AS image, c.omitted, c.source, c.position, c.commit_position, c.sequence '
     'FROM %1$s c WHERE c.committed_at <= %2$s AND c.primary_key IS NOT NULL%3$s AND EXISTS (SELECT FROM emptied) '
-    'UNION ALL SELECT c.leaf, c.old_primary_key, NULL, c.omitted, c.position, c.commit_position, c.sequence '
+    'UNION ALL SELECT c.leaf, c.old_primary_key, NULL, c.omitted, c.source, c.position, c.commit_position, c.sequence '
     'FROM %1$s c WHERE c.committed_at <= %2$s AND c.old_primary_key IS NOT NULL%4$s AND EXISTS (SELECT FROM emptied)', s, moment, wanted_new, wanted_old), ' UNION ALL ')
   INTO earlier FROM unnest(ARRAY[source, 'late']) s;
   RETURN format(
     'WITH late AS MATERIALIZED (SELECT * FROM @extschema@.late_changes(%1$s::oid, %2$s, pg_current_snapshot(), @extschema@.current_command(), @extschema@.recorded_position())), '
     -- The first later change of each key.
-    'later AS MATERIALIZED (SELECT f.*%3$s FROM (SELECT DISTINCT ON (%13$s) e.* FROM (%4$s) e ORDER BY %13$s, e.commit_position, e.sequence) f), '
+    'later AS MATERIALIZED (SELECT f.*%3$s FROM (SELECT DISTINCT ON (%13$s) e.* FROM (%4$s) e ORDER BY %13$s, e.source, e.commit_position, e.sequence) f), '
     -- Where a TRUNCATE has taken the rows that did not change before it.
-    'truncates AS NOT MATERIALIZED (SELECT c.leaf, c.committed_at, c.commit_position, c.sequence FROM %5$s c WHERE c.primary_key IS NULL AND c.operation = ''TRUNCATE'' '
-      'UNION ALL SELECT c.leaf, c.committed_at, c.commit_position, c.sequence FROM late c WHERE c.operation = ''TRUNCATE''), '
-    'emptied AS MATERIALIZED (SELECT DISTINCT ON (c.leaf) c.* FROM truncates c WHERE c.committed_at > %2$s ORDER BY c.leaf, c.commit_position, c.sequence) '
+    'truncates AS NOT MATERIALIZED (SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM %5$s c WHERE c.primary_key IS NULL AND c.operation = ''TRUNCATE'' '
+      'UNION ALL SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM late c WHERE c.operation = ''TRUNCATE''), '
+    'emptied AS MATERIALIZED (SELECT DISTINCT ON (c.leaf) c.* FROM truncates c WHERE c.committed_at > %2$s ORDER BY c.leaf, c.source, c.commit_position, c.sequence) '
     -- A subquery of its own, without WITH, so that the planner reads the columns that are asked for only.
     'SELECT * FROM (SELECT %6$s FROM %7$s t WHERE NOT EXISTS (SELECT FROM later l WHERE %8$s) '
     -- OFFSET 0 has the row made once, not once for each column.
     'UNION ALL SELECT %9$s FROM (SELECT (i.r).* FROM (SELECT @extschema@.image_row(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
     'UNION ALL SELECT %9$s FROM (SELECT r.* FROM ('
-      'SELECT DISTINCT ON (%13$s) e.* FROM (%12$s) e ORDER BY %13$s, e.commit_position DESC, e.sequence DESC) l '
+      'SELECT DISTINCT ON (%13$s) e.* FROM (%12$s) e ORDER BY %13$s, e.source DESC, e.commit_position DESC, e.sequence DESC) l '
       'JOIN emptied ON emptied.leaf = l.leaf CROSS JOIN LATERAL @extschema@.image_row(NULL::%10$s, %11$s) r '
       'WHERE l.image IS NOT NULL AND NOT EXISTS (SELECT FROM truncates c WHERE c.leaf = l.leaf AND c.committed_at <= %2$s '
-        'AND (c.commit_position, c.sequence) > (l.commit_position, l.sequence)) '
-      'AND NOT EXISTS (SELECT FROM later c WHERE c.leaf = l.leaf AND c.key = l.key AND (c.commit_position, c.sequence) < (emptied.commit_position, emptied.sequence))) r) r',
+        'AND (c.source, c.commit_position, c.sequence) > (l.source, l.commit_position, l.sequence)) '
+      'AND NOT EXISTS (SELECT FROM later c WHERE c.leaf = l.leaf AND c.key = l.key AND (c.source, c.commit_position, c.sequence) < (emptied.source, emptied.commit_position, emptied.sequence))) r) r',
     base, moment, key_casts, events, source, columns_now, CASE WHEN is_plain THEN 'ONLY ' ELSE '' END || name,
     CASE WHEN cardinality(leaves) > 1 THEN 'l.leaf = t.tableoid AND ' ELSE '' END || key_equals,
     columns_then, name,
-    @extschema@.image_expression(base, format('CASE WHEN l.omitted IS NULL THEN l.image ELSE @extschema@.whole(l.image, l.omitted, %L, l.key) END', name), 'l.position'),
+    @extschema@.image_expression(base, format('CASE WHEN l.omitted IS NULL THEN l.image ELSE @extschema@.whole(l.image, l.omitted, %L, l.key) END', name), '@extschema@.place(l.source, l.position)'),
     earlier, 'e.key COLLATE "C", e.leaf');
 END
 $$;

@@ -1,11 +1,36 @@
 -- The table bemi.changes: its form, its partitions, and whose it is.
 
 -- As the library makes it of a document; see src/recorder/row.rs.
-CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int) RETURNS uuid
+CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1) RETURNS uuid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_change_id';
 
-COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int) IS
+COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int, int) IS
 'the id of a change, which follows from what identifies it';
+
+-- For comparisons of changes with versions of tables: by their sources first. Positions of the first source are themselves.
+CREATE FUNCTION @extschema@.place(source int, "position" bigint) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
+
+COMMENT ON FUNCTION @extschema@.place(int, bigint) IS
+'a position of the log of a source, as a number that is ordered as changes are';
+
+CREATE FUNCTION @extschema@.place(source int, "position" pg_lsn) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
+
+COMMENT ON FUNCTION @extschema@.place(int, pg_lsn) IS
+'a position of the log of a source, as a number that is ordered as changes are';
+
+CREATE FUNCTION @extschema@.place_source(place bigint) RETURNS int
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_source';
+
+COMMENT ON FUNCTION @extschema@.place_source(bigint) IS
+'the source of a place';
+
+CREATE FUNCTION @extschema@.place_position(place bigint) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_position';
+
+COMMENT ON FUNCTION @extschema@.place_position(bigint) IS
+'the position of a place in the log of its source';
 
 -- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
 -- asks this before each write, and bemi.require_safe() at the first one, each second, and after each that was refused.
@@ -182,6 +207,8 @@ BEGIN
       old_primary_key text,
       -- The OID of the table when it was changed.
       relation oid,
+      -- Whose log it is of: see bemi.sources. What people insert themselves is of the first one.
+      source int NOT NULL DEFAULT 1,
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
     -- What happened to a row, what happened at a time, what somebody did.
@@ -190,8 +217,8 @@ BEGIN
     CREATE INDEX changes_by_context ON @extschema@.changes USING gin (context jsonb_path_ops);
     -- What a row was called before.
     CREATE INDEX changes_of_old_key ON @extschema@.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
-    -- The order of the changes, for those who read on from a position.
-    CREATE INDEX changes_by_position ON @extschema@.changes (commit_position, sequence);
+    -- The order of the changes, for those who read on from a position. That each is there once is for the id, which follows from it.
+    CREATE INDEX changes_by_position ON @extschema@.changes (source, commit_position, sequence);
     CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
     PERFORM @extschema@.own_alone('@extschema@.changes'::regclass), @extschema@.own_alone('@extschema@.changes_default'::regclass);
     COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';
@@ -219,26 +246,62 @@ BEGIN
       changes bigint NOT NULL DEFAULT 0,
       spilled_bytes bigint NOT NULL DEFAULT 0,
       -- A gap that is to be recorded.
-      gap_reason text CHECK (gap_reason IN ('slot lost', 'stopped')),
+      gap_reason text CHECK (gap_reason IN ('slot lost', 'stopped', 'replaced')),
+      gap_source int,
       gap_from pg_lsn,
       gap_to pg_lsn,
       gap_at timestamptz,
       gap_transaction bigint,
       gap_accepted_by name,
       -- What was committed after it is recorded, but for gaps.
-      since timestamptz
+      since timestamptz,
+      -- The source whose positions these are. It is the last one, but where a dump was restored.
+      source int
     );
     PERFORM @extschema@.own_alone('@extschema@.recorder'::regclass);
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
+  PERFORM @extschema@.make_sources();
   INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.make_changes() IS
-'makes the table bemi.changes and the state of the recorder, if they are not there';
+'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.make_changes() FROM PUBLIC;
+CREATE FUNCTION @extschema@.make_sources() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('@extschema@.sources') IS NULL THEN
+    CREATE TABLE @extschema@.sources (
+      source int PRIMARY KEY,
+      -- For people, who may give it another one.
+      name text NOT NULL,
+      system_identifier bigint NOT NULL,
+      database text NOT NULL,
+      first_position pg_lsn NOT NULL,
+      since timestamptz NOT NULL,
+      until timestamptz,
+      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: those that were restored from a dump are others.
+      database_oid oid NOT NULL,
+      tables oid[] NOT NULL
+    );
+    PERFORM @extschema@.own_alone('@extschema@.sources'::regclass);
+    GRANT SELECT ON @extschema@.sources TO PUBLIC;
+    COMMENT ON TABLE @extschema@.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
+  END IF;
+  IF to_regclass('@extschema@.recorded_versions') IS NULL THEN
+    CREATE TABLE @extschema@.recorded_versions (LIKE @extschema@.table_versions, PRIMARY KEY (relation, source, position));
+    PERFORM @extschema@.own_alone('@extschema@.recorded_versions'::regclass);
+    COMMENT ON TABLE @extschema@.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.make_sources() IS
+'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.make_changes(), @extschema@.make_sources() FROM PUBLIC;
 
 -- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
 -- sees there what he may read of bemi.changes.
@@ -255,7 +318,7 @@ BEGIN
           SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
           FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key)
           WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
-        ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence
+        ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence, c.source
       FROM @extschema@.changes c %s$query$,
       CASE WHEN is_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
       CASE WHEN is_invoker THEN ''

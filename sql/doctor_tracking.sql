@@ -95,18 +95,18 @@ BEGIN
   END IF;
   RETURN QUERY
     WITH versions AS (
-      SELECT v.relation AS id, v.position, v.is_tracked, to_jsonb(v) ->> 'noted_by' AS noted_by, COALESCE(v.ignored, '{}') AS ignored, COALESCE(v.masked, '{}') AS masked,
+      SELECT v.relation AS id, v.source, v.position, v.is_tracked, to_jsonb(v) ->> 'noted_by' AS noted_by, COALESCE(v.ignored, '{}') AS ignored, COALESCE(v.masked, '{}') AS masked,
         ARRAY(SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.ignored) ORDER BY 1) AS ignored_numbers,
         ARRAY(SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.masked) ORDER BY 1) AS masked_numbers
       FROM @extschema@.table_versions v WHERE EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = v.relation)
     ), steps AS (
       SELECT v.*, COALESCE(lag(v.ignored) OVER w, '{}') AS old_ignored, COALESCE(lag(v.masked) OVER w, '{}') AS old_masked,
         COALESCE(lag(v.ignored_numbers) OVER w, '{}') AS old_ignored_numbers, COALESCE(lag(v.masked_numbers) OVER w, '{}') AS old_masked_numbers
-      FROM versions v WINDOW w AS (PARTITION BY v.id ORDER BY v.position)
+      FROM versions v WINDOW w AS (PARTITION BY v.id ORDER BY v.source, v.position)
     ), latest AS (
       SELECT DISTINCT ON (s.id) s.* FROM steps s
       WHERE s.ignored <> s.old_ignored AND s.ignored_numbers <> s.old_ignored_numbers OR s.masked <> s.old_masked AND s.masked_numbers <> s.old_masked_numbers
-      ORDER BY s.id, s.position DESC
+      ORDER BY s.id, s.source DESC, s.position DESC
     )
     SELECT c.oid::regclass, l.noted_by,
       ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (l.old_ignored_numbers) AND NOT a.attisdropped ORDER BY a.attnum),

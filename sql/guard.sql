@@ -43,7 +43,7 @@ WITH bemi AS (
   -- What others made is not taken over, whatever it is called: but for the tables that outlive the extension.
   SELECT CASE o.type WHEN 'extension' THEN 2 WHEN 'type' THEN 5 ELSE 3 END, o.identity, format('the %s %s belongs to the role %I, who is no superuser', o.type, o.identity, o.rolname),
     CASE WHEN o.type = 'extension' AND o.name = 'bemi' THEN format('REASSIGN OWNED BY %I TO %I;', o.rolname, s.rolname)
-      WHEN o.is_member OR o.classid = 'pg_class'::regclass AND o.name ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|sources|seals)$'
+      WHEN o.is_member OR o.classid = 'pg_class'::regclass AND o.name ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$'
       THEN format('ALTER %s %s OWNER TO %I;', upper(o.type), o.identity, s.rolname)
       ELSE format('DROP %s %s; -- it is no part of bemi',
         CASE o.type WHEN 'aggregate' THEN 'ROUTINE' WHEN 'statistics object' THEN 'STATISTICS' ELSE upper(o.type) END, o.identity) END
@@ -94,7 +94,7 @@ BEGIN
       JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
       JOIN pg_class c ON c.oid = d.objid
       WHERE n.nspname = '@extschema@'::name AND c.relkind = ANY ('{r,p,v,m,f,S}'::"char"[]) AND (
-        c.relname ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|sources|seals)$' OR EXISTS (
+        c.relname ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$' OR EXISTS (
           SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid
             AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'::"char" AND x.extname = 'bemi'::name))
       UNION

@@ -1,17 +1,17 @@
 -- Recorded images of rows, read as rows of today's table.
 
--- The names that a column had, from which position of the log on; null where it was not there.
+-- The names that a column had, from which place (see bemi.place) on; null where it was not there.
 CREATE FUNCTION @extschema@.column_names(relation oid, number smallint) RETURNS TABLE (since bigint, name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT @extschema@.position_number(v.position), v.name FROM (
-    SELECT v.position, v.columns ->> number::text AS name,
-      v.columns ->> number::text IS DISTINCT FROM lag(v.columns ->> number::text) OVER (ORDER BY v.position) OR row_number() OVER (ORDER BY v.position) = 1 AS is_renamed
+  SELECT v.place, v.name FROM (
+    SELECT @extschema@.place(v.source, v.position) AS place, v.columns ->> number::text AS name,
+      v.columns ->> number::text IS DISTINCT FROM lag(v.columns ->> number::text) OVER (ORDER BY v.source, v.position) OR row_number() OVER (ORDER BY v.source, v.position) = 1 AS is_renamed
     FROM @extschema@.table_versions v WHERE v.relation = column_names.relation AND v.columns IS NOT NULL
-  ) v WHERE v.is_renamed ORDER BY v.position
+  ) v WHERE v.is_renamed ORDER BY v.place
 $$;
 
 COMMENT ON FUNCTION @extschema@.column_names(oid, smallint) IS
-'the names that a column of a table had, and from which position of the log on';
+'the names that a column of a table had, and from which place on';
 
 CREATE FUNCTION @extschema@.masked_columns(relation oid) RETURNS SETOF text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -130,7 +130,7 @@ LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'bemi_null_of';
 COMMENT ON FUNCTION @extschema@.null_of(anyelement) IS
 'NULL of the type of its argument';
 
--- Columns that had other names, or were not there, at a position of the log.
+-- Columns that had other names, or were not there, at a place.
 CREATE FUNCTION @extschema@.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT a.attname, (n.names[n.place]) FROM pg_attribute a, LATERAL (

@@ -21,12 +21,12 @@ COMMENT ON FUNCTION @extschema@.recorded_since() IS
 CREATE FUNCTION @extschema@.recorded_position() RETURNS pg_lsn
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN CASE WHEN to_regclass('@extschema@.recorder') IS NOT NULL THEN (SELECT r.commit_position FROM @extschema@.recorder r) END;
+  RETURN CASE WHEN to_regclass('@extschema@.recorder') IS NOT NULL THEN (SELECT '0/0'::pg_lsn + @extschema@.place(COALESCE(r.source, 1), r.commit_position)::numeric FROM @extschema@.recorder r) END;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.recorded_position() IS
-'where the last change committed that this snapshot sees in bemi.changes';
+'where the last change committed that this snapshot sees in bemi.changes, as bemi.place() counts';
 
 CREATE FUNCTION @extschema@.require_select(relation regclass) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -147,19 +147,19 @@ DECLARE
 BEGIN
   RETURN QUERY
     WITH came AS MATERIALIZED (
-      SELECT v.relation, max(v.position) AS position FROM (
-        SELECT *, lag(v.root) OVER (PARTITION BY v.relation ORDER BY v.position) AS root_before FROM @extschema@.table_versions v
+      SELECT v.relation, max(@extschema@.place(v.source, v.position)) AS place FROM (
+        SELECT *, lag(v.root) OVER (PARTITION BY v.relation ORDER BY v.source, v.position) AS root_before FROM @extschema@.table_versions v
         WHERE v.relation = ANY (leaves) AND v.relation <> base
       ) v WHERE v.is_empty AND v.root_before <> v.root AND v.root = top GROUP BY 1
     )
-    SELECT n.relation, n.schema, n."table", greatest(n.since, @extschema@.position_number(c.position)), n.until
+    SELECT n.relation, n.schema, n."table", greatest(n.since, c.place), n.until
     FROM @extschema@.recorded_names(leaves) n LEFT JOIN came c ON c.relation = n.relation
-    WHERE n.until > COALESCE(@extschema@.position_number(c.position), 0);
+    WHERE n.until > COALESCE(c.place, n.since);
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.recorded_tree(regclass) IS
-'the names under which bemi.changes has the changes of a table and its partitions, and from which position of the log on until when';
+'the names under which bemi.changes has the changes of a table and its partitions, and from which place on until when';
 
 -- What keeps the rows of a table at a time from being known, as a message; NULL if nothing does.
 CREATE FUNCTION @extschema@.unknown_past(base regclass, moment timestamptz) RETURNS text
@@ -173,14 +173,14 @@ BEGIN
   WITH members AS MATERIALIZED (
     SELECT m.oid, m.oid = base AS is_base, c.relkind FROM (SELECT unnest(leaves) UNION SELECT base) AS m (oid) JOIN pg_class c ON c.oid = m.oid
   ), versions AS MATERIALIZED (
-    SELECT v.*, lead(v.noted_at, 1, 'infinity') OVER w AS until,
+    SELECT v.*, @extschema@.place(v.source, v.position) AS place, lead(v.noted_at, 1, 'infinity') OVER w AS until,
       -- A partition that was empty when it came into the tree has no rows of before.
       lag(v.root) OVER w IS DISTINCT FROM v.root AND v.root = top AND v.is_empty AND NOT m.is_base AS has_no_past
-    FROM @extschema@.table_versions v JOIN members m ON m.oid = v.relation WINDOW w AS (PARTITION BY v.relation ORDER BY v.position)
+    FROM @extschema@.table_versions v JOIN members m ON m.oid = v.relation WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
   ), known AS MATERIALIZED (
-    SELECT v.*, max(v.position) FILTER (WHERE v.has_no_past) OVER (PARTITION BY v.relation) AS came FROM versions v
+    SELECT v.*, max(v.place) FILTER (WHERE v.has_no_past) OVER (PARTITION BY v.relation) AS came FROM versions v
   ), since AS MATERIALIZED (
-    SELECT v.* FROM known v WHERE v.until > moment AND (v.came IS NULL OR v.position >= v.came OR v.root = top AND v.noted_at <= moment)
+    SELECT v.* FROM known v WHERE v.until > moment AND (v.came IS NULL OR v.place >= v.came OR v.root = top AND v.noted_at <= moment)
   )
   SELECT problem INTO result FROM (
     SELECT 1, format('%s is a foreign table', m.oid::regclass) FROM members m WHERE m.relkind = 'f'
@@ -190,7 +190,7 @@ BEGIN
     UNION ALL SELECT 4, format('%s was not tracked from %s on', v.relation::regclass, v.noted_at) FROM since v WHERE NOT v.is_tracked
     UNION ALL SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so the log has not the whole row before each change', v.relation::regclass, v.noted_at)
       FROM since v WHERE NOT v.has_images
-    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v WHERE v.root <> top OR v.position < v.came
+    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v WHERE v.root <> top OR v.place < v.came
     UNION ALL SELECT 7, format('the key of %s was another one until %s', v.relation::regclass, v.until) FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
       WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
     UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
@@ -242,7 +242,8 @@ BEGIN
   FOR change IN
     SELECT n.schema, n."table", c.operation, c.first FROM @extschema@.recorded_tree(base) n, LATERAL (
       SELECT c.operation, min(c.committed_at) AS first FROM @extschema@.changes c
-      WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.committed_at > moment AND c.position >= n.since AND c.position < n.until GROUP BY 1
+      WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.committed_at > moment
+        AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until GROUP BY 1
     ) c ORDER BY c.operation = 'TRUNCATE', c.first
   LOOP
     IF change.operation <> 'TRUNCATE' THEN

@@ -116,19 +116,23 @@ BEGIN
     RETURN NULL;
   END IF;
   SELECT s.* INTO slot FROM unnest(slots) s WHERE s.slot_name = known.slot;
-  IF slot.slot_name IS NULL THEN
+  IF slot.slot_name IS NULL AND @extschema@.is_of_another(known.source) THEN
+    RETURN 'what is recorded is of another server or database';
+  ELSIF slot.slot_name IS NULL THEN
     RETURN 'the slot of the recorder was dropped';
   ELSIF slot.wal_status = 'lost' OR slot.restart_lsn IS NULL OR slot.restart_lsn = '0/0' THEN
     RETURN 'the server no longer keeps the log for the slot of the recorder';
+  ELSIF @extschema@.is_replaced() THEN
+    RETURN '@extschema@.changes was replaced, as by a dump that was restored over it';
   ELSIF greatest(known.commit_position, known.read_position, known.gap_to) > pg_current_wal_flush_lsn()
-    OR known.gap_reason IS NOT NULL AND NOT COALESCE(known.gap_reason IN ('slot lost', 'stopped') AND known.gap_to IS NOT NULL
+    OR known.gap_reason IS NOT NULL AND NOT COALESCE(known.gap_reason IN ('slot lost', 'stopped', 'replaced') AND known.gap_to IS NOT NULL
       AND known.gap_at BETWEEN '2000-01-01' AND clock_timestamp() + interval '1 day' AND known.gap_transaction >= 0, false)
   THEN
     is_forged := true;
   ELSIF known.commit_position > slot.confirmed_flush_lsn AND to_regclass('@extschema@.changes') IS NOT NULL THEN
     -- Recorded, but not confirmed yet: then its rows are there.
     BEGIN
-      EXECUTE 'SELECT NOT EXISTS (SELECT FROM @extschema@.changes c WHERE c.commit_position = $1 AND c.sequence <= $2)'
+      EXECUTE 'SELECT NOT EXISTS (SELECT FROM @extschema@.sources s JOIN @extschema@.changes c ON c.source = s.source AND c.commit_position = $1 AND c.sequence <= $2)'
         INTO is_forged USING known.commit_position, known.sequence;
     EXCEPTION WHEN lock_not_available THEN
       -- Who asks how the recorder is does not wait for others.
@@ -200,12 +204,12 @@ BEGIN
     lost := @extschema@.slot_problem();
     SELECT * INTO known FROM @extschema@.recorder;
     SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
-    reason := CASE WHEN known.slot IS NULL THEN 'stopped' WHEN lost IS NOT NULL THEN 'slot lost' END;
+    reason := CASE WHEN known.slot IS NULL THEN 'stopped' WHEN lost LIKE '%was replaced%' THEN 'replaced' WHEN lost IS NOT NULL THEN 'slot lost' END;
     is_wanted := known.is_wanted AND reason IS NULL;
     ended := @extschema@.recorded_until(lost);
   ELSIF to_regclass('@extschema@.changes') IS NOT NULL THEN
     reason := 'slot lost';
-    EXECUTE 'SELECT max(commit_position) FROM @extschema@.changes' INTO ended;
+    EXECUTE 'SELECT c.commit_position FROM @extschema@.changes c ORDER BY c.source DESC, c.commit_position DESC LIMIT 1' INTO ended;
   ELSE
     reason := 'new';
   END IF;
@@ -221,18 +225,22 @@ BEGIN
       ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
   END LOOP;
   PERFORM @extschema@.warn_of_publications();
-  IF reason = 'slot lost' AND NOT accept_gap THEN
-    RAISE EXCEPTION 'the slot of the recorder is lost: what was changed after % is missing', ended USING
+  IF reason IN ('slot lost', 'replaced') AND NOT accept_gap THEN
+    RAISE EXCEPTION '%: what was changed after % is missing',
+      CASE reason WHEN 'replaced' THEN 'bemi.changes was replaced' ELSE 'the slot of the recorder is lost' END, ended USING
       ERRCODE = 'object_not_in_prerequisite_state', DETAIL = COALESCE(lost, 'nothing is known of the slot of the recorder') || '.',
       HINT = 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   END IF;
   -- One that is about to end, or to find that its slot is lost.
   PERFORM @extschema@.end_recorder();
   -- What a transaction that was rolled back, or the above, left behind.
-  FOR old IN SELECT s.slot_name FROM @extschema@.recorder_slots() s WHERE NOT s.active AND (reason IS NOT NULL OR s.slot_name <> slot.slot_name) LOOP
+  FOR old IN SELECT s.slot_name FROM @extschema@.recorder_slots() s WHERE NOT s.active AND (reason <> 'replaced' OR s.slot_name <> slot.slot_name) LOOP
     PERFORM pg_drop_replication_slot(old);
   END LOOP;
-  IF reason IS NOT NULL THEN
+  IF reason = 'replaced' THEN
+    -- The log is there from where the other tables ended.
+    SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = known.slot;
+  ELSIF reason IS NOT NULL THEN
     made := @extschema@.new_recorder_slot();
     PERFORM @extschema@.create_slot(made);
     SELECT * INTO slot FROM @extschema@.recorder_slots() s WHERE s.slot_name = made;
@@ -245,19 +253,27 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
       -- Somebody reads the table: the worker makes them.
     END;
+    IF reason IN ('slot lost', 'stopped', 'replaced') THEN
+      -- The worker records it first of all. One that was not recorded yet is a part of it.
+      UPDATE @extschema@.recorder r SET gap_reason = CASE WHEN r.gap_reason = 'slot lost' THEN r.gap_reason ELSE reason END,
+        gap_from = CASE WHEN lost LIKE 'the progress %' THEN ended WHEN r.gap_source < r.source THEN r.gap_from ELSE least(r.gap_from, ended) END,
+        gap_source = COALESCE(r.gap_source, r.source),
+        -- Behind what is recorded, if that is not confirmed yet.
+        gap_to = CASE WHEN reason = 'replaced' AND r.commit_position >= slot.confirmed_flush_lsn THEN r.commit_position + 1::numeric
+          ELSE slot.confirmed_flush_lsn END,
+        gap_at = clock_timestamp(), gap_transaction = pg_current_xact_id()::text::bigint & 4294967295, gap_accepted_by = session_user;
+    END IF;
     IF reason IS NOT NULL THEN
+      UPDATE @extschema@.recorder r SET source = @extschema@.current_source(true, slot.confirmed_flush_lsn);
+    END IF;
+    IF reason = 'replaced' THEN
+      UPDATE @extschema@.recorder r SET read_position = slot.confirmed_flush_lsn;
+    ELSIF reason IS NOT NULL THEN
       -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
       UPDATE @extschema@.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn,
         since = CASE WHEN reason = 'new' THEN clock_timestamp() ELSE r.since END;
     END IF;
     UPDATE @extschema@.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
-    IF reason IN ('slot lost', 'stopped') THEN
-      -- The worker records it first of all. One that was not recorded yet is a part of it.
-      UPDATE @extschema@.recorder r SET gap_reason = CASE WHEN r.gap_reason = 'slot lost' THEN r.gap_reason ELSE reason END,
-        gap_from = CASE WHEN lost LIKE 'the progress %' THEN ended ELSE least(r.gap_from, ended) END,
-        gap_to = slot.confirmed_flush_lsn, gap_at = clock_timestamp(),
-        gap_transaction = pg_current_xact_id()::text::bigint & 4294967295, gap_accepted_by = session_user;
-    END IF;
     PERFORM @extschema@.launch();
   EXCEPTION WHEN OTHERS OR query_canceled THEN
     IF made IS NOT NULL THEN
@@ -387,7 +403,7 @@ BEGIN
     detail := 'the primary records, and bemi.changes is replicated';
   ELSIF lost IS NOT NULL THEN
     recorded_position := @extschema@.recorded_until(lost);
-    state := 'slot lost';
+    state := CASE WHEN lost LIKE '%was replaced%' THEN 'replaced' ELSE 'slot lost' END;
     detail := format('%s: what was changed after %s is missing', lost, recorded_position);
     fix := 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
   ELSIF pid IS NULL AND state <> 'stopped' THEN

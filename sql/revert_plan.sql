@@ -409,12 +409,12 @@ DECLARE
     CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
     CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
     CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM @extschema@.table_names($3) n)
-      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
+      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", @extschema@.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
     CASE WHEN primary_key IS NOT NULL THEN ' AND (c.primary_key = $4 OR c.old_primary_key = $4)' END,
     CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
   c record;
   r record;
-  -- Which table the last change was about, and between which positions it has had that name.
+  -- Which table the last change was about, and between which places it has had that name.
   named_relation regclass;
   since_then bigint;
   until_then bigint;
@@ -425,6 +425,7 @@ DECLARE
   u @extschema@.undo;
   tables jsonb := '{}';
   t jsonb;
+  source_of_all int;
   position_of_all pg_lsn;
   times text;
   number bigint := 0;
@@ -433,19 +434,20 @@ BEGIN
     RAISE EXCEPTION 'nothing says which changes are to be undone' USING ERRCODE = 'invalid_parameter_value',
       HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
   END IF;
-  FOR c IN EXECUTE 'SELECT c.* FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
-    || ' ORDER BY c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, primary_key, since, until
+  FOR c IN EXECUTE 'SELECT c.*, @extschema@.place(c.source, c."position") AS place FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
+    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, primary_key, since, until
   LOOP
-    IF transaction_id IS NOT NULL AND c.commit_position <> position_of_all THEN
+    IF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (source_of_all, position_of_all) THEN
       EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM @extschema@.changes c WHERE true' || conditions
         INTO times USING transaction_id, context, relation, primary_key, since, until;
       RAISE EXCEPTION 'several transactions had the id %', transaction_id USING ERRCODE = 'ambiguous_parameter',
         DETAIL = format('They committed at %s.', times), HINT = 'Give since and until too.';
     END IF;
+    source_of_all := c.source;
     position_of_all := c.commit_position;
     u := NULL;
-    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c."position" < since_then OR c."position" >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then, is_another FROM @extschema@.table_at(c.schema, c."table", c."position", c.relation);
+    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c.place < since_then OR c.place >= until_then THEN
+      SELECT * INTO named_relation, since_then, until_then, is_another FROM @extschema@.table_at(c.schema, c."table", c.place, c.relation);
       last_schema := c.schema;
       last_table := c."table";
       last_recorded := c.relation;
@@ -472,11 +474,11 @@ BEGIN
     u.is_behind := false;
     IF c.operation = 'TRUNCATE' THEN
       u.after := '{}';
-      FOR r IN SELECT * FROM @extschema@.truncated_rows(u.relation, c.commit_position, c.sequence) LOOP
+      FOR r IN SELECT * FROM @extschema@.truncated_rows(u.relation, c.source, c.commit_position, c.sequence) LOOP
         number := number + 1;
         u.number := number;
         u.primary_key := r.primary_key;
-        u.before := CASE WHEN (t -> 'is_as_ever')::boolean THEN r.image ELSE @extschema@.image_today(u.relation, r.image, r."position") END;
+        u.before := CASE WHEN (t -> 'is_as_ever')::boolean THEN r.image ELSE @extschema@.image_today(u.relation, r.image, r.place) END;
         RETURN NEXT @extschema@.plan_undo(t, u, '{}'::jsonb);
       END LOOP;
     ELSE
@@ -488,9 +490,9 @@ BEGIN
         u.after := c.after;
         RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(c.omitted, '{}'));
       ELSE
-        u.before := @extschema@.image_today(u.relation, c.before, c."position");
-        u.after := @extschema@.image_today(u.relation, c.after, c."position");
-        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.image_today(u.relation, c.omitted, c."position"), '{}'));
+        u.before := @extschema@.image_today(u.relation, c.before, c.place);
+        u.after := @extschema@.image_today(u.relation, c.after, c.place);
+        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.image_today(u.relation, c.omitted, c.place), '{}'));
       END IF;
     END IF;
   END LOOP;

@@ -2,7 +2,11 @@
 -- taken for recorded that is not.
 
 CREATE TABLE @extschema@.table_versions (
+  -- Of this database: versions that come from a dump are given those of the tables that have their names.
   relation oid NOT NULL,
+  -- Whose log it is; 0 before anything was recorded. And the OID that the table had there.
+  source int NOT NULL,
+  recorded oid NOT NULL,
   -- The changes of the table from this position of the log on are those of this version.
   position pg_lsn NOT NULL,
   noted_at timestamptz NOT NULL,
@@ -24,7 +28,7 @@ CREATE TABLE @extschema@.table_versions (
   is_late boolean NOT NULL DEFAULT false,
   -- The role that ran the statement.
   noted_by name,
-  PRIMARY KEY (relation, position)
+  PRIMARY KEY (relation, source, position)
 );
 
 CREATE INDEX table_versions_by_root ON @extschema@.table_versions (root);
@@ -32,6 +36,7 @@ GRANT SELECT ON @extschema@.table_versions TO PUBLIC;
 
 -- The names of tables and columns, those that are gone too, are for those who may read them. Who reads all changes sees them
 -- there, and needs all versions: without them, changes of a table that is gone might count for a later one of its name.
+-- pg_dump by others cannot read a table with policies: what it takes along is in bemi.recorded_versions.
 ALTER TABLE @extschema@.table_versions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON @extschema@.table_versions FOR SELECT USING (
   (SELECT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('@extschema@.changes'::pg_catalog.text)::pg_catalog.oid, 'SELECT'::pg_catalog.text), false))
@@ -46,7 +51,7 @@ CREATE FUNCTION @extschema@.present_versions(relations oid[]) RETURNS SETOF @ext
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
-    SELECT r.oid, pg_current_wal_insert_lsn(), clock_timestamp(), 
+    SELECT r.oid, 0, r.oid, pg_current_wal_insert_lsn(), clock_timestamp(),
       -- While a table is unlogged, nothing of it is in the log.
       (c.relpersistence = 'p' OR c.relkind = 'p') AND EXISTS (SELECT FROM unnest(a.above) o, LATERAL (SELECT FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t),
       COALESCE(pg_relation_size(c.oid) = 0, true), c.relreplident = 'f' OR c.relkind = 'p', n.nspname, c.relname, COALESCE(pg_partition_root(c.oid)::oid, c.oid),
@@ -71,7 +76,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mod
 BEGIN
   RETURN QUERY
     SELECT p.* FROM @extschema@.present_versions(relations) p LEFT JOIN LATERAL (
-      SELECT * FROM @extschema@.table_versions v WHERE v.relation = p.relation ORDER BY v.position DESC LIMIT 1
+      SELECT * FROM @extschema@.table_versions v WHERE v.relation = p.relation ORDER BY v.source DESC, v.position DESC LIMIT 1
     ) l ON true
     WHERE (p.is_tracked OR l.is_tracked)
       AND (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.ignored, p.masked)
@@ -103,8 +108,16 @@ COMMENT ON FUNCTION @extschema@.read_new_versions(oid[]) IS
 CREATE FUNCTION @extschema@.note_versions(relations oid[], is_late boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  noted jsonb := @extschema@.latest_versions(relations);
+  noted jsonb;
+  source int;
 BEGIN
+  -- Before the lock, since one that begins adopts what is noted. The first one may begin while this waits.
+  source := @extschema@.current_source();
+  LOCK TABLE @extschema@.table_versions IN ROW EXCLUSIVE MODE;
+  IF source = 0 THEN
+    source := @extschema@.current_source();
+  END IF;
+  noted := @extschema@.latest_versions(relations);
   IF noted = '[]'::jsonb THEN
     RETURN;
   END IF;
@@ -115,14 +128,17 @@ BEGIN
   THEN
     PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
   END IF;
-  INSERT INTO @extschema@.table_versions (relation, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
+  INSERT INTO @extschema@.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
     ignored, masked, is_late, noted_by)
-  SELECT v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
+  SELECT v.relation, source, v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
     v.ignored, v.masked, note_versions.is_late,
     -- Those who call it run with the rights of the extension's owner.
     CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user ELSE current_setting('role'::text)::name END
   FROM jsonb_to_recordset(noted) AS v (relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean,
     is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, ignored text[], masked text[]);
+  IF source > 0 THEN
+    PERFORM @extschema@.keep_versions(relations);
+  END IF;
 END
 $$;
 
@@ -247,52 +263,52 @@ ALTER EVENT TRIGGER bemi_versions_dropped ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER bemi_versions_dropped IS
 'notes which tracked tables, columns and triggers were dropped';
 
--- A position as bemi.changes has it.
-CREATE FUNCTION @extschema@.position_number("position" pg_lsn) RETURNS bigint
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (position_number."position" - '0/0'::pg_lsn)::bigint
-$$;
-
-COMMENT ON FUNCTION @extschema@.position_number(pg_lsn) IS
-'a position of the log as a number, as bemi.changes has it';
-
--- The names under which tables are in bemi.changes, each with the positions from which on and until when.
+-- The names under which tables are in bemi.changes, each with the places (see bemi.place) from which on and until when.
 CREATE FUNCTION @extschema@.recorded_names(relations oid[]) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH versions AS (
-    SELECT v.relation, v.schema, v."table", v.position,
+    SELECT v.relation, v.schema, v."table", @extschema@.place(v.source, v.position) AS place,
       (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
-    FROM @extschema@.table_versions v WHERE v.relation = ANY (relations) AND v."table" IS NOT NULL WINDOW w AS (PARTITION BY v.relation ORDER BY v.position)
+    FROM @extschema@.table_versions v WHERE v.relation = ANY (relations) AND v."table" IS NOT NULL WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
   )
-  SELECT v.relation, v.schema, v."table", @extschema@.position_number(v.position),
-    COALESCE(@extschema@.position_number(lead(v.position) OVER (PARTITION BY v.relation ORDER BY v.position)), 9223372036854775807)
+  SELECT v.relation, v.schema, v."table", v.place, COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
   FROM versions v WHERE v.is_renamed
 $$;
 
 COMMENT ON FUNCTION @extschema@.recorded_names(oid[]) IS
 'the names under which bemi.changes has the changes of tables, and from which position of the log on until when';
 
--- Which table of today had a name at a position of the log, and between which positions that holds; none if it is gone.
+CREATE FUNCTION @extschema@.recorded_oid(relation oid, place bigint) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE((
+    SELECT v.recorded FROM @extschema@.table_versions v WHERE v.relation = recorded_oid.relation AND @extschema@.place(v.source, v.position) <= recorded_oid.place
+    ORDER BY v.source DESC, v.position DESC LIMIT 1), relation)
+$$;
+
+COMMENT ON FUNCTION @extschema@.recorded_oid(oid, bigint) IS
+'the OID that a table had at a place';
+
+-- Which table of today had a name at a place, and between which places that holds; none if it is gone.
 CREATE FUNCTION @extschema@.table_at(
-  schema text, "table" text, "position" bigint, recorded oid, OUT relation regclass, OUT since bigint, OUT until bigint, OUT is_another boolean
+  schema text, "table" text, place bigint, recorded oid, OUT relation regclass, OUT since bigint, OUT until bigint, OUT is_another boolean
 )
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   SELECT n.relation, n.since, n.until INTO relation, since, until FROM (
     SELECT DISTINCT v.relation FROM @extschema@.table_versions v WHERE v.schema = table_at.schema AND v."table" = table_at."table"
   ) r, LATERAL @extschema@.recorded_names(ARRAY[r.relation]) n
-  WHERE n.schema = table_at.schema AND n."table" = table_at."table" AND table_at."position" >= n.since AND table_at."position" < n.until
+  WHERE n.schema = table_at.schema AND n."table" = table_at."table" AND table_at.place >= n.since AND table_at.place < n.until
   ORDER BY n.since DESC LIMIT 1;
   IF relation IS NULL THEN
     -- It was recorded without being tracked.
     relation := to_regclass(format('%I.%I', table_at.schema, table_at."table"));
-    since := table_at."position";
-    until := table_at."position" + 1;
+    since := table_at.place;
+    until := table_at.place + 1;
   ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
     relation := NULL;
   END IF;
   -- A table that came by the name later is not meant.
-  is_another := COALESCE(relation::oid <> recorded, false);
+  is_another := COALESCE(@extschema@.recorded_oid(relation::oid, table_at.place) <> recorded, false);
   IF is_another THEN
     relation := NULL;
   END IF;
@@ -300,7 +316,7 @@ END
 $$;
 
 COMMENT ON FUNCTION @extschema@.table_at(text, text, bigint, oid) IS
-'the table that had a name at a position of the log, and the OID that was recorded if any, if it is there still; between which positions it had the name; whether another has it now';
+'the table that had a name at a place of the log, and the OID that was recorded if any, if it is there still; between which places it had the name; whether another has it now';
 
 CREATE FUNCTION @extschema@.table_names(relation regclass) RETURNS TABLE (schema text, "table" text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

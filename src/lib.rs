@@ -48,7 +48,8 @@ mod extension {
     pgrx::extension_sql_file!("../sql/changes.sql", name = "changes", requires = ["doctor"]);
     pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["changes"]);
     pgrx::extension_sql_file!("../sql/versions.sql", name = "versions", requires = ["recorder"]);
-    pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["versions"]);
+    pgrx::extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["versions"]);
+    pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["sources"]);
     pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);
     pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["past"]);
     pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["as_of"]);

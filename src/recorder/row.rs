@@ -15,8 +15,8 @@ pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 /// The columns that a row has, in its order.
 pub const COLUMNS: &str = "id, database, schema, \"table\", operation, primary_key, before, after, context, committed_at, \
                            queued_at, created_at, transaction_id, position, commit_position, sequence, omitted, \
-                           old_primary_key, relation";
-const COLUMN_COUNT: i16 = 19;
+                           old_primary_key, relation, source";
+const COLUMN_COUNT: i16 = 20;
 
 /// Why something is left out that a document has.
 const REFUSED: &str = "the table cannot hold it";
@@ -24,9 +24,12 @@ const REFUSED: &str = "the table cannot hold it";
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const UNIX_EPOCH: i64 = -946_684_800_000_000;
 
-/// When a document became a row, in microseconds since 2000-01-01 UTC.
+/// What a row has that its document does not: which log it is of, and when it became a row, in microseconds since 2000-01-01
+/// UTC.
 #[derive(Clone, Copy, Debug)]
-pub struct Times {
+pub struct Stamp {
+    /// The number of the source in `bemi.sources`.
+    pub source: i32,
     /// It was decoded.
     pub queued_at: i64,
     /// The row was made.
@@ -38,7 +41,7 @@ pub fn write(
     out: &mut Vec<u8>,
     document: &Document,
     context: &str,
-    times: Times,
+    stamp: Stamp,
     reduction: Reduction,
     encoding: Encoding,
 ) -> Result<(), TryReserveError> {
@@ -47,7 +50,7 @@ pub fn write(
     out.try_reserve(2 * longest(document, context))?;
     let committed_at = document.committed_at;
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
-    field(out, &id(document.identity, committed_at));
+    field(out, &id(stamp.source, document.identity, committed_at));
     for text in [&document.database, &document.schema, &document.table, &document.operation] {
         // Of a name that was made in another encoding, no more is known.
         if encoding == Encoding::Other && text.contains('\u{FFFD}') {
@@ -75,7 +78,7 @@ pub fn write(
         omitted.add("context");
     }
     jsonb(out, |out| push_json(out, if reduction >= Reduction::Context { "{}" } else { context }, encoding));
-    for time in [committed_at, times.queued_at, times.created_at] {
+    for time in [committed_at, stamp.queued_at, stamp.created_at] {
         field(out, &time.to_be_bytes());
     }
     field(out, &i64::from(document.transaction_id).to_be_bytes());
@@ -101,6 +104,7 @@ pub fn write(
         Some(relation) => field(out, &relation.to_be_bytes()),
         None => null(out),
     }
+    field(out, &stamp.source.to_be_bytes());
     Ok(())
 }
 
@@ -236,11 +240,15 @@ fn push_unescaped(out: &mut Vec<u8>, json: &str) {
 /// it is recorded, and sorts by time. From the left: milliseconds since 1970 (48 bits), version (4), microseconds of the
 /// millisecond (12), variant (2), the commit position in units of eight bytes (30, as no log has gigabytes for a
 /// microsecond), and the number in the transaction (32). Times before 1970 count as 1970, those after the year 10889 as that.
-pub fn id(identity: Identity, committed_at: i64) -> [u8; 16] {
+/// Positions of later sources are shifted, each source's by another odd multiple: what two sources have at the same position
+/// never has the same id.
+pub fn id(source: i32, identity: Identity, committed_at: i64) -> [u8; 16] {
     const LAST: i64 = (1 << 48) * 1000 - 1;
+    const SHIFT: u64 = 0x1E37_79B1;
     let unix = committed_at.saturating_sub(UNIX_EPOCH).clamp(0, LAST);
     let (millis, micros) = ((unix / 1000) as u128, (unix % 1000) as u128);
-    let position = u128::from(identity.commit_position >> 3) & 0x3FFF_FFFF;
+    let shift = u64::from(source.wrapping_sub(1) as u32) * SHIFT;
+    let position = u128::from((identity.commit_position >> 3).wrapping_add(shift)) & 0x3FFF_FFFF;
     let bits = millis << 80 | 8 << 76 | micros << 64 | 2 << 62 | position << 32 | u128::from(identity.sequence);
     bits.to_be_bytes()
 }
@@ -265,7 +273,7 @@ mod tests {
     fn what_is_left_out_of_a_row_is_named() {
         let unmoved = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
         let moved = unmoved.replace(",\"omitted\"", ",\"old_primary_key\":\"o\",\"omitted\"");
-        let times = Times { queued_at: 6, created_at: 7 };
+        let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
         for (text, reduction, names) in [
             (unmoved, Reduction::None, &["x"][..]),
             (unmoved, Reduction::Key, &["primary_key", "x"]),
@@ -278,7 +286,7 @@ mod tests {
         ] {
             let document = Document::parse(text.as_bytes()).unwrap();
             let mut out = Vec::new();
-            write(&mut out, &document, document.context, times, reduction, Encoding::Utf8).unwrap();
+            write(&mut out, &document, document.context, stamp, reduction, Encoding::Utf8).unwrap();
             let fields = fields(&out);
             let omitted: serde_json::Value = serde_json::from_slice(&fields[16].as_ref().unwrap()[1..]).unwrap();
             assert_eq!(omitted.as_object().unwrap().keys().collect::<Vec<_>>(), names);
@@ -301,9 +309,9 @@ mod tests {
         assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
         let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#;
         let mut out = Vec::new();
-        let times = Times { queued_at: 6, created_at: 7 };
+        let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
         let document = Document::parse(text.as_bytes()).unwrap();
-        write(&mut out, &document, document.context, times, Reduction::None, Encoding::Utf8).unwrap();
+        write(&mut out, &document, document.context, stamp, Reduction::None, Encoding::Utf8).unwrap();
         let fields = fields(&out);
         assert_eq!(fields.len(), COLUMN_COUNT as usize);
         let number = |n: i64| Some(n.to_be_bytes().to_vec());
@@ -313,7 +321,19 @@ mod tests {
             [None, Some(b"\x01{}".to_vec()), Some(b"\x01{\"a\":1}".to_vec()), Some(b"\x01{}".to_vec())]
         );
         assert_eq!(fields[9..15], [5, 6, 7, 4, 16, 32].map(number));
-        assert_eq!(fields[15..], [Some(3_u32.to_be_bytes().to_vec()), None, None, Some(vec![0, 0, 0x40, 0x12])]);
+        let source = Some(vec![0, 0, 0, 3]);
+        assert_eq!(
+            fields[15..],
+            [Some(3_u32.to_be_bytes().to_vec()), None, None, Some(vec![0, 0, 0x40, 0x12]), source]
+        );
+    }
+
+    #[test]
+    fn a_position_never_has_the_same_id_in_two_sources() {
+        let identity = Identity { commit_position: 0x16B_3A90, sequence: 1 };
+        let ids: std::collections::BTreeSet<_> = (1..=1000).map(|source| id(source, identity, 5)).collect();
+        assert_eq!(ids.len(), 1000);
+        assert_eq!(id(1, identity, 5)[8..12], (2 << 30 | (0x16B_3A90_u32 >> 3)).to_be_bytes());
     }
 
     proptest! {
@@ -332,8 +352,8 @@ mod tests {
             );
             let document = Document::parse(text.as_bytes()).unwrap();
             let mut out = Vec::new();
-            let times = Times { queued_at: 6, created_at: 7 };
-            write(&mut out, &document, "{}", times, Reduction::MembersOver1K, Encoding::Utf8).unwrap();
+            let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
+            write(&mut out, &document, "{}", stamp, Reduction::MembersOver1K, Encoding::Utf8).unwrap();
             let fields = fields(&out);
             let read = |field: usize| -> Value { serde_json::from_slice(&fields[field].as_ref().unwrap()[1..]).unwrap() };
             let mut named = Map::new();
@@ -380,7 +400,7 @@ mod tests {
             changes in prop::collection::vec((0i64..1 << 57, 0u64..1 << 33, 1u32..), 2..20)
         ) {
             // Positions of commits are multiples of eight, and grow with time as far as clocks do.
-            let id = |&(time, position, sequence): &(i64, u64, u32)| id(Identity { commit_position: position << 3, sequence }, time);
+            let id = |&(time, position, sequence): &(i64, u64, u32)| id(1, Identity { commit_position: position << 3, sequence }, time);
             for (one, other) in changes.iter().zip(&changes[1..]) {
                 let is_one = one.0 == other.0 && (one.1 & 0x3FFF_FFFF) == (other.1 & 0x3FFF_FFFF) && one.2 == other.2;
                 prop_assert_eq!(id(one) == id(other), is_one);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::Document;
 use super::portion::Reduction;
-use super::row::{self, Encoding, Times};
+use super::row::{self, Encoding, Stamp};
 use crate::decoder::change::{self, Operation, column_key, relation_keys};
 use crate::decoder::json::{Json, Omission};
 use crate::decoder::scope::no_file;
@@ -102,8 +102,8 @@ proptest! {
         // And a row is made of it, whatever is left out.
         for reduction in [Reduction::None, Reduction::Key, Reduction::MembersOver1K, Reduction::Images, Reduction::Context] {
             for encoding in [Encoding::Utf8, Encoding::Other, Encoding::Unknown] {
-                let times = Times { queued_at: i64::MAX, created_at: i64::MIN };
-                row::write(&mut Vec::new(), &read, read.context, times, reduction, encoding).unwrap();
+                let stamp = Stamp { source: i32::MAX, queued_at: i64::MAX, created_at: i64::MIN };
+                row::write(&mut Vec::new(), &read, read.context, stamp, reduction, encoding).unwrap();
             }
         }
     }

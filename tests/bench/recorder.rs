@@ -175,7 +175,7 @@ fn watch(mut client: Client, count: usize) -> Vec<Seen> {
     // the index on these is asked for some more.
     let statement = "
       SELECT commit_position, committed_at, (after->>'number')::bigint FROM bemi.changes
-      WHERE commit_position > $1 AND committed_at > $2::timestamptz - interval '1 s' ORDER BY commit_position";
+      WHERE (source, commit_position) > (1, $1) AND committed_at > $2::timestamptz - interval '1 s' ORDER BY source, commit_position";
     let new = client.prepare(statement).unwrap();
     let statement = "SELECT COALESCE(max(commit_position), '0/0'), now() FROM bemi.changes";
     let row = client.query_one(statement, &[]).unwrap();

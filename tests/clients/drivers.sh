@@ -43,7 +43,7 @@ recipe() {
 compare() {
   sql "SELECT bemi.sync()" &&
     sql "SELECT operation, coalesce(after->>'task', before->>'task'), context FROM bemi.changes
-         ORDER BY commit_position, sequence" > "$work/$name/recorded.txt" &&
+         ORDER BY source, commit_position, sequence" > "$work/$name/recorded.txt" &&
     diff -u "$drivers/$name/expected.txt" "$work/$name/recorded.txt"
 }
 

@@ -44,6 +44,7 @@ mod revert_values;
 mod rights;
 mod rules;
 mod server;
+mod sources;
 mod streaming;
 mod supervision;
 mod takeover;
@@ -111,6 +112,7 @@ fn main() {
         revert_order::TESTS,
         revert_random::TESTS,
         revert_values::TESTS,
+        sources::TESTS,
         supervision::TESTS,
         takeover::TESTS,
         takeover_later::TESTS,

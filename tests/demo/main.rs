@@ -36,7 +36,7 @@ END;
 
 /// What everyone asks first.
 const QUERY: &str = "SELECT primary_key, \"table\", operation, before, after, context, committed_at FROM bemi.changes \
-                     ORDER BY commit_position, sequence LIMIT 7";
+                     ORDER BY source, commit_position, sequence LIMIT 7";
 
 fn main() -> ExitCode {
     println!("-- Starting a throwaway server");

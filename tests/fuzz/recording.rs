@@ -8,7 +8,7 @@ use bemi::decoder::txn::{Moment, Transaction};
 use bemi::json::Charset;
 use bemi::recorder::document::Document;
 use bemi::recorder::portion::Reduction;
-use bemi::recorder::row::{self, Encoding, Times};
+use bemi::recorder::row::{self, Encoding, Stamp};
 use bemi::recorder::spool::Spool;
 use bemi::rules::{self, Kind};
 use serde_json::{Map, Value};
@@ -352,13 +352,13 @@ fn image(json: &mut Json, source: &mut Source, charset: Charset) {
 fn rows(document: &Document) {
     const COLUMNS: usize = 19;
     assert_eq!(row::COLUMNS.split(',').count(), COLUMNS);
-    let times = Times { queued_at: 1, created_at: 2 };
+    let stamp = Stamp { source: 1, queued_at: 1, created_at: 2 };
     for encoding in [Encoding::Utf8, Encoding::Other, Encoding::Unknown] {
         for reduction in
             [Reduction::None, Reduction::Key, Reduction::MembersOver1K, Reduction::Images, Reduction::Context]
         {
             let mut out = Vec::new();
-            row::write(&mut out, document, document.context, times, reduction, encoding).expect("there is memory");
+            row::write(&mut out, document, document.context, stamp, reduction, encoding).expect("there is memory");
             let fields = fields(&out);
             assert_eq!(fields.len(), COLUMNS);
             let text = |at: usize| fields[at].map(|bytes| std::str::from_utf8(bytes).expect("texts are UTF-8"));

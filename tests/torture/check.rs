@@ -187,7 +187,7 @@ struct Change {
 
 impl Change {
     const SELECT: &str = "SELECT (commit_position - '0/0')::bigint, sequence, \"table\", operation, primary_key,
-        before::text, after::text, context::text, before->>'id' FROM bemi.changes ORDER BY commit_position, sequence";
+        before::text, after::text, context::text, before->>'id' FROM bemi.changes ORDER BY source, commit_position, sequence";
 
     fn new(row: &Row) -> Self {
         Self {

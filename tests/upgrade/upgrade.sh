@@ -50,6 +50,8 @@ SELECT bemi.track('t');
 SELECT bemi.start();
 SELECT bemi.set_context('{"user_id":1}');
 INSERT INTO t VALUES (1, 'before'), (2, 'before');
+ALTER TABLE t RENAME TO renamed;
+ALTER TABLE renamed RENAME v TO w;
 SELECT bemi.sync();
 SELECT bemi.stop(drop_slot => true);
 SQL
@@ -59,12 +61,16 @@ stop "$old" old
 start "$new" new
 sql <<'SQL'
 SELECT bemi.start();
-INSERT INTO t VALUES (3, 'after');
+UPDATE renamed SET w = 'after' WHERE id = 1;
 SELECT bemi.sync();
 SQL
-found=$(sql -c "SELECT string_agg(operation || COALESCE(primary_key, ''), ' ' ORDER BY committed_at, sequence) FROM bemi.changes")
+found=$(sql -c "SELECT string_agg(concat(source, operation, primary_key), ' ' ORDER BY source, commit_position, sequence) FROM bemi.changes")
+# What was noted of the table is noted under the OID that it has here.
+life=$(sql -c "SELECT string_agg((\"row\").w, ' ' ORDER BY version) FROM bemi.history(NULL::renamed, '1')" 2> /dev/null)
+sources=$(sql -c "SELECT string_agg(concat(s.source, s.system_identifier = c.system_identifier), ' ' ORDER BY source) FROM bemi.sources s, pg_control_system() c")
 state=$(sql -c "SELECT state FROM bemi.status")
 sql -c "SELECT bemi.stop(drop_slot => true)"
 stop "$new" new
-[ "$found, $state" = "CREATE1 CREATE2 GAP CREATE3, recording" ] || { echo "recorded is $found, $state"; exit 1; }
+[ "$found, $state" = "1CREATE1 1CREATE2 2GAP 2UPDATE1, recording" ] || { echo "recorded is $found, $state"; exit 1; }
+[ "$life, $sources" = "before after, 1f 2t" ] || { echo "read is $life, of $sources"; exit 1; }
 echo "pg_upgrade from $("$1" --version | cut -d' ' -f2) to $("$2" --version | cut -d' ' -f2): $found"

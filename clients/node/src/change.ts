@@ -16,7 +16,9 @@ export interface Change {
   transactionId: number;
   /** Of the change in the write-ahead log, in bytes. */
   position: number;
-  /** Of its transaction's end in the log, as `pg_lsn` is written. With `sequence`, the order of changes. */
+  /** Whose log it is of: see `bemi.sources`. The order of changes is that of `source`, `commitPosition` and `sequence`. */
+  source: number;
+  /** Of its transaction's end in the log, as `pg_lsn` is written. */
   commitPosition: string;
   /** Which change of its transaction it is, from 1. */
   sequence: number;

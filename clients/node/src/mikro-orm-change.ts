@@ -26,5 +26,6 @@ new EntitySchema({
     position: { type: new BigIntType("number") },
     commitPosition: { type: "text", fieldName: "commit_position" },
     sequence: { type: "integer" },
+    source: { type: "integer" },
   },
 });

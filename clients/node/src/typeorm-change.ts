@@ -17,4 +17,4 @@ Column({ name: "created_at", type: "timestamptz" })(Change.prototype, "createdAt
 Column({ name: "transaction_id", type: "bigint", transformer: number })(Change.prototype, "transactionId");
 Column({ type: "bigint", transformer: number })(Change.prototype, "position");
 Column({ name: "commit_position", type: "text" })(Change.prototype, "commitPosition");
-Column("int")(Change.prototype, "sequence");
+for (const name of ["sequence", "source"]) Column("int")(Change.prototype, name);

@@ -17,6 +17,8 @@ use crate::sys::{encoding, process};
 #[derive(Debug)]
 pub struct Progress {
     pub slot: String,
+    /// The number of the source in `bemi.sources`.
+    pub source: i32,
     pub recorded: Identity,
     /// Everything before it is recorded, and nothing behind it is confirmed.
     pub read: u64,
@@ -70,6 +72,8 @@ pub fn progress(wanted: Wanted) -> Result<Progress, Failure> {
             let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
             ErrorReport::new(code, problem, "progress").report(PgLogLevel::ERROR);
         }
+        // After pg_upgrade, which takes slots along, this is another server than before.
+        let source = one::<i32>("SELECT bemi.continue_source()").unwrap_or_default();
         let position = |column: &str| {
             let text: Option<String> = one(&format!("SELECT {column}::text FROM bemi.recorder"));
             text.and_then(|text| document::lsn(&text)).unwrap_or_default()
@@ -77,7 +81,7 @@ pub fn progress(wanted: Wanted) -> Result<Progress, Failure> {
         let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
         let recorded =
             Identity { commit_position: position("commit_position"), sequence: sequence.unwrap_or_default() as u32 };
-        Progress { slot: wanted.slot, recorded, read: position("read_position"), gap: gap() }
+        Progress { slot: wanted.slot, source, recorded, read: position("read_position"), gap: gap() }
     })
 }
 
@@ -88,7 +92,9 @@ fn gap() -> Option<String> {
             '{\"position\":', to_json(gap_to), ',\"commit_position\":', to_json(gap_to), ',\"sequence\":0,\"transaction_id\":', gap_transaction & 4294967295,
             ',\"committed_at\":', to_json(to_char(gap_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')),
             ',\"database\":', to_json(current_database()), ',\"schema\":\"\",\"table\":\"\",\"operation\":\"GAP\",\"primary_key\":null',
-            ',\"before\":{},\"after\":{},\"context\":', json_build_object('reason', gap_reason, 'from', gap_from, 'to', gap_to, 'accepted_by', gap_accepted_by),
+            ',\"before\":{},\"after\":{},\"context\":', 
+            CASE WHEN gap_source < source THEN json_build_object('reason', gap_reason, 'from', gap_from, 'from_source', gap_source, 'to', gap_to, 'accepted_by', gap_accepted_by)
+              ELSE json_build_object('reason', gap_reason, 'from', gap_from, 'to', gap_to, 'accepted_by', gap_accepted_by) END,
             '}'), 'UTF8')
         FROM bemi.recorder WHERE gap_reason IS NOT NULL");
     document.map(|document| String::from_utf8_lossy(&document).replace('\n', " "))
@@ -98,6 +104,7 @@ fn gap() -> Option<String> {
 pub fn keep(position: u64) -> Result<(), Failure> {
     transaction(|| {
         run(REQUIRE_SAFE);
+        run("SELECT bemi.require_own_trail()");
         let statement = "UPDATE bemi.recorder SET read_position = GREATEST(read_position, $1::pg_lsn)";
         Spi::run_with_args(statement, &[encode::lsn(position).into()]).unwrap_or_else(|error| error!("{error}"));
     })
@@ -208,7 +215,8 @@ fn compact_options() -> [(&'static CStr, CString); 2] {
     [(c"include-relation", c"true".to_owned()), (c"repeat-context", c"false".to_owned())]
 }
 
-fn run(statement: &str) {
+/// Runs a statement; raises its error.
+pub fn run(statement: &str) {
     Spi::run(statement).unwrap_or_else(|error| error!("{error}"));
 }
 

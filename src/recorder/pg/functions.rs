@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::{lock, slots};
 use crate::recorder::document::Identity;
-use crate::recorder::row;
+use crate::recorder::{place, row};
 use crate::sys::arguments::{self, argument};
 use crate::sys::{self, decoding, process};
 
@@ -93,7 +93,7 @@ pub unsafe extern "C-unwind" fn bemi_create_slot(fcinfo: pg_sys::FunctionCallInf
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.change_id(timestamptz, pg_lsn, integer)`: the id of a change.
+/// `bemi.change_id(timestamptz, pg_lsn, integer, integer)`: the id of a change, of the source that comes last.
 ///
 /// # Safety
 /// Called by the server, with arguments that are not null.
@@ -105,12 +105,62 @@ pub unsafe extern "C-unwind" fn bemi_change_id(fcinfo: pg_sys::FunctionCallInfo)
     unsafe {
         let [time, position, sequence] =
             [0, 1, 2].map(|index| argument(fcinfo, index).map_or(0, |datum| datum.value()));
+        let source = argument(fcinfo, 3).map_or(1, |datum| datum.value() as i32);
         let identity = Identity { commit_position: position as u64, sequence: sequence as u32 };
-        let id = row::id(identity, time as i64);
+        let id = row::id(source, identity, time as i64);
         let uuid: *mut [u8; 16] = pg_sys::palloc(id.len()).cast();
         uuid.write(id);
         pg_sys::Datum::from(uuid)
     }
+}
+
+/// `bemi.place(integer, bigint)`, and with `pg_lsn`: the place of a position of a source.
+///
+/// # Safety
+/// Called by the server, with arguments that are not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_place(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call of a strict function; both arguments are passed by value.
+    let [source, position] = [0, 1].map(|index| unsafe { argument(fcinfo, index) }.map_or(0, |datum| datum.value()));
+    let (source, position) = (source as i32, position as u64);
+    match place::place(source, position) {
+        Some(place) => pg_sys::Datum::from(place),
+        None => {
+            let code = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+            let message = "a change is beyond what bemi can put in order";
+            ErrorReport::new(code, message, "bemi_place")
+                .set_detail(format!(
+                    "It is of source {source}, at byte {position} of the log; 127 sources of 64 PiB are possible."
+                ))
+                .report(PgLogLevel::ERROR);
+            unreachable!("a report at level ERROR does not return")
+        }
+    }
+}
+
+/// `bemi.place_source(bigint)`: the source of a place.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_place_source(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call of a strict function; the argument is passed by value.
+    let place = unsafe { argument(fcinfo, 0) }.map_or(0, |datum| datum.value() as i64);
+    pg_sys::Datum::from(place::parts(place).0)
+}
+
+/// `bemi.place_position(bigint)`: the position of a place in the log of its source.
+///
+/// # Safety
+/// Called by the server, with an argument that is not null.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_place_position(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server's call of a strict function; the argument is passed by value.
+    let place = unsafe { argument(fcinfo, 0) }.map_or(0, |datum| datum.value() as i64);
+    pg_sys::Datum::from(place::parts(place).1)
 }
 
 /// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
@@ -161,5 +211,8 @@ sys::sql_callable!(
     pg_finfo_bemi_flush_log,
     pg_finfo_bemi_create_slot,
     pg_finfo_bemi_change_id,
+    pg_finfo_bemi_place,
+    pg_finfo_bemi_place_source,
+    pg_finfo_bemi_place_position,
     pg_finfo_bemi_before_drop
 );

@@ -9,13 +9,14 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::control::run;
 use super::reader::{file_failed, out_of_memory};
 use super::transaction::{Failure, transaction};
 use crate::decoder::encode::lsn;
 use crate::json::Charset;
 use crate::recorder::document::{self, Document, Identity};
 use crate::recorder::portion::Portion;
-use crate::recorder::row::{self, Encoding, Times};
+use crate::recorder::row::{self, Encoding, Stamp};
 use crate::recorder::spool::{KEPT, Lines, Spool};
 use crate::sys::{copy, encoding};
 
@@ -33,11 +34,13 @@ pub struct Written {
 }
 
 /// Where the rows come from that COPY asks for.
-struct Source {
+struct Rows {
     lines: Lines<'static>,
     /// What is recorded already.
     recorded: Identity,
     portion: Portion,
+    /// The number of the source in `bemi.sources`.
+    source: i32,
     now: i64,
     encoding: Encoding,
     line: Vec<u8>,
@@ -71,7 +74,7 @@ impl LastContext {
 }
 
 thread_local! {
-    static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
+    static ROWS: RefCell<Option<Rows>> = const { RefCell::new(None) };
     /// When the whole check last succeeded, if nothing was refused since.
     static CHECKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -83,7 +86,7 @@ const LAST: u32 = i32::MAX as u32;
 /// Rows are made until there are so many bytes of them.
 const BUFFER: usize = 1 << 18;
 
-impl Source {
+impl Rows {
     fn fill(&mut self) {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
@@ -105,8 +108,8 @@ impl Source {
             if identity <= self.recorded {
                 continue;
             }
-            let times = Times { queued_at: self.now, created_at: self.now };
-            row::write(&mut self.buffer, &document, context, times, self.portion.reduction, self.encoding)
+            let stamp = Stamp { source: self.source, queued_at: self.now, created_at: self.now };
+            row::write(&mut self.buffer, &document, context, stamp, self.portion.reduction, self.encoding)
                 .unwrap_or_else(|_| out_of_memory());
             self.written.transactions += i64::from(identity.commit_position != self.written.last.commit_position);
             self.written.changes += 1;
@@ -134,27 +137,33 @@ fn refuse(line: &[u8], reason: &str) -> ! {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn next_rows(out: *mut c_void, _at_least: c_int, at_most: c_int) -> c_int {
-    SOURCE.with_borrow_mut(|source| {
-        let Some(source) = source else { return 0 };
-        if source.taken == source.buffer.len() && !source.is_over {
-            source.fill();
+    ROWS.with_borrow_mut(|rows| {
+        let Some(rows) = rows else { return 0 };
+        if rows.taken == rows.buffer.len() && !rows.is_over {
+            rows.fill();
         }
-        let rest = &source.buffer[source.taken..];
+        let rest = &rows.buffer[rows.taken..];
         let count = rest.len().min(at_most as usize);
         // SAFETY: the server's call: there is room for as many bytes as it says.
         unsafe { core::ptr::copy_nonoverlapping(rest.as_ptr(), out.cast(), count) };
-        source.taken += count;
+        rows.taken += count;
         count as c_int
     })
 }
 
 /// Records a portion of what waits in the spool and is not recorded yet. If that is all of it, everything before the position
 /// `read` is recorded. On failure nothing is; the reason is given, and how many documents were tried, at most.
-pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion, read: u64) -> Result<Written, (Failure, u64)> {
+pub fn record(
+    spool: &mut Spool,
+    source: i32,
+    recorded: Identity,
+    portion: Portion,
+    read: u64,
+) -> Result<Written, (Failure, u64)> {
     let spilled = spool.spilled() as i64;
     let result = transaction(|| {
         let lines = spool.lines().unwrap_or_else(|error| file_failed(&error));
-        // SAFETY: the spool outlives the source, which is taken back before this function returns.
+        // SAFETY: the spool outlives the rows, which is taken back before this function returns.
         let lines: Lines<'static> = unsafe { core::mem::transmute(lines) };
         // SAFETY: reads the clock.
         let now = unsafe { pg_sys::GetCurrentTimestamp() };
@@ -165,10 +174,11 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion, read: u64
             Charset::Ascii => Encoding::Unknown,
         };
         let (line, buffer, context) = (Vec::new(), row::HEADER.to_vec(), LastContext::default());
-        SOURCE.set(Some(Source {
+        ROWS.set(Some(Rows {
             lines,
             recorded,
             portion,
+            source,
             now,
             encoding,
             line,
@@ -179,8 +189,9 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion, read: u64
             written,
         }));
         require_safe();
+        run("SELECT bemi.require_own_trail()");
         copy::from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
-        let mut written = SOURCE.with_borrow(|source| source.as_ref().map_or(written, |source| source.written));
+        let mut written = ROWS.with_borrow(|rows| rows.as_ref().map_or(written, |rows| rows.written));
         // The spool has whole transactions. Decoded with other options, that one may have other numbers. (0 is a gap, which
         // is no transaction.)
         if written.is_all && written.last.sequence > 0 {
@@ -191,7 +202,7 @@ pub fn record(spool: &mut Spool, recorded: Identity, portion: Portion, read: u64
         }
         written
     });
-    let tried = SOURCE.take().map_or(0, |source| source.written.changes as u64);
+    let tried = ROWS.take().map_or(0, |rows| rows.written.changes as u64);
     result.map_err(|failure| (failure, tried))
 }
 
@@ -215,7 +226,7 @@ fn advance(written: &Written, spilled: i64, read: u64) {
             changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, committed_at = COALESCE($6, committed_at),
             read_position = CASE WHEN $8 THEN GREATEST(read_position, $7::pg_lsn) ELSE read_position END,
             gap_reason = CASE WHEN $8 THEN NULL ELSE gap_reason END, gap_from = CASE WHEN $8 THEN NULL ELSE gap_from END,
-            gap_to = CASE WHEN $8 THEN NULL ELSE gap_to END, gap_at = CASE WHEN $8 THEN NULL ELSE gap_at END,
+            gap_source = CASE WHEN $8 THEN NULL ELSE gap_source END, gap_to = CASE WHEN $8 THEN NULL ELSE gap_to END, gap_at = CASE WHEN $8 THEN NULL ELSE gap_at END,
             gap_transaction = CASE WHEN $8 THEN NULL ELSE gap_transaction END,
             gap_accepted_by = CASE WHEN $8 THEN NULL ELSE gap_accepted_by END
         RETURNING true";

@@ -230,7 +230,7 @@ impl Recorder {
         let mut failures = 0;
         while !self.spool.is_empty() {
             self.read_catalogs_as_of(true);
-            match store::record(&mut self.spool, self.progress.recorded, self.portion, read) {
+            match store::record(&mut self.spool, self.progress.source, self.progress.recorded, self.portion, read) {
                 Ok(written) => {
                     // SAFETY: between transactions; other processes learn what this one counted.
                     unsafe { pg_sys::pgstat_report_stat(true) };
@@ -260,6 +260,12 @@ impl Recorder {
                         self.portion = smaller;
                         process::check_interrupts();
                         continue;
+                    }
+                    // What it wrote before is not there any more, as after pg_restore --clean: nobody knows what is missing.
+                    if failure.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+                        && control::slot_is_lost()?
+                    {
+                        return Err(failure);
                     }
                     self.portion = Portion::default();
                     failures += 1;

@@ -171,7 +171,7 @@ export class App {
     const changes = await this.rows(
       `SELECT primary_key, "table", operation, before, after, context, committed_at, id,
               coalesce(after->>'task', before->>'task') AS task
-       FROM bemi.changes WHERE commit_position > $1 ORDER BY commit_position, sequence`,
+       FROM bemi.changes WHERE commit_position > $1 ORDER BY source, commit_position, sequence`,
       [position],
     );
     const isBackground = ({ task }) => task === "background";

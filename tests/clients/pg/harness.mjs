@@ -56,7 +56,7 @@ export const withEachVersion = (what, tests) => {
         const { rows } = await plain(
           database,
           `SELECT operation, coalesce(after->>'task', before->>'task') AS task, context
-           FROM bemi.changes ORDER BY commit_position, sequence`,
+           FROM bemi.changes ORDER BY source, commit_position, sequence`,
         );
         await plain(database, "DELETE FROM bemi.changes");
         return rows.map(({ operation, task, context }) => [operation, task, context]);

@@ -1,0 +1,256 @@
+-- Sources: which server's log changes were read of. A dump that is restored brings those of others along.
+
+-- What tells one source from another. Tables that were restored from a dump are others than those that the recorder made,
+-- also where they are restored into the same database; pg_upgrade and base backups keep them.
+CREATE FUNCTION @extschema@.present_source(OUT system_identifier bigint, OUT database_oid oid, OUT tables oid[]) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  system_identifier := (SELECT c.system_identifier FROM pg_control_system() c);
+  database_oid := (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+  tables := ARRAY[to_regclass('@extschema@.changes'), to_regclass('@extschema@.recorder'), to_regclass('@extschema@.sources'),
+    to_regclass('@extschema@.recorded_versions')]::oid[];
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.present_source() IS
+'what tells the source that is recorded here from others';
+
+-- The number of the source whose log this server writes. Begins a new one if the last one is another; the first one only if
+-- may_be_first. 0 while there is none: what comes before all that is recorded.
+CREATE FUNCTION @extschema@.current_source(may_be_first boolean DEFAULT false, first_position pg_lsn DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  here record;
+  last record;
+  result int;
+BEGIN
+  IF to_regclass('@extschema@.sources') IS NULL THEN
+    RETURN 0;
+  END IF;
+  here := @extschema@.present_source();
+  FOR attempt IN 1..2 LOOP
+    SELECT s.* INTO last FROM @extschema@.sources s ORDER BY s.source DESC LIMIT 1;
+    -- While a dump is restored, a table may not be there yet, or may not be filled yet.
+    IF (last.system_identifier, last.database_oid, last.tables) = (here.system_identifier, here.database_oid, here.tables)
+      OR last.source IS NULL AND NOT may_be_first OR array_position(here.tables, NULL) IS NOT NULL
+    THEN
+      IF may_be_first THEN
+        PERFORM @extschema@.adopt_versions();
+      END IF;
+      RETURN COALESCE(last.source, 0);
+    END IF;
+    -- Only one begins it.
+    LOCK TABLE @extschema@.sources IN SHARE ROW EXCLUSIVE MODE;
+  END LOOP;
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.sources', '@extschema@.table_versions', '@extschema@.recorded_versions']::regclass[]::oid[]);
+  result := 1 + greatest(last.source, (SELECT max(c.source) FROM @extschema@.changes c), (SELECT max(v.source) FROM @extschema@.table_versions v), 0);
+  first_position := COALESCE(first_position, pg_current_wal_insert_lsn());
+  UPDATE @extschema@.sources s SET until = clock_timestamp() WHERE s.until IS NULL;
+  INSERT INTO @extschema@.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
+  VALUES (result, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), here.system_identifier, current_database(),
+    first_position, clock_timestamp(), here.database_oid, here.tables);
+  -- Those who note a version ask for the source first.
+  LOCK TABLE @extschema@.table_versions IN SHARE ROW EXCLUSIVE MODE;
+  PERFORM @extschema@.adopt_versions();
+  -- No dump has brought these: they are of this log.
+  UPDATE @extschema@.table_versions v SET source = result WHERE v.source = 0;
+  PERFORM @extschema@.keep_versions();
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.current_source(boolean, pg_lsn) IS
+'the number of the source that is recorded here, which begins if the last one was another server, database or trail';
+
+-- For the recorder, which holds its slot: pg_upgrade takes that along, and makes another server.
+CREATE FUNCTION @extschema@.continue_source() RETURNS int
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  result int := @extschema@.current_source(true, (SELECT r.read_position FROM @extschema@.recorder r));
+BEGIN
+  UPDATE @extschema@.recorder r SET source = result WHERE r.source IS DISTINCT FROM result;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.continue_source() IS
+'the number of the source that the recorder goes on with';
+
+CREATE FUNCTION @extschema@.is_of_another(source int) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  here record := @extschema@.present_source();
+BEGIN
+  RETURN to_regclass('@extschema@.sources') IS NOT NULL AND COALESCE((
+    SELECT (s.system_identifier, s.database_oid) <> (here.system_identifier, here.database_oid) FROM @extschema@.sources s WHERE s.source = is_of_another.source), false);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_of_another(int) IS
+'whether a source is another server or another database than this one';
+
+-- Whether bemi.changes and the state are those that the recorder has written. A dump that is restored over them brings others,
+-- with the progress of then.
+CREATE FUNCTION @extschema@.is_replaced() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  known oid[];
+BEGIN
+  IF to_regclass('@extschema@.sources') IS NULL OR to_regclass('@extschema@.recorder') IS NULL THEN
+    RETURN true;
+  END IF;
+  SELECT s.tables INTO known FROM @extschema@.recorder r JOIN @extschema@.sources s ON s.source = r.source;
+  RETURN known IS DISTINCT FROM (@extschema@.present_source()).tables;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_replaced() IS
+'whether the tables of the recorder are others than those that it has written';
+
+CREATE FUNCTION @extschema@.require_own_trail() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF @extschema@.is_replaced() THEN
+    RAISE EXCEPTION '@extschema@.changes was replaced, as by a dump that was restored over it' USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT @extschema@.start(accept_gap => true);';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_own_trail() IS
+'raises an error if the tables of the recorder are others than those that it has written';
+
+-- After these tables were noted, or others than that.
+CREATE FUNCTION @extschema@.keep_versions(relations oid[] DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.recorded_versions'::regclass
+    AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0))
+  THEN
+    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorded_versions'::regclass::oid]);
+  END IF;
+  IF relations IS NULL THEN
+    DELETE FROM @extschema@.recorded_versions;
+    INSERT INTO @extschema@.recorded_versions SELECT v.* FROM @extschema@.table_versions v WHERE v.source > 0;
+  ELSE
+    INSERT INTO @extschema@.recorded_versions SELECT v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (relations) AND v.source > 0
+      AND NOT EXISTS (SELECT FROM @extschema@.recorded_versions r WHERE r.relation = v.relation AND r.source = v.source AND r.position = v.position);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.keep_versions(oid[]) IS
+'copies versions of tables to where dumps take them along';
+
+-- The numbers that the columns of versions have today, by those that they had. Columns that are gone get numbers that no
+-- column of a table has.
+CREATE FUNCTION @extschema@.numbers_today(noted oid, latest jsonb, relation oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT jsonb_object_agg(n.number, COALESCE(a.attnum, 2000 + n.place)) FROM (
+    SELECT k.key AS number, row_number() OVER (ORDER BY k.key::int) AS place FROM (
+      SELECT DISTINCT jsonb_object_keys(v.columns) AS key FROM @extschema@.table_versions v WHERE v.relation = noted
+    ) k
+  ) n LEFT JOIN pg_attribute a ON a.attrelid = numbers_today.relation AND a.attname = latest ->> n.number AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+
+COMMENT ON FUNCTION @extschema@.numbers_today(oid, jsonb, oid) IS
+'the numbers that the columns of a table have, by those that its noted versions have';
+
+-- Gives a table's versions, noted under another OID, the OID and the numbers of columns that it has here.
+CREATE FUNCTION @extschema@.adopt_table(noted oid, latest jsonb, relation oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  numbers jsonb := @extschema@.numbers_today(noted, latest, relation);
+BEGIN
+  UPDATE @extschema@.table_versions v SET relation = adopt_table.relation,
+    columns = (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.columns) c),
+    key_columns = CASE WHEN v.key_columns IS NOT NULL
+      THEN ARRAY(SELECT (numbers ->> k.number::text)::smallint FROM unnest(v.key_columns) WITH ORDINALITY AS k (number, place) ORDER BY k.place) END
+  WHERE v.relation = noted;
+  UPDATE @extschema@.table_versions v SET root = adopt_table.relation WHERE v.root = noted;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.adopt_table(oid, jsonb, oid) IS
+'gives the versions of a table that were restored the OID and the numbers of columns that it has here';
+
+-- The table that has a name here, or had it when its first version was noted here.
+CREATE FUNCTION @extschema@.restored_table(schema name, "table" name, first_source int) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE((
+    SELECT v.relation FROM @extschema@.table_versions v WHERE v.source >= first_source AND v.schema = restored_table.schema AND v."table" = restored_table."table"
+      AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation) ORDER BY v.source, v.position LIMIT 1
+  ), (
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = restored_table.schema AND c.relname = restored_table."table" AND c.relkind IN ('r', 'p')
+  ))
+$$;
+
+COMMENT ON FUNCTION @extschema@.restored_table(name, name, int) IS
+'the table that a dump brought under a name';
+
+-- Versions that come from a dump have OIDs of another database. They become versions of the table that has their last name
+-- here; those of tables that are gone get OIDs that no table has. The first source of this database begins with copies of the
+-- last ones, which have the OIDs that bemi.changes has from then on. A parallel restore may bring versions when that has begun.
+CREATE FUNCTION @extschema@.adopt_versions() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  first_source int := (SELECT min(s.source) FROM @extschema@.sources s WHERE s.tables = (@extschema@.present_source()).tables);
+  version @extschema@.table_versions;
+  today oid;
+  restored oid[];
+  adopted oid[] := '{}';
+  -- From here on downwards.
+  free bigint := (SELECT COALESCE(min(v.relation::bigint), 4294967295) FROM @extschema@.table_versions v WHERE v.relation > 4290000000);
+BEGIN
+  -- From a dump, or of the extension that was there before.
+  INSERT INTO @extschema@.table_versions SELECT r.* FROM @extschema@.recorded_versions r ON CONFLICT DO NOTHING;
+  IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation) THEN
+    RETURN;
+  END IF;
+  LOCK TABLE @extschema@.table_versions IN SHARE ROW EXCLUSIVE MODE;
+  -- Away from the OIDs that tables have here.
+  WITH away AS (
+    SELECT v.relation, (free - row_number() OVER (ORDER BY v.relation))::oid AS oid FROM @extschema@.table_versions v
+    WHERE v.source > 0 AND v.source < first_source GROUP BY v.relation HAVING bool_or(v.recorded = v.relation)
+  ), moved AS (
+    UPDATE @extschema@.table_versions v SET relation = COALESCE(a.oid, v.relation), root = COALESCE(r.oid, v.root)
+    FROM @extschema@.table_versions o LEFT JOIN away a ON a.relation = o.relation LEFT JOIN away r ON r.relation = o.root
+    WHERE o.ctid = v.ctid AND v.source > 0 AND v.source < first_source
+  )
+  SELECT array_agg(a.oid) INTO restored FROM away a;
+  FOR version IN
+    SELECT DISTINCT ON (l.schema, l."table") l.* FROM (
+      SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (restored)
+      ORDER BY v.relation, v.source DESC, v.position DESC
+    ) l WHERE l."table" IS NOT NULL ORDER BY l.schema, l."table", l.source DESC, l.position DESC
+  LOOP
+    today := @extschema@.restored_table(version.schema, version."table", first_source);
+    IF today IS NOT NULL THEN
+      PERFORM @extschema@.adopt_table(version.relation, version.columns, today);
+      adopted := adopted || today;
+    END IF;
+  END LOOP;
+  DELETE FROM @extschema@.table_versions v WHERE v.relation = ANY (adopted) AND v.source = 0;
+  FOR version IN
+    SELECT DISTINCT ON (v.relation) v.* FROM @extschema@.table_versions v WHERE v.relation = ANY (adopted) AND v.source < first_source
+    ORDER BY v.relation, v.source DESC, v.position DESC
+  LOOP
+    -- Before all changes of it.
+    version.source := first_source;
+    version.position := '0/0';
+    version.noted_at := clock_timestamp();
+    version.recorded := version.relation;
+    version.is_empty := false;
+    INSERT INTO @extschema@.table_versions SELECT (version).* ON CONFLICT DO NOTHING;
+  END LOOP;
+  PERFORM @extschema@.keep_versions();
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.adopt_versions() IS
+'makes versions that were restored from a dump those of the tables that have their names here';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.current_source(boolean, pg_lsn), @extschema@.continue_source(), @extschema@.adopt_table(oid, jsonb, oid),
+  @extschema@.adopt_versions(), @extschema@.keep_versions(oid[]) FROM PUBLIC;
