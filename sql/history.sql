@@ -114,6 +114,10 @@ DECLARE
   relation regclass := @extschema@.table_of_type(pg_typeof(base));
   asked text := $2;
   gap record;
+  image jsonb;
+  "position" bigint;
+  leaf oid;
+  virtual_query text;
 BEGIN
   PERFORM @extschema@.require_select(relation), @extschema@.sync();
   PERFORM FROM @extschema@.key_of(relation);
@@ -125,7 +129,8 @@ BEGIN
   IF gap.first IS NOT NULL THEN
     RAISE NOTICE 'changes are missing: see the rows of bemi.changes with the operation GAP, from % to %', gap.first, gap.last;
   END IF;
-  RETURN QUERY EXECUTE format(
+  virtual_query := @extschema@.virtual_query(relation::oid);
+  FOR version, operation, committed_at, valid_from, valid_to, context, changed, image, "position", leaf IN EXECUTE format(
     'WITH own AS MATERIALIZED (SELECT c AS change FROM @extschema@.changes_of_key($1, $2) c), '
     'lives AS MATERIALIZED (SELECT DISTINCT ON ((c.change).commit_position, (c.change).sequence) (c.change).* FROM ('
       'SELECT o.change FROM own o '
@@ -141,9 +146,21 @@ BEGIN
       'WHERE t.relation = m.relation AND (t.commit_position, t.sequence) > (m.commit_position, m.sequence) AND (m.next IS NULL OR (t.commit_position, t.sequence) < (m.next, m.next_sequence)) '
       'ORDER BY t.commit_position, t.sequence LIMIT 1) t WHERE m.operation <> ''DELETE'') '
     'SELECT row_number() OVER w::int, a.operation, a.committed_at, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), '
-      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN @extschema@.image_row(NULL::%s, %s) END '
+      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN %s END, a.position, a.relation '
     'FROM all_of_it a WINDOW w AS (ORDER BY a.commit_position, a.sequence) ORDER BY 1 DESC',
-    relation, @extschema@.image_expression(relation::oid, 'a.after', 'a.position')) USING relation, asked;
+    @extschema@.image_expression(relation::oid, 'a.after', 'a.position')) USING relation, asked
+  LOOP
+    -- Here, so that errors show no query.
+    "row" := @extschema@.image_row(base, image);
+    IF virtual_query IS NOT NULL AND image IS NOT NULL THEN
+      BEGIN
+        EXECUTE virtual_query INTO "row" USING "row", "position", leaf;
+      EXCEPTION WHEN OTHERS THEN
+        RAISE NOTICE 'virtual columns of % are null in its version of %: %', relation, committed_at, SQLERRM;
+      END;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
 END
 $$;
 

@@ -31,7 +31,10 @@ COMMENT ON FUNCTION @extschema@.recorded_position() IS
 CREATE FUNCTION @extschema@.require_select(relation regclass) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT has_table_privilege(relation, 'SELECT') THEN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the past of % cannot be read on a standby, which does not know how much of it is recorded', relation USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Ask on the primary. bemi.changes, with what is recorded, can be read here too.';
+  ELSIF NOT has_table_privilege(relation, 'SELECT') THEN
     RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
   ELSIF to_regclass('@extschema@.changes') IS NULL THEN
     RAISE EXCEPTION 'the changes of this database are not recorded' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
@@ -167,7 +170,6 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   leaves oid[] := @extschema@.leaves(base);
   top oid := COALESCE(pg_partition_root(base)::oid, base);
-  tree oid[] := ARRAY(SELECT relid::oid FROM pg_partition_tree(top));
   result text;
 BEGIN
   WITH members AS MATERIALIZED (
@@ -195,10 +197,7 @@ BEGIN
       WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
     UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
       FROM pg_index i WHERE i.indrelid = ANY (leaves) AND i.indisprimary AND NOT i.indimmediate
-    UNION ALL SELECT 8, format('%s, which was a partition until %s, is gone', COALESCE(v."table", v.relation::text), min(g.noted_at)) FROM @extschema@.table_versions v
-      JOIN @extschema@.table_versions g ON g.relation = v.relation AND g.noted_at > moment AND g.root IS DISTINCT FROM v.root
-      WHERE v.root = top AND v.noted_at <= moment AND v.relation <> ALL (tree)
-      GROUP BY v.relation, v."table"
+    UNION ALL SELECT 8, u FROM @extschema@.unknown_former(base, moment) u
     UNION ALL SELECT 9, format('%s was changed before %s while an event trigger of bemi was disabled', v.relation::regclass, v.noted_at)
       FROM since v WHERE v.is_late AND v.noted_at > moment
   ) AS problems (place, problem) ORDER BY place LIMIT 1;
@@ -260,6 +259,11 @@ BEGIN
     WHERE v.relation = ANY (@extschema@.leaves(base)));
   IF columns IS NOT NULL THEN
     RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %', base, moment, columns;
+  END IF;
+  columns := (SELECT string_agg(DISTINCT quote_ident(i), ', ') FROM @extschema@.former_partitions(base) f
+    JOIN @extschema@.table_versions v ON v.relation = f.relation, unnest(v.ignored) i WHERE f.came_at <= moment AND f.gone_at > moment);
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'ignored columns of partitions of % that are gone may be older than %, since their changes alone are not recorded: %', base, moment, columns;
   END IF;
 END
 $$;
