@@ -41,12 +41,15 @@ CREATE FUNCTION @extschema@.late_changes(base oid, moment timestamptz, snapshot 
   "position" bigint, commit_position pg_lsn, sequence int
 )
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found jsonb;
 BEGIN
   IF moment IS NULL THEN
     RAISE EXCEPTION 'bemi.as_of() needs a time' USING ERRCODE = 'null_value_not_allowed';
   END IF;
   PERFORM @extschema@.sync();
-  RETURN QUERY SELECT c.* FROM jsonb_to_recordset(@extschema@.latest_changes(base, moment, snapshot, command, recorded)) AS c (
+  found := @extschema@.latest_changes(base, moment, snapshot, command, recorded);
+  RETURN QUERY SELECT c.* FROM jsonb_to_recordset(found) AS c (
     leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
     "position" bigint, commit_position pg_lsn, sequence int);
 END
@@ -80,24 +83,15 @@ $$;
 COMMENT ON FUNCTION @extschema@.columns_of_past(oid, text) IS
 'in SQL: the columns of a table, of a row of today and of one that was made of an image';
 
--- In SQL, of columns of the row and `tableoid`: a virtual generated column, whose expression a partition may have its own of.
+-- In SQL, of columns of the row and `tableoid`. A partition may have an expression of its own, but not when it is read by its root.
 CREATE FUNCTION @extschema@.virtual_column(base oid, number smallint) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  form record;
-  expressions record;
-BEGIN
-  SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, CASE WHEN c.oid IS NULL THEN '' ELSE format(' COLLATE %I.%I', n.nspname, c.collname) END AS collation INTO form
-  FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
-  WHERE a.attrelid = base AND a.attnum = number;
-  SELECT count(DISTINCT e.expression), min(e.expression) AS expression,
-    string_agg(format('WHEN %s::oid THEN CAST(%s AS %s)', e.leaf, e.expression, form.type), ' ' ORDER BY e.leaf) AS cases INTO expressions
-  FROM (SELECT a.attrelid AS leaf, pg_get_expr(d.adbin, d.adrelid) AS expression FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    WHERE a.attrelid = ANY (@extschema@.leaves(base::regclass)) AND a.attname = form.attname) e;
-  -- The expression as text has not the cast to the column's type.
-  RETURN '(' || CASE WHEN expressions.count = 1 THEN format('CAST(%s AS %s)', expressions.expression, form.type)
-    ELSE format('CAST(CASE tableoid %s END AS %s)', expressions.cases, form.type) END || ')' || form.collation;
-END
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  -- The expression as text has neither the cast to the column's type nor its collation.
+  SELECT format('(CAST(%s AS %s)', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
+    || CASE WHEN c.oid IS NULL THEN ')' ELSE format(' COLLATE %I.%I)', n.nspname, c.collname) END
+  FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+  WHERE a.attrelid = base AND a.attnum = number
 $$;
 
 COMMENT ON FUNCTION @extschema@.virtual_column(oid, smallint) IS
@@ -150,9 +144,6 @@ BEGIN
   leaves := @extschema@.leaves(base::regclass);
   SELECT string_agg(p.now, ', ' ORDER BY p.number), string_agg(p.then, ', ' ORDER BY p.number) INTO columns_now, columns_then
   FROM @extschema@.columns_of_past(base, moment) p;
-  IF leaves = '{}' THEN
-    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
   SELECT string_agg(format(', %s AS key_%s', k.opening || CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END || k.closing, k.place), '' ORDER BY k.place),
     string_agg(format(k.comparison, format('l.key_%s', k.place), format('t.%I', k.name)), ' AND ' ORDER BY k.place)
   INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base::regclass)) k;
@@ -165,7 +156,9 @@ BEGIN
   INTO source FROM @extschema@.recorded_past(base::regclass) n HAVING count(*) > 0;
   SELECT string_agg(format(' UNION ALL SELECT %s::oid, %L::timestamptz, ''FFFFFFFF/FFFFFFFF''::pg_lsn, 0', f.leaf, f.committed_at), ''), count(*)
   INTO farewells, former FROM @extschema@.farewells(base::regclass) f;
-  IF source IS NULL THEN
+  IF source IS NULL AND leaves = '{}' THEN
+    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
+  ELSIF source IS NULL THEN
     RAISE EXCEPTION 'the past of % is not known: it is not tracked', base::regclass USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
   END IF;

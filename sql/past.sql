@@ -87,7 +87,8 @@ DECLARE
   count int;
   implicit record;
 BEGIN
-  FOREACH leaf IN ARRAY @extschema@.leaves(relation) LOOP
+  -- Without partitions, the table's own.
+  FOREACH leaf IN ARRAY COALESCE(NULLIF(@extschema@.leaves(relation), '{}'), ARRAY[relation::oid]) LOOP
     index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf::regclass)) ORDER BY i.indisprimary DESC LIMIT 1);
     IF index IS NULL THEN
       RAISE EXCEPTION 'the table % has no primary key: nothing tells which of its rows a change is about', leaf::regclass USING
@@ -192,7 +193,9 @@ BEGIN
     UNION ALL SELECT 4, format('%s was not tracked from %s on', v.relation::regclass, v.noted_at) FROM since v WHERE NOT v.is_tracked
     UNION ALL SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so the log has not the whole row before each change', v.relation::regclass, v.noted_at)
       FROM since v WHERE NOT v.has_images
-    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v WHERE v.root <> top OR v.position < v.came
+    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v
+      -- A table keeps its own rows when it is attached or detached.
+      WHERE (v.root <> top OR v.position < v.came) AND v.relation <> base
     UNION ALL SELECT 7, format('the key of %s was another one until %s', v.relation::regclass, v.until) FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
       WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
     UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
@@ -220,6 +223,8 @@ DECLARE
   problem text;
   change record;
   columns text;
+  -- From when on changes count of rows that went with their table or partition.
+  gone_from timestamptz := (SELECT min(f.empty_at) FROM @extschema@.former_partitions(base) f WHERE f.came_at <= moment AND f.gone_at > moment);
 BEGIN
   IF command > 0 AND pg_current_xact_id_if_assigned() IS NOT NULL AND EXISTS (
     SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation = ANY (@extschema@.leaves(base)) AND (
@@ -249,7 +254,15 @@ BEGIN
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See the rows of bemi.changes whose primary_key is null.';
     END IF;
     RAISE WARNING '% was truncated at %: of the rows that it had before, only those that were changed before are recorded', format('%I.%I', change.schema, change."table"), change.first;
+    gone_from := '-infinity';
   END LOOP;
+  -- What ADD COLUMN gave to a row that did not change after it is in no change.
+  columns := (SELECT string_agg(format('%s (since %s)', quote_ident(a.attname), n.added_at), ', ' ORDER BY a.attnum) FROM pg_attribute a, LATERAL (
+      SELECT min(v.noted_at) FILTER (WHERE v.columns ? a.attnum::text) AS added_at, min(v.noted_at) AS first FROM @extschema@.table_versions v WHERE v.relation = base) n
+    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped AND n.added_at > n.first AND n.added_at > gone_from AND n.added_at <= moment);
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'columns of % that were added are null in rows that did not change between then and when they were truncated, or their partition went: %', base, columns;
+  END IF;
   columns := (SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
     WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT @extschema@.masked_columns(base::oid)));
   IF columns IS NOT NULL THEN

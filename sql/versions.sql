@@ -223,7 +223,7 @@ BEGIN
       END LOOP;
     END;
     IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
-      UPDATE @extschema@.table_versions v SET is_made_with_rows = true WHERE v.relation = ANY (relations) AND NOT v.is_empty AND v.xmin = pg_current_xact_id()::xid;
+      UPDATE @extschema@.table_versions v SET is_made_with_rows = true WHERE v.relation = ANY (relations) AND NOT v.is_empty AND v.noted_at >= transaction_timestamp();
     END IF;
   END IF;
 -- A statement that does not get its locks fails, as it would without us.
