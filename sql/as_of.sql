@@ -66,14 +66,16 @@ DECLARE
   row_type text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
 BEGIN
   RETURN QUERY
+    WITH versions AS MATERIALIZED (SELECT v.position, v.noted_at, v.columns FROM @extschema@.table_versions v WHERE v.relation = base AND v.columns IS NOT NULL)
     SELECT a.attnum, CASE WHEN a.attisdropped THEN 'NULL::int4' ELSE format(c.form, format('t.%I', a.attname)) END,
       CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format(c.form, @extschema@.virtual_column(base, a.attnum)) ELSE format(c.form, format('r.%I', a.attname)) END
     FROM pg_attribute a
-      CROSS JOIN LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added
-        FROM @extschema@.column_names(base, a.attnum) c) AS n
-      LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.position_number(v.position) = n.added) AS added ON true
+      -- Null if it was there from the beginning.
+      LEFT JOIN LATERAL (SELECT v.noted_at FROM versions v WHERE v.columns ? a.attnum::text AND v.position > (SELECT min(f.position) FROM versions f)
+          AND NOT (SELECT f.columns ? a.attnum::text FROM versions f ORDER BY f.position LIMIT 1)
+        ORDER BY v.position LIMIT 1) AS added ON true
       -- What was added later was not there. A field of a null row is null, unchecked by the constraints of a domain.
-      CROSS JOIN LATERAL (SELECT CASE WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL
+      CROSS JOIN LATERAL (SELECT CASE WHEN added.noted_at IS NOT NULL
         THEN replace(format('CASE WHEN %s >= %L::timestamptz THEN ', moment, added.noted_at), '%', '%%') || '%s'
           || replace(format(' ELSE (NULL::%s).%I END', row_type, a.attname), '%', '%%') ELSE '%s' END AS form) c
     WHERE a.attrelid = base AND a.attnum > 0;

@@ -308,7 +308,7 @@ fn made_with_rows(server: &Server) {
     assert!(said.iter().any(|notice| notice.contains("public.made was truncated")), "{said:?}");
     assert_eq!(
         sqlstate(client.batch_execute(&format!("SELECT * FROM bemi.revert(relation => 'made', since => '{at}')"))),
-        "27000"
+        "55000"
     );
     let doctor = "SELECT ok FROM bemi.doctor() WHERE \"check\" = 'rules'";
     assert!(client.query_one(doctor, &[]).unwrap().get::<_, bool>(0));
