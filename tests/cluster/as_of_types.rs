@@ -91,7 +91,7 @@ fn look(client: &mut Client, table: &str, at: &str, expected: &str, suffixes: &[
         "SELECT * FROM bemi.as_of(NULL::{t}, {at}) WHERE id IN (1, 2, 3)",
         "SELECT * FROM bemi.as_of(NULL::{t}, {at}) UNION ALL SELECT * FROM {t} WHERE false",
         "WITH x AS MATERIALIZED (SELECT * FROM bemi.as_of(NULL::{t}, same({at}))) SELECT * FROM x",
-        "SELECT (x).* FROM (SELECT unnest(array_agg(a)) AS x FROM bemi.as_of(NULL::{t}, {at}) a) x",
+        "SELECT (x).* FROM (SELECT unnest(array_agg(whole)) AS x FROM bemi.as_of(NULL::{t}, {at}) whole) x",
         "SELECT * FROM returned({at})",
         "SELECT * FROM looped({at})",
     ];
@@ -115,10 +115,9 @@ fn look(client: &mut Client, table: &str, at: &str, expected: &str, suffixes: &[
                     _ => None,
                 })
                 .collect();
-            let query = format!(
-                "SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(j)), '[]')::text FROM unnest($1::text[]::jsonb[]) j"
-            );
-            let shown: String = client.query_one(&query, &[&shown]).unwrap().get(0);
+            let query =
+                "SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(j)), '[]')::text FROM unnest($1::text[]::jsonb[]) j";
+            let shown: String = client.query_one(query, &[&shown]).unwrap().get(0);
             assert_eq!(shown, expected, "EXECUTE row{suffix}, {mode}");
             client.batch_execute(&format!("EXECUTE statement{suffix}({at})")).unwrap();
         }
