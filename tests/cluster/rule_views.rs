@@ -52,9 +52,11 @@ fn refused(server: &Server) {
     let mut stranger = server.connect_with(&database.name, "rule_stranger", "");
     assert!(stranger.batch_execute(RULE).is_err());
     // With a trigger of others, with rows, and for another event.
-    run(&mut client, "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$");
     client
-        .batch_execute("CREATE TRIGGER other BEFORE INSERT ON w FOR EACH STATEMENT EXECUTE FUNCTION nothing()")
+        .batch_execute(
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+             CREATE TRIGGER other BEFORE INSERT ON w FOR EACH STATEMENT EXECUTE FUNCTION nothing()",
+        )
         .unwrap();
     assert!(client.batch_execute(RULE).is_err());
     run(&mut client, "DROP TRIGGER other ON w; INSERT INTO w VALUES (1, 'a')");
