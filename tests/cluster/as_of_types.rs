@@ -184,12 +184,13 @@ fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
     run(client, &format!("UPDATE {table} SET n = 20 WHERE id = 2; DELETE FROM {table} WHERE id = 3"));
     for (number, (name, value)) in types.iter().enumerate() {
         let domain = format!("{table}_{number}");
+        let array = if name.ends_with(']') { name.to_string() } else { format!("d{domain}[]") };
         run(
             client,
             &format!(
                 "CREATE DOMAIN d{domain} AS {name}; CREATE DOMAIN e{domain} AS d{domain}; CREATE DOMAIN f{domain} AS e{domain} NOT NULL; \
                  ALTER TABLE {table} ADD a{number} {name}; ALTER TABLE {table} ADD b{number} {name} DEFAULT {value}, ADD c{number} d{domain} DEFAULT {value}, \
-                 ADD d{number} e{domain}, ADD e{number} f{domain} DEFAULT {value}, ADD f{number} d{domain}[], ADD g{number} {name} NOT NULL DEFAULT {value}"
+                 ADD d{number} e{domain}, ADD e{number} f{domain} DEFAULT {value}, ADD f{number} {array}, ADD g{number} {name} NOT NULL DEFAULT {value}"
             ),
         );
     }
@@ -199,8 +200,10 @@ fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
     let sets: Vec<String> = types
         .iter()
         .enumerate()
-        .map(|(number, (_, value))| {
-            format!("a{number} = {value}, d{number} = {value}, f{number} = ARRAY[{value}::d{table}_{number}]")
+        .map(|(number, (name, value))| {
+            let array =
+                if name.ends_with(']') { value.to_string() } else { format!("ARRAY[{value}::d{table}_{number}]") };
+            format!("a{number} = {value}, d{number} = {value}, f{number} = {array}")
         })
         .collect();
     run(client, &format!("UPDATE {table} SET {} WHERE id = 2", sets.join(", ")));
