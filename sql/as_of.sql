@@ -27,7 +27,7 @@ DECLARE
 BEGIN
   PERFORM @extschema@.require_past(base::regclass, moment, command);
   RETURN (
-    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM @extschema@.recorded_tree(base::regclass) n
+    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM @extschema@.recorded_past(base::regclass) n
     -- They are few, whatever the planner thinks.
     JOIN (SELECT * FROM @extschema@.changes c WHERE (c.source, c.commit_position) > (recorded_source, recorded_here) OFFSET 0) c
       ON c.schema = n.schema AND c."table" = n."table" AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until
@@ -44,12 +44,15 @@ CREATE FUNCTION @extschema@.late_changes(base oid, moment timestamptz, snapshot 
   "position" bigint, commit_position pg_lsn, sequence int, source int
 )
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found jsonb;
 BEGIN
   IF moment IS NULL THEN
     RAISE EXCEPTION 'bemi.as_of() needs a time' USING ERRCODE = 'null_value_not_allowed';
   END IF;
   PERFORM @extschema@.sync();
-  RETURN QUERY SELECT c.* FROM jsonb_to_recordset(@extschema@.latest_changes(base, moment, snapshot, command, recorded)) AS c (
+  found := @extschema@.latest_changes(base, moment, snapshot, command, recorded);
+  RETURN QUERY SELECT c.* FROM jsonb_to_recordset(found) AS c (
     leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
     "position" bigint, commit_position pg_lsn, sequence int, source int);
 END
@@ -58,10 +61,73 @@ $$;
 COMMENT ON FUNCTION @extschema@.late_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
 'the changes of a table that a snapshot sees in the table, but not yet in bemi.changes';
 
+-- The columns of the query that bemi.as_of() stands for: of a row of today, `t`, and of one that was made of an image, `r`. Each
+-- has the type, the modifier and the collation of the column exactly, or it would not be a row of the table.
+CREATE FUNCTION @extschema@.columns_of_past(base oid, moment text) RETURNS TABLE (number smallint, now text, "then" text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
+DECLARE
+  row_type text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
+BEGIN
+  RETURN QUERY
+    WITH versions AS MATERIALIZED (SELECT @extschema@.place(v.source, v.position) AS place, v.noted_at, v.columns FROM @extschema@.table_versions v WHERE v.relation = base AND v.columns IS NOT NULL)
+    SELECT a.attnum, CASE WHEN a.attisdropped THEN 'NULL::int4' ELSE format(c.form, format('t.%I', a.attname)) END,
+      CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format(c.form, @extschema@.virtual_column(base, a.attnum)) ELSE format(c.form, format('r.%I', a.attname)) END
+    FROM pg_attribute a
+      -- Null if it was there from the beginning.
+      LEFT JOIN LATERAL (SELECT v.noted_at FROM versions v WHERE v.columns ? a.attnum::text AND v.place > (SELECT min(f.place) FROM versions f)
+          AND NOT (SELECT f.columns ? a.attnum::text FROM versions f ORDER BY f.place LIMIT 1)
+        ORDER BY v.place LIMIT 1) AS added ON true
+      -- What was added later was not there. A field of a null row is null, unchecked by the constraints of a domain.
+      CROSS JOIN LATERAL (SELECT CASE WHEN added.noted_at IS NOT NULL
+        THEN replace(format('CASE WHEN %s >= %L::timestamptz THEN ', moment, added.noted_at), '%', '%%') || '%s'
+          || replace(format(' ELSE (NULL::%s).%I END', row_type, a.attname), '%', '%%') ELSE '%s' END AS form) c
+    WHERE a.attrelid = base AND a.attnum > 0;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.columns_of_past(oid, text) IS
+'in SQL: the columns of a table, of a row of today and of one that was made of an image';
+
+-- In SQL, of columns of the row and `tableoid`. A partition may have an expression of its own, but not when it is read by its root.
+CREATE FUNCTION @extschema@.virtual_column(base oid, number smallint) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  -- The expression as text has neither the cast to the column's type nor its collation.
+  SELECT format('(CAST(%s AS %s)', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
+    || CASE WHEN c.oid IS NULL THEN ')' ELSE format(' COLLATE %I.%I)', n.nspname, c.collname) END
+  FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+  WHERE a.attrelid = base AND a.attnum = number
+$$;
+
+COMMENT ON FUNCTION @extschema@.virtual_column(oid, smallint) IS
+'in SQL: the value of a virtual generated column';
+
+-- In SQL, of a row of the table ($1), the place of its image ($2) and the table that held it ($3): its columns with the virtual
+-- ones computed. NULL if it has none.
+CREATE FUNCTION @extschema@.virtual_query(base oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  row_type text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = base AND attgenerated = 'v') THEN
+    RETURN NULL;
+  END IF;
+  RETURN (
+    SELECT format('SELECT %s FROM (SELECT ($1).*, $3 AS tableoid OFFSET 0) r', string_agg(CASE WHEN a.attgenerated <> 'v' THEN format('r.%I', a.attname)
+      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN $2 >= %s THEN %s ELSE (NULL::%s).%I END', n.added, @extschema@.virtual_column(base, a.attnum), row_type, a.attname)
+      ELSE @extschema@.virtual_column(base, a.attnum) END, ', ' ORDER BY a.attnum))
+    FROM pg_attribute a CROSS JOIN LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added
+      FROM @extschema@.column_names(base, a.attnum) c) AS n
+    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.virtual_query(oid) IS
+'in SQL: the columns of a row with the virtual generated ones computed';
+
 -- The query that bemi.as_of() stands for: SQL whose result has the columns of the row type, dropped ones as nulls. `moment`
--- is an expression in SQL, and so is `wanted`: an array of the keys that matter, or empty if they are not known. The planner counts dropped
--- columns, PL/pgSQL does not.
-CREATE FUNCTION @extschema@.as_of_query(base oid, moment text, with_dropped boolean, wanted text) RETURNS text
+-- is an expression in SQL, and so is `wanted`: an array of the keys that matter, or empty if they are not known.
+CREATE FUNCTION @extschema@.as_of_query(base oid, moment text, wanted text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
@@ -72,7 +138,8 @@ DECLARE
   key_equals text;
   leaves oid[];
   source text;
-  any_time text;
+  farewells text;
+  former int;
   wanted_new text := '';
   wanted_old text := '';
   events text;
@@ -80,25 +147,8 @@ DECLARE
 BEGIN
   PERFORM @extschema@.require_select(base::regclass);
   leaves := @extschema@.leaves(base::regclass);
-  SELECT
-    string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4'
-      -- What was added later was not there.
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN t.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_now)
-      ELSE format('t.%I', a.attname) END, ', ' ORDER BY a.attnum),
-    string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid))
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN r.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_then)
-      ELSE format('r.%I', a.attname) END, ', ' ORDER BY a.attnum)
-  INTO columns_now, columns_then
-  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
-    LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added FROM @extschema@.column_names(base, a.attnum) c) AS n
-    LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.place(v.source, v.position) = n.added) AS added ON true
-    -- The NULL of a CASE without ELSE is checked by the constraints of a domain.
-    LEFT JOIN LATERAL (SELECT format('ELSE @extschema@.null_of(t.%I) ', a.attname) AS otherwise_now, format('ELSE @extschema@.null_of(r.%I) ', a.attname) AS otherwise_then
-      FROM pg_type y WHERE y.oid = a.atttypid AND y.typtype = 'd'::"char") AS y ON true
-  WHERE a.attrelid = base AND a.attnum > 0 AND (with_dropped OR NOT a.attisdropped);
-  IF leaves = '{}' THEN
-    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
-  END IF;
+  SELECT string_agg(p.now, ', ' ORDER BY p.number), string_agg(p.then, ', ' ORDER BY p.number) INTO columns_now, columns_then
+  FROM @extschema@.columns_of_past(base, moment) p;
   SELECT string_agg(format(', %s AS key_%s', k.opening || CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END || k.closing, k.place), '' ORDER BY k.place),
     string_agg(format(k.comparison, format('l.key_%s', k.place), format('t.%I', k.name)), ' AND ' ORDER BY k.place)
   INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM @extschema@.key_of(base::regclass)) k;
@@ -109,8 +159,12 @@ BEGIN
     ELSE format('(SELECT n.leaf, c.* FROM (VALUES %s) AS n (leaf, schema, "table", since, until) JOIN @extschema@.changes c '
         'ON c.schema = n.schema AND c."table" = n."table" AND @extschema@.place(c.source, c.position) >= n.since AND @extschema@.place(c.source, c.position) < n.until)',
       string_agg(format('(%s::oid, %L, %L, %s::bigint, %s::bigint)', n.relation, n.schema, n."table", n.since, n.until), ', ')) END
-  INTO source FROM @extschema@.recorded_tree(base::regclass) n HAVING count(*) > 0;
-  IF source IS NULL THEN
+  INTO source FROM @extschema@.recorded_past(base::regclass) n HAVING count(*) > 0;
+  SELECT string_agg(format(' UNION ALL SELECT %s::oid, %L::timestamptz, 2147483647, ''FFFFFFFF/FFFFFFFF''::pg_lsn, 0', f.leaf, f.committed_at), ''), count(*)
+  INTO farewells, former FROM @extschema@.farewells(base::regclass) f;
+  IF source IS NULL AND leaves = '{}' THEN
+    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
+  ELSIF source IS NULL THEN
     RAISE EXCEPTION 'the past of % is not known: it is not tracked', base::regclass USING
       ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
   END IF;
@@ -136,36 +190,30 @@ BEGIN
     'WITH late AS MATERIALIZED (SELECT * FROM @extschema@.late_changes(%1$s::oid, %2$s, pg_current_snapshot(), @extschema@.current_command(), @extschema@.recorded_position())), '
     -- The first later change of each key.
     'later AS MATERIALIZED (SELECT f.*%3$s FROM (SELECT DISTINCT ON (%13$s) e.* FROM (%4$s) e ORDER BY %13$s, e.source, e.commit_position, e.sequence) f), '
-    -- Where a TRUNCATE has taken the rows that did not change before it.
+    -- Where a TRUNCATE, or the end of a partition, has taken the rows that did not change before it.
     'truncates AS NOT MATERIALIZED (SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM %5$s c WHERE c.primary_key IS NULL AND c.operation = ''TRUNCATE'' '
-      'UNION ALL SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM late c WHERE c.operation = ''TRUNCATE''), '
+      'UNION ALL SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM late c WHERE c.operation = ''TRUNCATE''%14$s), '
     'emptied AS MATERIALIZED (SELECT DISTINCT ON (c.leaf) c.* FROM truncates c WHERE c.committed_at > %2$s ORDER BY c.leaf, c.source, c.commit_position, c.sequence) '
     -- A subquery of its own, without WITH, so that the planner reads the columns that are asked for only.
     'SELECT * FROM (SELECT %6$s FROM %7$s t WHERE NOT EXISTS (SELECT FROM later l WHERE %8$s) '
     -- OFFSET 0 has the row made once, not once for each column.
-    'UNION ALL SELECT %9$s FROM (SELECT (i.r).* FROM (SELECT @extschema@.image_row(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
-    'UNION ALL SELECT %9$s FROM (SELECT r.* FROM ('
+    'UNION ALL SELECT %9$s FROM (SELECT (i.r).*, i.leaf AS tableoid FROM (SELECT l.leaf, @extschema@.image_row(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
+    'UNION ALL SELECT %9$s FROM (SELECT r.*, l.leaf AS tableoid FROM ('
       'SELECT DISTINCT ON (%13$s) e.* FROM (%12$s) e ORDER BY %13$s, e.source DESC, e.commit_position DESC, e.sequence DESC) l '
       'JOIN emptied ON emptied.leaf = l.leaf CROSS JOIN LATERAL @extschema@.image_row(NULL::%10$s, %11$s) r '
       'WHERE l.image IS NOT NULL AND NOT EXISTS (SELECT FROM truncates c WHERE c.leaf = l.leaf AND c.committed_at <= %2$s '
         'AND (c.source, c.commit_position, c.sequence) > (l.source, l.commit_position, l.sequence)) '
       'AND NOT EXISTS (SELECT FROM later c WHERE c.leaf = l.leaf AND c.key = l.key AND (c.source, c.commit_position, c.sequence) < (emptied.source, emptied.commit_position, emptied.sequence))) r) r',
     base, moment, key_casts, events, source, columns_now, CASE WHEN is_plain THEN 'ONLY ' ELSE '' END || name,
-    CASE WHEN cardinality(leaves) > 1 THEN 'l.leaf = t.tableoid AND ' ELSE '' END || key_equals,
+    CASE WHEN cardinality(leaves) + former > 1 THEN 'l.leaf = t.tableoid AND ' ELSE '' END || key_equals,
     columns_then, name,
     @extschema@.image_expression(base, format('CASE WHEN l.omitted IS NULL THEN l.image ELSE @extschema@.whole(l.image, l.omitted, %L, l.key) END', name), '@extschema@.place(l.source, l.position)'),
-    earlier, 'e.key COLLATE "C", e.leaf');
+    earlier, 'e.key COLLATE "C", e.leaf', farewells);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.as_of_query(oid, text, boolean, text) IS
+COMMENT ON FUNCTION @extschema@.as_of_query(oid, text, text) IS
 'in SQL: the rows of a table as they were at a time, of all keys or those that are wanted';
-
-CREATE FUNCTION @extschema@.latest_query(base oid) RETURNS text
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_latest_query';
-
-COMMENT ON FUNCTION @extschema@.latest_query(oid) IS
-'calls bemi.as_of_query() under a snapshot that sees all that was committed';
 
 -- Before the planner asks for the query. False if the function has to be called itself.
 CREATE FUNCTION @extschema@.as_of_ready(base oid) RETURNS boolean
@@ -196,7 +244,7 @@ BEGIN
   INTO wanted FROM @extschema@.key_of(base::regclass) k, LATERAL (
     SELECT min(e.expression) FILTER (WHERE e.kind = 'one') AS one, min(e.expression) FILTER (WHERE e.kind = 'any') AS any
     FROM unnest(numbers, kinds, expressions) AS e (number, kind, expression) WHERE e.number = k.number::text) n;
-  RETURN @extschema@.as_of_query(base, moment, true, COALESCE(wanted, ''));
+  RETURN @extschema@.as_of_query(base, moment, COALESCE(wanted, ''));
 END
 $$;
 
@@ -209,14 +257,25 @@ LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'bemi_as_of_support';
 COMMENT ON FUNCTION @extschema@.as_of_support(internal) IS
 'for the planner: has bemi.as_of() in FROM be planned as the query that it stands for';
 
+-- The planner takes it for its query always, since the time comes from outside.
+CREATE FUNCTION @extschema@.as_of_rows(base anyelement, at timestamptz) RETURNS SETOF anyelement
+LANGUAGE plpgsql VOLATILE SUPPORT @extschema@.as_of_support SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'bemi.as_of_rows() is called by bemi.as_of() alone' USING ERRCODE = 'feature_not_supported', HINT = 'SELECT * FROM bemi.as_of(NULL::public.todo, now());';
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.as_of_rows(anyelement, timestamptz) IS
+'what bemi.as_of() runs where the planner does not take it for its query';
+
+-- Through the planner too: so both give the same, and errors show a short statement and not the query.
 CREATE FUNCTION @extschema@.as_of(base anyelement, at timestamptz) RETURNS SETOF anyelement
 LANGUAGE plpgsql VOLATILE SUPPORT @extschema@.as_of_support SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF at IS NULL THEN
     RAISE EXCEPTION 'bemi.as_of() needs a time' USING ERRCODE = 'null_value_not_allowed';
   END IF;
-  PERFORM @extschema@.require_select(@extschema@.table_of_type(pg_typeof(base))), @extschema@.sync();
-  RETURN QUERY EXECUTE @extschema@.latest_query(@extschema@.table_of_type(pg_typeof(base))::oid) USING at;
+  RETURN QUERY EXECUTE format('SELECT * FROM @extschema@.as_of_rows(NULL::%s, $1)', @extschema@.table_of_type(pg_typeof(base))) USING at;
 END
 $$;
 

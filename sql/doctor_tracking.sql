@@ -2,7 +2,7 @@
 
 -- A few names, and how many more there are.
 CREATE FUNCTION @extschema@.some_of(names text[]) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT array_to_string(names[1:5], ', ') || CASE WHEN cardinality(names) > 5 THEN format(' and %s more', cardinality(names) - 5) ELSE '' END
 $$;
 
@@ -135,6 +135,7 @@ BEGIN
   fix := CASE WHEN NOT ok THEN (
     SELECT string_agg(DISTINCT CASE
       WHEN problem ~ '^the partition ' THEN format('SELECT bemi.follow_table(%L);', t.relation)
+      WHEN problem ~ '^the table .* inherits from it' THEN (SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', h), ' ') FROM @extschema@.untracked_heirs(t.relation) h)
       WHEN problem ~ '^statements that name ' THEN (SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', a), ' ') FROM @extschema@.untracked_above(t.relation) a)
       WHEN problem ~ '^ignored columns ' THEN format('SELECT bemi.track_again(%L, ''full'');', t.relation)
       WHEN problem ~ ' to mask' THEN format('SELECT * FROM bemi.tracked WHERE relation = %L::regclass;', t.relation)

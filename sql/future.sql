@@ -397,13 +397,38 @@ EXECUTE FUNCTION @extschema@.on_ddl();
 -- In every session: a column that is renamed would be shown.
 ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;
 
+-- Up to PostgreSQL 15 a rule makes a view of an empty table, as old dumps do where views refer to each other; but not of one that has,
+-- or may have, triggers.
+CREATE FUNCTION @extschema@.make_way_for_view(relation oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  trigger name;
+BEGIN
+  IF current_setting('server_version_num')::int >= 160000 OR NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = make_way_for_view.relation)
+    OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind = 'r'::"char" AND pg_relation_size(c.oid) = 0)
+  THEN
+    RETURN;
+  END IF;
+  FOR trigger IN SELECT t.name FROM @extschema@.context_triggers t WHERE t.relation = make_way_for_view.relation LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', trigger, relation::regclass);
+  END LOOP;
+  -- As VACUUM does it, some time after the last trigger was dropped.
+  UPDATE pg_class c SET relhastriggers = false WHERE c.oid = relation AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid);
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION @extschema@.make_way_for_view(oid) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.make_way_for_view(oid) IS
+'ends the tracking of an empty table that a rule is about to make a view of';
+
 CREATE FUNCTION @extschema@.before_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_ddl';
 
 COMMENT ON FUNCTION @extschema@.before_ddl() IS
-'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there';
+'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there, and CREATE RULE make a view of a table';
 
-CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION @extschema@.before_ddl();
+CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE') EXECUTE FUNCTION @extschema@.before_ddl();
 ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_before_ddl IS

@@ -131,6 +131,10 @@ DECLARE
   asked text := $2;
   gap record;
   keyless timestamptz;
+  image jsonb;
+  "position" bigint;
+  leaf oid;
+  virtual_query text;
 BEGIN
   PERFORM @extschema@.require_select(relation), @extschema@.sync();
   PERFORM FROM @extschema@.key_of(relation);
@@ -147,7 +151,8 @@ BEGIN
     RAISE NOTICE 'changes of % until % were recorded without a key, since it had none then, as while a dump is restored: they are not shown', relation, keyless USING
       HINT = 'See the rows of bemi.changes whose primary_key is null.';
   END IF;
-  RETURN QUERY EXECUTE format(
+  virtual_query := @extschema@.virtual_query(relation::oid);
+  FOR version, operation, committed_at, valid_from, valid_to, context, changed, image, "position", leaf IN EXECUTE format(
     'WITH own AS MATERIALIZED (SELECT c AS change FROM @extschema@.changes_of_key($1, $2) c), '
     'lives AS MATERIALIZED (SELECT DISTINCT ON ((c.change).source, (c.change).commit_position, (c.change).sequence) (c.change).* FROM ('
       'SELECT o.change FROM own o '
@@ -163,9 +168,21 @@ BEGIN
       'WHERE t.relation = m.relation AND (t.source, t.commit_position, t.sequence) > (m.source, m.commit_position, m.sequence) AND (m.next IS NULL OR (t.source, t.commit_position, t.sequence) < (m.next_source, m.next, m.next_sequence)) '
       'ORDER BY t.source, t.commit_position, t.sequence LIMIT 1) t WHERE m.operation <> ''DELETE'') '
     'SELECT row_number() OVER w::int, a.operation, a.committed_at, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), '
-      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN @extschema@.image_row(NULL::%s, %s) END '
+      'CASE WHEN a.operation IN (''CREATE'', ''UPDATE'') THEN %s END, a.place, a.relation '
     'FROM all_of_it a WINDOW w AS (ORDER BY a.source, a.commit_position, a.sequence) ORDER BY 1 DESC',
-    relation, @extschema@.image_expression(relation::oid, 'a.after', 'a.place')) USING relation, asked;
+    @extschema@.image_expression(relation::oid, 'a.after', 'a.place')) USING relation, asked
+  LOOP
+    -- Here, so that errors show no query.
+    "row" := @extschema@.image_row(base, image);
+    IF virtual_query IS NOT NULL AND image IS NOT NULL THEN
+      BEGIN
+        EXECUTE virtual_query INTO "row" USING "row", "position", leaf;
+      EXCEPTION WHEN OTHERS THEN
+        RAISE NOTICE 'virtual columns of % are null in its version of %: %', relation, committed_at, SQLERRM;
+      END;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
 END
 $$;
 

@@ -123,13 +123,6 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_enum_numbe
 COMMENT ON FUNCTION @extschema@.enum_number(anyenum) IS
 'the number that stands for a label of an enum';
 
--- A NULL of SQL itself is checked by the constraints of a domain.
-CREATE FUNCTION @extschema@.null_of(base anyelement) RETURNS anyelement
-LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'bemi_null_of';
-
-COMMENT ON FUNCTION @extschema@.null_of(anyelement) IS
-'NULL of the type of its argument';
-
 -- Columns that had other names, or were not there, at a place.
 CREATE FUNCTION @extschema@.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

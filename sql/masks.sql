@@ -140,6 +140,38 @@ $$;
 COMMENT ON FUNCTION @extschema@.untracked_above(regclass) IS
 'the tables above a partition or a table that inherits which are not tracked';
 
+-- The tables that inherit from a table, by itself or through others, and are not tracked; those aside that cannot be, and partitions.
+CREATE FUNCTION @extschema@.untracked_heirs(relation regclass) RETURNS SETOF regclass
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- Nearly always.
+  IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = relation) OR (SELECT relkind = 'p'::"char" FROM pg_class WHERE oid = relation) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY
+    WITH RECURSIVE below AS (
+      SELECT relation::oid AS heir UNION SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.heir
+    ) SELECT c.oid::regclass FROM below b JOIN pg_class c ON c.oid = b.heir
+    WHERE b.heir <> relation::oid AND c.relkind = 'r'::"char" AND c.relpersistence = 'p'::"char"
+      AND NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = b.heir) ORDER BY c.oid;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.untracked_heirs(regclass) IS
+'the tables that inherit from a table which are not tracked';
+
+-- Whether a table was made with rows, which are not in the log as changes of it.
+CREATE FUNCTION @extschema@.was_made_with_rows(relation regclass) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN has_table_privilege('@extschema@.table_versions', 'SELECT')
+    AND EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = was_made_with_rows.relation AND v.is_made_with_rows);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.was_made_with_rows(regclass) IS
+'whether CREATE TABLE AS or SELECT INTO made a tracked table';
+
 -- Tracks a table again by the rules that it has, but for those that ignore columns that are not there.
 CREATE FUNCTION @extschema@.track_again(relation regclass, replica_identity text DEFAULT 'keep') RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -190,6 +222,10 @@ SELECT
       FROM pg_catalog.unnest(@extschema@.inherited_masks(c.oid::regclass)) mask WHERE mask <> ALL (@extschema@.masks(c.oid::regclass))
     UNION ALL SELECT pg_catalog.format('statements that name %s bring no context, since it is not tracked', a)
       FROM @extschema@.untracked_above(c.oid::regclass) a
+    UNION ALL SELECT pg_catalog.format('the table %s, which inherits from it, is not tracked', h)
+      FROM @extschema@.untracked_heirs(c.oid::regclass) h
+    UNION ALL SELECT 'the log shows no changes that made the rows that it was made with'
+      WHERE @extschema@.was_made_with_rows(c.oid::regclass)
     UNION ALL SELECT pg_catalog.format('the publication %I has UPDATE and DELETE fail: %s', p.publication, p.reason)
       FROM @extschema@.identity_conflict(c.oid::regclass, @extschema@.identity(c.oid::regclass)) p
     ORDER BY problem

@@ -31,7 +31,10 @@ COMMENT ON FUNCTION @extschema@.recorded_position() IS
 CREATE FUNCTION @extschema@.require_select(relation regclass) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT has_table_privilege(relation, 'SELECT') THEN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the past of % cannot be read on a standby, which does not know how much of it is recorded', relation USING
+      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Ask on the primary. bemi.changes, with what is recorded, can be read here too.';
+  ELSIF NOT has_table_privilege(relation, 'SELECT') THEN
     RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
   ELSIF to_regclass('@extschema@.changes') IS NULL THEN
     RAISE EXCEPTION 'the changes of this database are not recorded' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
@@ -84,7 +87,8 @@ DECLARE
   count int;
   implicit record;
 BEGIN
-  FOREACH leaf IN ARRAY @extschema@.leaves(relation) LOOP
+  -- Without partitions, the table's own.
+  FOREACH leaf IN ARRAY COALESCE(NULLIF(@extschema@.leaves(relation), '{}'), ARRAY[relation::oid]) LOOP
     index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = @extschema@.identity_index(leaf::regclass)) ORDER BY i.indisprimary DESC LIMIT 1);
     IF index IS NULL THEN
       RAISE EXCEPTION 'the table % has no primary key: nothing tells which of its rows a change is about', leaf::regclass USING
@@ -167,7 +171,6 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   leaves oid[] := @extschema@.leaves(base);
   top oid := COALESCE(pg_partition_root(base)::oid, base);
-  tree oid[] := ARRAY(SELECT relid::oid FROM pg_partition_tree(top));
   result text;
 BEGIN
   WITH members AS MATERIALIZED (
@@ -190,15 +193,14 @@ BEGIN
     UNION ALL SELECT 4, format('%s was not tracked from %s on', v.relation::regclass, v.noted_at) FROM since v WHERE NOT v.is_tracked
     UNION ALL SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so the log has not the whole row before each change', v.relation::regclass, v.noted_at)
       FROM since v WHERE NOT v.has_images
-    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v WHERE v.root <> top OR v.place < v.came
+    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v
+      -- A table keeps its own rows when it is attached or detached.
+      WHERE (v.root <> top OR v.place < v.came) AND v.relation <> base
     UNION ALL SELECT 7, format('the key of %s was another one until %s', v.relation::regclass, v.until) FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
       WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
     UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
       FROM pg_index i WHERE i.indrelid = ANY (leaves) AND i.indisprimary AND NOT i.indimmediate
-    UNION ALL SELECT 8, format('%s, which was a partition until %s, is gone', COALESCE(v."table", v.relation::text), min(g.noted_at)) FROM @extschema@.table_versions v
-      JOIN @extschema@.table_versions g ON g.relation = v.relation AND g.noted_at > moment AND g.root IS DISTINCT FROM v.root
-      WHERE v.root = top AND v.noted_at <= moment AND v.relation <> ALL (tree)
-      GROUP BY v.relation, v."table"
+    UNION ALL SELECT 8, u FROM @extschema@.unknown_former(base, moment) u
     UNION ALL SELECT 9, format('%s was changed before %s while an event trigger of bemi was disabled', v.relation::regclass, v.noted_at)
       FROM since v WHERE v.is_late AND v.noted_at > moment
   ) AS problems (place, problem) ORDER BY place LIMIT 1;
@@ -221,6 +223,8 @@ DECLARE
   problem text;
   change record;
   columns text;
+  -- From when on changes count of rows that went with their table or partition.
+  gone_from timestamptz := (SELECT min(f.empty_at) FROM @extschema@.former_partitions(base) f WHERE f.came_at <= moment AND f.gone_at > moment);
 BEGIN
   IF command > 0 AND pg_current_xact_id_if_assigned() IS NOT NULL AND EXISTS (
     SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation = ANY (@extschema@.leaves(base)) AND (
@@ -251,7 +255,15 @@ BEGIN
         ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See the rows of bemi.changes whose primary_key is null.';
     END IF;
     RAISE WARNING '% was truncated at %: of the rows that it had before, only those that were changed before are recorded', format('%I.%I', change.schema, change."table"), change.first;
+    gone_from := '-infinity';
   END LOOP;
+  -- What ADD COLUMN gave to a row that did not change after it is in no change.
+  columns := (SELECT string_agg(format('%s (since %s)', quote_ident(a.attname), n.added_at), ', ' ORDER BY a.attnum) FROM pg_attribute a, LATERAL (
+      SELECT min(v.noted_at) FILTER (WHERE v.columns ? a.attnum::text) AS added_at, min(v.noted_at) AS first FROM @extschema@.table_versions v WHERE v.relation = base) n
+    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped AND n.added_at > n.first AND n.added_at > gone_from AND n.added_at <= moment);
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'columns of % that were added are null in rows that did not change between then and when they were truncated, or their partition went: %', base, columns;
+  END IF;
   columns := (SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
     WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT @extschema@.masked_columns(base::oid)));
   IF columns IS NOT NULL THEN
@@ -261,6 +273,11 @@ BEGIN
     WHERE v.relation = ANY (@extschema@.leaves(base)));
   IF columns IS NOT NULL THEN
     RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %', base, moment, columns;
+  END IF;
+  columns := (SELECT string_agg(DISTINCT quote_ident(i), ', ') FROM @extschema@.former_partitions(base) f
+    JOIN @extschema@.table_versions v ON v.relation = f.relation, unnest(v.ignored) i WHERE f.came_at <= moment AND f.gone_at > moment);
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'ignored columns of partitions of % that are gone may be older than %, since their changes alone are not recorded: %', base, moment, columns;
   END IF;
 END
 $$;

@@ -327,7 +327,7 @@ DECLARE
   woken timestamptz := '-infinity';
 BEGIN
   IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'a standby records nothing' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call bemi.sync() on the primary.';
+    RAISE EXCEPTION 'a standby records nothing' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it on the primary. bemi.changes, with what is recorded, can be read here too.';
   END IF;
   target := pg_current_wal_insert_lsn();
   -- Behind the end of a page stands the header of the next one, which belongs to no record yet.
@@ -343,7 +343,7 @@ BEGIN
     -- Who reads the slot in place of the recorder records nothing.
     IF NOT FOUND OR (reached >= target OR NOT is_flushed) AND @extschema@.slot_problem() IS NOT NULL THEN
       RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM @extschema@.recorder_status()) USING
-        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
+        ERRCODE = 'object_not_in_prerequisite_state', HINT = COALESCE((SELECT fix FROM @extschema@.recorder_status()), 'SELECT bemi.start();');
     ELSIF reached >= target THEN
       RETURN;
     ELSIF NOT is_flushed THEN

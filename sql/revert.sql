@@ -34,7 +34,7 @@ COMMENT ON FUNCTION @extschema@.revert_sql(bigint, jsonb, regclass, text, timest
 
 -- The columns by which a row differs from an image. What was masked is not compared.
 CREATE FUNCTION @extschema@.differences(compared jsonb, image jsonb, now jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(compared) c WHERE image ? c AND image -> c IS DISTINCT FROM now -> c)
 $$;
 

@@ -2,7 +2,7 @@
 
 -- Sets of rows, of which there may be many: adding one costs the same however many there are.
 CREATE FUNCTION @extschema@.bucket("row" text) RETURNS int
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT 1 + (pg_catalog.hashtext("row") OPERATOR(pg_catalog.&) 4095)
 $$;
 

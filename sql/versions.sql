@@ -28,6 +28,8 @@ CREATE TABLE @extschema@.table_versions (
   is_late boolean NOT NULL DEFAULT false,
   -- The role that ran the statement.
   noted_by name,
+  -- Whether CREATE TABLE AS or SELECT INTO made it, whose rows are no changes.
+  is_made_with_rows boolean NOT NULL DEFAULT false,
   PRIMARY KEY (relation, source, position)
 );
 
@@ -61,7 +63,7 @@ BEGIN
       ARRAY(SELECT DISTINCT i FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, 'ignore')) i
         WHERE t.relation = c.oid AND t.name = 'bemi_context' ORDER BY i),
       ARRAY(SELECT DISTINCT m FROM unnest(a.above) o, LATERAL (SELECT t.arguments FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t,
-        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false, NULL::name
+        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false, NULL::name, false
     FROM unnest(relations) AS r (oid) LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
       LATERAL (SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid)) ELSE ARRAY[c.oid] END) AS a (above);
 END
@@ -78,7 +80,8 @@ BEGIN
     SELECT p.* FROM @extschema@.present_versions(relations) p LEFT JOIN LATERAL (
       SELECT * FROM @extschema@.table_versions v WHERE v.relation = p.relation ORDER BY v.source DESC, v.position DESC LIMIT 1
     ) l ON true
-    WHERE (p.is_tracked OR l.is_tracked)
+    -- Of a partition that is no longer tracked, that it goes.
+    WHERE (p.is_tracked OR l.is_tracked OR l.root <> l.relation AND p.root IS DISTINCT FROM l.root)
       AND (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.ignored, p.masked)
         IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.ignored, l.masked);
 END
@@ -235,6 +238,9 @@ BEGIN
         PERFORM @extschema@.note_table(relation);
       END LOOP;
     END;
+    IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+      UPDATE @extschema@.table_versions v SET is_made_with_rows = true WHERE v.relation = ANY (relations) AND NOT v.is_empty AND v.noted_at >= transaction_timestamp();
+    END IF;
   END IF;
 -- A statement that does not get its locks fails, as it would without us.
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN

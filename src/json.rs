@@ -237,12 +237,15 @@ fn shown_of(chunk: &std::str::Utf8Chunk) -> &'static [u8] {
     if chunk.invalid().is_empty() { b"" } else { "\u{FFFD}".as_bytes() }
 }
 
-/// Appends a text as the inside of a JSON string. What is not UTF-8 is shown as U+FFFD.
-pub fn escape_lossy(out: &mut Vec<u8>, text: &[u8], charset: Charset) {
+/// Appends a text as the inside of a JSON string. What is not UTF-8 is shown as U+FFFD; false if there is any.
+pub fn escape_lossy(out: &mut Vec<u8>, text: &[u8], charset: Charset) -> bool {
     if text.is_ascii() {
-        return escape(out, text);
+        escape(out, text);
+        return true;
     }
+    let mut is_utf8 = true;
     for chunk in text.utf8_chunks() {
+        is_utf8 &= chunk.invalid().is_empty();
         for part in [chunk.valid().as_bytes(), shown_of(&chunk)] {
             match charset {
                 Charset::Utf8 => escape(out, part),
@@ -250,6 +253,7 @@ pub fn escape_lossy(out: &mut Vec<u8>, text: &[u8], charset: Charset) {
             }
         }
     }
+    is_utf8
 }
 
 /// As [`escape`], with each character beyond ASCII as an escape too.

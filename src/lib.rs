@@ -51,7 +51,8 @@ mod extension {
     pgrx::extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["versions"]);
     pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["sources"]);
     pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);
-    pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["past"]);
+    pgrx::extension_sql_file!("../sql/former.sql", name = "former", requires = ["past"]);
+    pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["former"]);
     pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["as_of"]);
     pgrx::extension_sql_file!("../sql/truncated.sql", name = "truncated", requires = ["history"]);
     pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["truncated"]);

@@ -38,6 +38,8 @@ pub enum Omission {
     OutOfMemory,
     /// A value of type `json` that `jsonb` could not hold, and so no consumer could store.
     NotJsonb(NotJsonb),
+    /// A text that is none in the encoding of its database, which is UTF-8.
+    NotUtf8,
     /// The type's output function failed; its message.
     Output(String),
 }
@@ -69,6 +71,7 @@ impl fmt::Display for Omission {
             Self::TooLong(Limit::Document) => write!(f, "the document would be longer than {MAX_DOCUMENT} bytes"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotJsonb(reason) => write!(f, "json that jsonb cannot hold: {reason}"),
+            Self::NotUtf8 => f.write_str("invalid byte sequence for encoding \"UTF8\""),
             Self::Output(message) => f.write_str(message),
         }
     }
@@ -201,6 +204,16 @@ impl Json {
 
     /// Appends a string, given in UTF-8. What is none is shown as U+FFFD.
     pub fn string(&mut self, text: &[u8]) -> Result<(), Omission> {
+        self.string_lossy(text).map(|_| ())
+    }
+
+    /// Appends a string, given in UTF-8; fails if it is not.
+    pub fn utf8_string(&mut self, text: &[u8]) -> Result<(), Omission> {
+        if self.string_lossy(text)? { Ok(()) } else { Err(Omission::NotUtf8) }
+    }
+
+    /// Whether the string was UTF-8.
+    fn string_lossy(&mut self, text: &[u8]) -> Result<bool, Omission> {
         // No text is shorter as a string.
         self.check_room(text.len().saturating_add(2))?;
         if json::is_plain(text) {
@@ -208,7 +221,7 @@ impl Json {
             self.out.push(b'"');
             self.out.extend_from_slice(text);
             self.out.push(b'"');
-            return Ok(());
+            return Ok(true);
         }
         let at_worst = text.len().saturating_mul(6).saturating_add(2);
         if text.len() < UNCOUNTED && self.check_room(at_worst).is_ok() {
@@ -217,9 +230,9 @@ impl Json {
             self.make_room(json::escaped_len(text, self.charset) + 2)?;
         }
         self.out.push(b'"');
-        json::escape_lossy(&mut self.out, text, self.charset);
+        let is_utf8 = json::escape_lossy(&mut self.out, text, self.charset);
         self.out.push(b'"');
-        Ok(())
+        Ok(is_utf8)
     }
 
     /// Appends bytes as a string, in the hexadecimal form that `bytea` has: `"\\x00ff"`.
@@ -365,6 +378,19 @@ mod tests {
             out.clear();
             out.allow(shown.len() - 1, Limit::Value);
             assert_eq!(out.string(b"a\xff\xc3\xa9\xf0\x9f"), Err(Omission::TooLong(Limit::Value)));
+        }
+    }
+
+    #[test]
+    fn a_string_that_has_to_be_utf8_is_refused_if_it_is_not() {
+        for charset in [Charset::Utf8, Charset::Ascii] {
+            let mut out = Json::new(charset);
+            for text in ["", "plain", "a \"quoted\" one", "\u{E9}\u{1F600}"] {
+                assert_eq!(out.utf8_string(text.as_bytes()), Ok(()), "{text}");
+            }
+            for text in [&b"\xff"[..], b"a\xc3", b"\xc3\xa9 \xed\xa0\x80", b"long enough for a word \x80 and a rest"] {
+                assert_eq!(out.utf8_string(text), Err(Omission::NotUtf8), "{text:?}");
+            }
         }
     }
 

@@ -66,7 +66,7 @@ fn not_logged(server: &Server) {
     run(
         &mut client,
         "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); \
-         CREATE TABLE k (id int[] PRIMARY KEY); SELECT bemi.track_all(); INSERT INTO p VALUES (1); INSERT INTO t (v) VALUES ('a'); INSERT INTO k VALUES ('{1}')",
+         INSERT INTO p VALUES (2); CREATE TABLE k (id int[] PRIMARY KEY); SELECT bemi.track_all(); INSERT INTO p VALUES (1); INSERT INTO t (v) VALUES ('a'); INSERT INTO k VALUES ('{1}')",
     );
     let at = now(&mut client);
     run(

@@ -5,6 +5,8 @@ mod as_of;
 mod as_of_changed;
 mod as_of_forms;
 mod as_of_limits;
+mod as_of_partitions;
+mod as_of_types;
 mod as_of_writers;
 mod backtrace;
 mod catalogs;
@@ -15,6 +17,7 @@ mod decoder;
 mod differential;
 mod doctor;
 mod emission;
+mod functions;
 mod future;
 mod history;
 mod hostile;
@@ -24,6 +27,7 @@ mod lock_queue;
 mod masks;
 mod masks_decoded;
 mod memory;
+mod not_utf8;
 mod options;
 mod past;
 mod prepared;
@@ -42,9 +46,11 @@ mod revert_order;
 mod revert_random;
 mod revert_values;
 mod rights;
+mod rule_views;
 mod rules;
 mod server;
 mod sources;
+mod standby;
 mod streaming;
 mod supervision;
 mod takeover;
@@ -120,6 +126,12 @@ fn main() {
         as_of_changed::TESTS,
         as_of_forms::TESTS,
         as_of_limits::TESTS,
+        as_of_partitions::TESTS,
+        as_of_types::TESTS,
+        functions::TESTS,
+        not_utf8::TESTS,
+        rule_views::TESTS,
+        standby::TESTS,
         as_of_writers::TESTS,
         history::TESTS,
         memory::TESTS,

@@ -1,5 +1,6 @@
 //! How values of a type become JSON: decided once for each column, by the rules of `to_jsonb`.
 use core::ffi::CStr;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -309,7 +310,7 @@ impl Reader {
                 Self::Json => {
                     // Nobody keeps as much white space as that.
                     json.check_room(raw_len(value) / 2)?;
-                    return json.compact(&encoding::to_utf8(varlena_bytes(value)));
+                    return json.compact(&utf8(varlena_bytes(value))?);
                 }
                 Self::Jsonb => {
                     if encoding::charset() == Charset::Utf8 {
@@ -323,7 +324,7 @@ impl Reader {
                     let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
                     let size = varlena::varsize(jsonb.cast()) as i32;
                     let text = pg_sys::JsonbToCString(core::ptr::null_mut(), &raw mut (*jsonb).root, size);
-                    return json.compact(&encoding::to_utf8(CStr::from_ptr(text).to_bytes()));
+                    return json.compact(&utf8(CStr::from_ptr(text).to_bytes())?);
                 }
                 Self::Array(array) => return array.write(value, json),
                 Self::Composite(composite) => {
@@ -339,7 +340,7 @@ impl Reader {
                 }
                 Self::JsonCast(cast) => {
                     let document = pg_sys::FunctionCall1Coll(&mut *cast.0, pg_sys::InvalidOid, value);
-                    return json.compact(&encoding::to_utf8(varlena_bytes(document)));
+                    return json.compact(&utf8(varlena_bytes(document))?);
                 }
                 Self::Output(output) => return write_text(json, output.text(value).to_bytes()),
                 Self::Unreadable(reason) => return Err(Omission::output(reason)),
@@ -427,9 +428,17 @@ pub unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
 
 fn write_text(json: &mut Json, text: &[u8]) -> Result<(), Omission> {
     if encoding::charset() == Charset::Utf8 {
-        return json.string(text);
+        return json.utf8_string(text);
     }
     json.string(&encoding::to_utf8(text))
+}
+
+/// A text of this database in UTF-8. Where that is the encoding, a function in C may have stored what is none.
+fn utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, Omission> {
+    if encoding::charset() != Charset::Utf8 {
+        return Ok(encoding::to_utf8(text));
+    }
+    std::str::from_utf8(text).map(|_| Cow::Borrowed(text)).map_err(|_| Omission::NotUtf8)
 }
 
 fn write_float(

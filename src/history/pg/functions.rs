@@ -3,7 +3,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::snapshot;
-use crate::sys::{self, arguments, arguments::argument};
+use crate::sys::{self, arguments::argument};
 
 /// `bemi.latest_changes(oid, timestamptz, pg_snapshot, integer, pg_lsn)`: calls `bemi.read_latest_changes` of the same arguments
 /// under the latest snapshot.
@@ -54,24 +54,6 @@ pub unsafe extern "C-unwind" fn bemi_lock_writers(fcinfo: pg_sys::FunctionCallIn
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.latest_query(oid)`: calls `bemi.as_of_query` under the latest snapshot, for a function that gets the time as its first parameter.
-///
-/// # Safety
-/// Called by the server, with an argument that is not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_latest_query(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    let types = [pg_sys::OIDOID, pg_sys::TEXTOID, pg_sys::BOOLOID, pg_sys::TEXTOID];
-    // SAFETY: the server's call, whose argument is passed on as it is.
-    unsafe {
-        let write = snapshot::function(fcinfo, c"as_of_query", &types);
-        let base = argument(fcinfo, 0).unwrap_or(pg_sys::Datum::from(0));
-        let (moment, with_dropped, wanted) = (arguments::text(b"$1"), pg_sys::Datum::from(false), arguments::text(b""));
-        let none = pg_sys::InvalidOid;
-        snapshot::latest(|| pg_sys::OidFunctionCall4Coll(write, none, base, moment, with_dropped, wanted))
-    }
-}
-
 /// `bemi.current_command()`: how many of its own transaction's commands that changed something the running statement sees.
 ///
 /// # Safety
@@ -87,7 +69,6 @@ pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCa
 sys::sql_callable!(
     pg_finfo_bemi_latest_changes,
     pg_finfo_bemi_latest_versions,
-    pg_finfo_bemi_latest_query,
     pg_finfo_bemi_lock_writers,
     pg_finfo_bemi_current_command
 );

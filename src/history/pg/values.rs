@@ -67,17 +67,6 @@ pub unsafe extern "C-unwind" fn bemi_value_text(fcinfo: pg_sys::FunctionCallInfo
     }
 }
 
-/// `bemi.null_of(anyelement)`: NULL of the type of its argument. For a domain, SQL itself has none that is not checked.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_null_of(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call.
-    unsafe { null(fcinfo) }
-}
-
 /// `bemi.enum_number(anyenum)`: the OID that a label of an enum is stored as. Unlike labels, OIDs are compared by an operator that
 /// no cast of the enum's owner can lead to another one.
 ///
@@ -137,6 +126,5 @@ sys::sql_callable!(
     pg_finfo_bemi_image_row,
     pg_finfo_bemi_key_value,
     pg_finfo_bemi_value_text,
-    pg_finfo_bemi_null_of,
     pg_finfo_bemi_enum_number
 );

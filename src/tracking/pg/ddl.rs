@@ -143,8 +143,25 @@ impl Done {
     }
 }
 
+/// The table that a CREATE RULE makes a view of, if the current role owns it.
+///
+/// # Safety
+/// A transaction is active.
+unsafe fn table_to_be_a_view(rule: &pg_sys::RuleStmt) -> Option<pg_sys::Oid> {
+    // SAFETY: names in a parse tree are C strings, and a rule has a relation; the function looks it up in the catalogs.
+    let relation = unsafe {
+        if rule.event != pg_sys::CmdType::CMD_SELECT || CStr::from_ptr(rule.rulename) != c"_RETURN" {
+            return None;
+        }
+        let flags = pg_sys::RVROption::RVR_MISSING_OK;
+        pg_sys::RangeVarGetRelidExtended(rule.relation, 0, flags, None, core::ptr::null_mut())
+    };
+    (relation != pg_sys::InvalidOid && sys::owns_relation(relation)).then_some(relation)
+}
+
 /// `bemi.before_ddl()`: a CREATE TRIGGER that makes the trigger of a tracked table replaces one that is there. A dump that
-/// is restored where the schema is tracked makes a table, which is tracked at once, and then its trigger with its rules.
+/// is restored where the schema is tracked makes a table, which is tracked at once, and then its trigger with its rules;
+/// or an old one makes a view of it by a rule.
 ///
 /// # Safety
 /// Called by the server.
@@ -162,6 +179,13 @@ pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo
             let names = function.iter().map(|name| sys::string(*name));
             let is_ours = names.eq([c"bemi", c"emit_context"]);
             trigger.replace |= is_ours && !trigger.row && CStr::from_ptr(trigger.trigname) == c"bemi_context";
+        } else if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
+            && (*statement).type_ == pg_sys::NodeTag::T_RuleStmt
+            && let Some(relation) = table_to_be_a_view(&*statement.cast())
+            && let Some(make_way) =
+                sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"make_way_for_view", &[pg_sys::OIDOID])
+        {
+            pg_sys::OidFunctionCall1Coll(make_way, pg_sys::InvalidOid, pg_sys::Datum::from(relation));
         }
     }
     pg_sys::Datum::from(0)
