@@ -80,15 +80,14 @@ BEGIN
   SELECT
     string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4'
       -- What was added later was not there.
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN t.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_now)
+      WHEN added.noted_at IS NOT NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN t.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_now)
       ELSE format('t.%I', a.attname) END, ', ' ORDER BY a.attnum),
     string_agg(CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid))
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN r.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_then)
+      WHEN added.noted_at IS NOT NULL THEN format('CASE WHEN %s >= %L::timestamptz THEN r.%I %sEND', moment, added.noted_at, a.attname, y.otherwise_then)
       ELSE format('r.%I', a.attname) END, ', ' ORDER BY a.attnum)
   INTO columns_now, columns_then
-  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
-    LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added FROM @extschema@.column_names(base, a.attnum) c) AS n
-    LEFT JOIN LATERAL (SELECT v.noted_at FROM @extschema@.table_versions v WHERE v.relation = base AND @extschema@.position_number(v.position) = n.added) AS added ON true
+  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN @extschema@.added_columns(base) added ON added.number = a.attnum
     -- The NULL of a CASE without ELSE is checked by the constraints of a domain.
     LEFT JOIN LATERAL (SELECT format('ELSE @extschema@.null_of(t.%I) ', a.attname) AS otherwise_now, format('ELSE @extschema@.null_of(r.%I) ', a.attname) AS otherwise_then
       FROM pg_type y WHERE y.oid = a.atttypid AND y.typtype = 'd'::"char") AS y ON true

@@ -261,6 +261,7 @@ BEGIN
   IF columns IS NOT NULL THEN
     RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %', base, moment, columns;
   END IF;
+  PERFORM @extschema@.tell_rewrites(base, moment);
 END
 $$;
 

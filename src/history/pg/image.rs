@@ -1,15 +1,34 @@
 //! Values of the server, of the JSON that was recorded of them. Unlike `jsonb_populate_record`, nothing that the owner of a
 //! table wrote is run: domains are read as the types that they are made of, and casts are not used.
 use core::ffi::{CStr, c_char};
+use std::collections::HashMap;
+use std::ffi::CString;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::snapshot;
-use crate::history::array::{self, Failure};
+use super::convert::Conversion;
+use super::{guard, snapshot};
+use crate::decoder::pg::shown;
 use crate::history::jsonb::{self, Container, Value};
-use crate::sys;
+use crate::history::versions::{Definition, Types};
+use crate::history::{array, range};
+use crate::sys::{self, arguments};
+
+/// Why a value cannot be read.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl Failure {
+    /// For a reason.
+    pub fn new(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
+}
+
+/// Labels of an enum, as they were called, with their OIDs and what they are called today; None if they are gone.
+type Labels = HashMap<Vec<u8>, Option<(u32, Vec<u8>)>>;
 
 /// How JSON becomes a value of a type.
 enum Shape {
@@ -18,6 +37,11 @@ enum Shape {
     Hstore,
     /// By the type's input function.
     Text,
+    Enum(Labels),
+    /// The label of an enum, which is gone or becomes another type, as text.
+    Label(HashMap<Vec<u8>, Vec<u8>>),
+    /// A range or multirange of an enum.
+    Range(Labels),
     Array(Box<ArrayShape>),
     Composite(Box<RowShape>),
 }
@@ -35,17 +59,31 @@ struct RowShape {
     /// In the memory context of the reader.
     descriptor: pg_sys::TupleDesc,
     columns: usize,
-    /// Each column that is not dropped, its name and its index, in the order of keys of `jsonb`.
-    fields: Vec<(Vec<u8>, usize, Reader)>,
+    /// Each column that is not dropped and was there, in the order of keys of `jsonb`.
+    fields: Vec<Field>,
+    /// The names of today of columns that were not.
+    new: Vec<Vec<u8>>,
+}
+
+struct Field {
+    /// Its name then.
+    key: Vec<u8>,
+    name: Vec<u8>,
+    index: usize,
+    reader: Reader,
 }
 
 /// Makes values of a type.
 pub struct Reader {
     /// Not a domain.
     type_oid: pg_sys::Oid,
-    modifier: i32,
     shape: Shape,
     input: Option<Box<Input>>,
+    /// What makes values of another type of those that are read.
+    conversion: Option<Box<Conversion>>,
+    converted_type: pg_sys::Oid,
+    /// Whether the JSON of a value would be another one today.
+    is_changed: bool,
     /// Where the reader keeps what the server allocates for it; it lives longer than the reader.
     memory: pg_sys::MemoryContext,
     /// The function of the extension that is called.
@@ -64,41 +102,106 @@ fn fail(code: PgSqlErrorCode, message: &str) -> ! {
 }
 
 /// The value, or an error: what is read has been checked when it was stored, so it is damaged, or there is no memory.
-fn sound<T>(value: Option<T>) -> T {
+pub fn sound<T>(value: Option<T>) -> T {
     value.unwrap_or_else(|| fail(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "an image could not be read from jsonb"))
 }
 
 impl Reader {
-    /// The reader of a type, which may be a domain. An error if the type cannot be read.
+    /// The reader of a type, which may be a domain, by what types were made of when values were recorded. An error if the type
+    /// cannot be read.
     ///
     /// # Safety
     /// A transaction is active. `memory` lives at least as long as the reader. `caller` is a function of the extension.
     pub unsafe fn new(
         type_oid: pg_sys::Oid,
-        modifier: i32,
         memory: pg_sys::MemoryContext,
         caller: pg_sys::Oid,
+        then: Option<&Types>,
     ) -> Self {
-        let mut modifier = modifier;
         // SAFETY: the functions look types up in the catalogs; types nest no deeper than the stack holds, or it is an error.
         unsafe {
             pg_sys::check_stack_depth();
-            let type_oid = pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier);
+            let type_oid = pg_sys::getBaseType(type_oid);
             let element_type = pg_sys::get_element_type(type_oid);
-            let shape = if type_oid == pg_sys::JSONOID {
-                Shape::Json
+            let kind = pg_sys::get_typtype(type_oid) as u8;
+            let (shape, is_changed) = if type_oid == pg_sys::JSONOID {
+                (Shape::Json, false)
             } else if type_oid == pg_sys::JSONBOID {
-                Shape::Jsonb
+                (Shape::Jsonb, false)
             } else if element_type != pg_sys::InvalidOid {
-                Shape::Array(Box::new(ArrayShape::new(element_type, modifier, memory, caller)))
-            } else if pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_COMPOSITE {
-                Shape::Composite(Box::new(RowShape::new(type_oid, memory, caller)))
+                let shape = ArrayShape::new(element_type, memory, caller, then);
+                let is_changed = shape.element.is_changed;
+                (Shape::Array(Box::new(shape)), is_changed)
+            } else if kind == pg_sys::TYPTYPE_COMPOSITE {
+                let (shape, is_changed) = RowShape::new(type_oid, memory, caller, then);
+                (Shape::Composite(Box::new(shape)), is_changed)
+            } else if kind == pg_sys::TYPTYPE_ENUM {
+                let (labels, is_changed) = labels(type_oid, then);
+                (Shape::Enum(labels), is_changed)
+            } else if let Some((labels, true)) = subtype(type_oid, kind).map(|oid| labels(oid, then)) {
+                (Shape::Range(labels), true)
             } else if is_hstore(type_oid) {
-                Shape::Hstore
+                (Shape::Hstore, false)
             } else {
-                Shape::Text
+                (Shape::Text, false)
             };
-            Self { type_oid, modifier, shape, input: None, memory, caller }
+            Self {
+                type_oid,
+                shape,
+                input: None,
+                conversion: None,
+                converted_type: type_oid,
+                is_changed,
+                memory,
+                caller,
+            }
+        }
+    }
+
+    /// Reads labels as text.
+    pub fn of_labels(labels: HashMap<Vec<u8>, Vec<u8>>, memory: pg_sys::MemoryContext, caller: pg_sys::Oid) -> Self {
+        let (shape, type_oid, is_changed) = (Shape::Label(labels), pg_sys::TEXTOID, true);
+        Self { type_oid, shape, input: None, conversion: None, converted_type: type_oid, is_changed, memory, caller }
+    }
+
+    /// Has values of another type made of those that are read.
+    pub fn convert(&mut self, conversion: Conversion, type_oid: pg_sys::Oid) {
+        self.converted_type = type_oid;
+        self.conversion = Some(Box::new(conversion));
+        self.is_changed = true;
+    }
+
+    /// Whether values may show otherwise than they were recorded.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Whether an old value may raise an error of the server.
+    pub fn can_fail(&self) -> bool {
+        self.conversion.as_ref().is_some_and(|conversion| conversion.can_fail)
+            || match &self.shape {
+                // The server itself may refuse softly, from 16 on.
+                Shape::Text | Shape::Range(_) => {
+                    self.type_oid.to_u32() >= pg_sys::FirstNormalObjectId
+                        || cfg!(any(feature = "pg14", feature = "pg15")) && is_by_name(self.type_oid)
+                }
+                Shape::Array(shape) => shape.element.can_fail(),
+                Shape::Composite(shape) => shape.fields.iter().any(|field| field.reader.can_fail()),
+                _ => false,
+            }
+    }
+
+    /// Whether reading text depends on settings.
+    pub fn asks_settings(&self) -> bool {
+        match &self.shape {
+            Shape::Text | Shape::Range(_) => {
+                self.type_oid.to_u32() >= pg_sys::FirstNormalObjectId
+                    || is_by_name(self.type_oid)
+                    || matches!(self.type_oid, pg_sys::XMLOID | pg_sys::MONEYOID)
+            }
+            Shape::Array(shape) => shape.element.asks_settings(),
+            Shape::Composite(shape) => shape.fields.iter().any(|field| field.reader.asks_settings()),
+            _ => false,
         }
     }
 
@@ -106,26 +209,60 @@ impl Reader {
     ///
     /// # Safety
     /// The value is within a `jsonb` of the server that has a header of four bytes before it. A snapshot is active.
-    pub unsafe fn read(&mut self, value: Value) -> Option<pg_sys::Datum> {
+    pub unsafe fn read(&mut self, value: Value) -> Result<Option<pg_sys::Datum>, Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.read_fitted(value, true) }
+    }
+
+    /// As [`Reader::read`]; a value may be beyond the modifier of a column, if that is wanted.
+    ///
+    /// # Safety
+    /// As [`Reader::read`].
+    pub unsafe fn read_fitted(&mut self, value: Value, is_fitted: bool) -> Result<Option<pg_sys::Datum>, Failure> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (self.recorded(value)?, &mut self.conversion) {
+                (Some(value), Some(conversion)) => conversion.run(value, is_fitted).map(Some),
+                (value, _) => Ok(value),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Reader::read`].
+    unsafe fn recorded(&mut self, value: Value) -> Result<Option<pg_sys::Datum>, Failure> {
+        if let (Shape::Text, Some(value)) = (&self.shape, plain(self.type_oid, value)) {
+            return Ok(Some(value));
+        }
         let mut text = Vec::new();
         match (&mut self.shape, value) {
-            (_, Value::Null) => return None,
+            (_, Value::Null) => return Ok(None),
             (Shape::Jsonb, value) => {
                 sound(jsonb::document(&mut text, value));
-                // SAFETY: the function copies as many bytes as it is told behind the header of a varlena.
-                return Some(unsafe {
-                    pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(text.as_ptr().cast(), text.len() as i32))
-                });
+                return Ok(Some(arguments::text(&text)));
             }
             // SAFETY: the caller's promise.
-            (Shape::Array(shape), Value::Array(array)) => return Some(unsafe { shape.read(array) }),
+            (Shape::Array(shape), Value::Array(array)) => return unsafe { shape.read(array).map(Some) },
             // SAFETY: the caller's promise.
-            (Shape::Composite(shape), Value::Object(object)) => return Some(unsafe { shape.read(object) }),
-            (Shape::Array(_) | Shape::Composite(_), value) if !matches!(value, Value::String(_)) => {
+            (Shape::Composite(shape), Value::Object(object)) => return unsafe { shape.read(object).map(Some) },
+            (Shape::Enum(labels), Value::String(label)) => {
+                return match labels.get(label) {
+                    Some(Some((oid, _))) => Ok(Some(pg_sys::Datum::from(*oid))),
+                    Some(None) => Err(gone(label)),
+                    // It came in the meantime.
+                    None => label_today(self.type_oid, label).map(|oid| Some(pg_sys::Datum::from(oid))),
+                };
+            }
+            (Shape::Label(labels), Value::String(label)) => {
+                return Ok(Some(arguments::text(labels.get(label).map_or(label, |label| &label[..]))));
+            }
+            (Shape::Range(labels), Value::String(range)) => text = bounds_today(labels, self.type_oid, range)?,
+            (Shape::Array(_) | Shape::Composite(_) | Shape::Enum(_) | Shape::Label(_) | Shape::Range(_), value)
+                if !matches!(value, Value::String(_)) =>
+            {
                 // SAFETY: the server's name of a type is a C string.
                 let name = unsafe { CStr::from_ptr(pg_sys::format_type_be(self.type_oid)) }.to_string_lossy();
-                let message = format!("what is recorded of a value is not of the type {name}");
-                fail(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, &message)
+                return Err(Failure(format!("what is recorded is not of the type {name}")));
             }
             (Shape::Hstore, Value::Object(object)) => {
                 for member in sound(object.members()) {
@@ -146,14 +283,29 @@ impl Reader {
         }
         sound(jsonb::push(&mut text, b"\0"));
         // SAFETY: the text ends with a NUL and holds no other, as jsonb does not.
-        Some(unsafe { self.input(text.as_mut_ptr().cast()) })
+        unsafe { self.input(text.as_mut_ptr().cast()).map(Some) }
     }
 
-    /// Calls the type's input function, if it runs nobody's code.
+    /// The value of a text form of it.
+    ///
+    /// # Safety
+    /// The text is in the encoding of the database. A snapshot is active.
+    pub unsafe fn parse(&mut self, text: &CStr) -> Result<Option<pg_sys::Datum>, Failure> {
+        // SAFETY: the caller's promise; a label, or a range of labels, has the same text in JSON.
+        unsafe {
+            match self.shape {
+                Shape::Enum(_) | Shape::Range(_) => self.recorded(Value::String(text.to_bytes())),
+                _ => self.input(text.as_ptr().cast_mut()).map(Some),
+            }
+        }
+    }
+
+    /// Calls the type's input function, if it runs nobody's code. What the value was checked for when it was recorded, as the
+    /// modifier of its column, is not asked again.
     ///
     /// # Safety
     /// `text` is a C string in the encoding of the database. A snapshot is active.
-    pub unsafe fn input(&mut self, text: *mut c_char) -> pg_sys::Datum {
+    pub unsafe fn input(&mut self, text: *mut c_char) -> Result<pg_sys::Datum, Failure> {
         // SAFETY: the caller's promise; what the function keeps is in a memory context that lives as long.
         unsafe {
             if self.input.is_none() {
@@ -165,7 +317,7 @@ impl Reader {
                 self.input = Some(input);
             }
             match &mut self.input {
-                Some(input) => pg_sys::InputFunctionCall(&mut input.function, text, input.parameter, self.modifier),
+                Some(input) => input.call(text),
                 None => fail(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a type has no input function"),
             }
         }
@@ -186,6 +338,194 @@ impl Reader {
         // SAFETY: the function takes a type, and gives a value or an error.
         unsafe { snapshot::latest(|| pg_sys::OidFunctionCall1Coll(check, pg_sys::InvalidOid, type_oid)) };
     }
+
+    /// Appends the JSON that a value would be recorded as today, as text.
+    ///
+    /// # Safety
+    /// As [`Reader::read`].
+    pub unsafe fn show(&mut self, value: Value, out: &mut Vec<u8>) -> Result<(), Failure> {
+        // SAFETY: for all of the function, the caller's promise.
+        unsafe {
+            if self.conversion.is_some() && value != Value::Null {
+                let Some(value) = self.read(value)? else { return Err(Failure::new("it is null")) };
+                let memory = pg_sys::CurrentMemoryContext;
+                return guard::with_pinned(|| shown::append(self.converted_type, value, memory, out)).map_err(Failure);
+            }
+            match (&mut self.shape, value) {
+                (Shape::Array(shape), Value::Array(array)) if self.is_changed => shape.show(array, out)?,
+                (Shape::Composite(shape), Value::Object(object)) if self.is_changed => shape.show(object, out)?,
+                (Shape::Enum(labels), Value::String(label)) => match labels.get(label) {
+                    Some(Some((_, name))) => text_of(Value::String(name), out, true),
+                    Some(None) => return Err(gone(label)),
+                    None => {
+                        label_today(self.type_oid, label)?;
+                        text_of(value, out, true);
+                    }
+                },
+                (Shape::Range(labels), Value::String(range)) => {
+                    text_of(Value::String(&bounds_today(labels, self.type_oid, range)?), out, true);
+                }
+                (_, value) => text_of(value, out, true),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Input {
+    /// # Safety
+    /// As [`Reader::input`].
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    unsafe fn call(&mut self, text: *mut c_char) -> Result<pg_sys::Datum, Failure> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { pg_sys::InputFunctionCall(&mut self.function, text, self.parameter, -1) })
+    }
+
+    /// # Safety
+    /// As [`Reader::input`].
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    unsafe fn call(&mut self, text: *mut c_char) -> Result<pg_sys::Datum, Failure> {
+        let mut refused = pg_sys::ErrorSaveContext {
+            type_: pg_sys::NodeTag::T_ErrorSaveContext,
+            details_wanted: true,
+            ..Default::default()
+        };
+        let mut result = pg_sys::Datum::from(0);
+        // SAFETY: the caller's promise; the context is a node, and has the error if there was one.
+        unsafe {
+            let context: pg_sys::fmNodePtr = (&raw mut refused).cast();
+            let function = &raw mut self.function;
+            if pg_sys::InputFunctionCallSafe(function, text, self.parameter, -1, context, &mut result) {
+                return Ok(result);
+            }
+            let error = refused.error_data;
+            let is_told = !error.is_null() && !(*error).message.is_null();
+            Err(Failure(if is_told {
+                CStr::from_ptr((*error).message).to_string_lossy().into_owned()
+            } else {
+                "its text is refused".to_owned()
+            }))
+        }
+    }
+}
+
+/// A value of the types that are met most, without their input functions.
+fn plain(type_oid: pg_sys::Oid, value: Value) -> Option<pg_sys::Datum> {
+    match (type_oid, value) {
+        (pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID, Value::String(text)) => Some(arguments::text(text)),
+        (pg_sys::BOOLOID, Value::Boolean(value)) => Some(pg_sys::Datum::from(value)),
+        (pg_sys::INT2OID, Value::Number(stored)) => jsonb::integer::<i16>(stored).map(pg_sys::Datum::from),
+        (pg_sys::INT4OID, Value::Number(stored)) => jsonb::integer::<i32>(stored).map(pg_sys::Datum::from),
+        (pg_sys::INT8OID, Value::Number(stored)) => jsonb::integer::<i64>(stored).map(pg_sys::Datum::from),
+        _ => None,
+    }
+}
+
+fn gone(label: &[u8]) -> Failure {
+    Failure(format!("the label \"{}\" is gone", String::from_utf8_lossy(label)))
+}
+
+/// The OID of a label of today.
+fn label_today(type_oid: pg_sys::Oid, label: &[u8]) -> Result<u32, Failure> {
+    let Ok(name) = CString::new(label) else { return Err(gone(label)) };
+    if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
+        return Err(gone(label));
+    }
+    // SAFETY: the keys are the OID of a type and a C string that is no longer than a name.
+    let oid = unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32,
+            pg_sys::Anum_pg_enum_oid as pg_sys::AttrNumber,
+            pg_sys::Datum::from(type_oid),
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+        )
+    };
+    if oid == pg_sys::InvalidOid { Err(gone(label)) } else { Ok(oid.to_u32()) }
+}
+
+/// What a label is called today; None if it is gone.
+fn label_name(oid: u32) -> Option<Vec<u8>> {
+    let none = pg_sys::Datum::from(0);
+    let mut is_null = false;
+    // SAFETY: looks a label up in the catalogs; the name, a C string in an array, is copied before the entry is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::ENUMOID as i32;
+        let tuple = pg_sys::SearchSysCache(cache, pg_sys::Datum::from(oid), none, none, none);
+        if tuple.is_null() {
+            return None;
+        }
+        let number = pg_sys::Anum_pg_enum_enumlabel as pg_sys::AttrNumber;
+        let name = pg_sys::SysCacheGetAttr(cache, tuple, number, &mut is_null);
+        let name = CStr::from_ptr(name.cast_mut_ptr()).to_bytes().to_vec();
+        pg_sys::ReleaseSysCache(tuple);
+        Some(name)
+    }
+}
+
+/// The labels of an enum as they were called then, and whether any is called otherwise today.
+fn labels(type_oid: pg_sys::Oid, then: Option<&Types>) -> (Labels, bool) {
+    let mut is_changed = false;
+    let mut found = Labels::new();
+    for (oid, label) in then.and_then(|then| then.labels(type_oid.to_u32())).unwrap_or_default() {
+        let today = label_name(*oid).map(|name| (*oid, name));
+        is_changed |= today.as_ref().is_none_or(|(_, name)| name != label);
+        found.insert(label.clone(), today);
+    }
+    (found, is_changed)
+}
+
+/// The text of a range of labels, with those of today.
+fn bounds_today(labels: &Labels, type_oid: pg_sys::Oid, text: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut missing = None;
+    let translated = range::with_bounds(text, |label| match labels.get(label) {
+        Some(Some((_, name))) => Some(name.clone()),
+        Some(None) => {
+            missing = Some(gone(label));
+            None
+        }
+        None => Some(label.to_vec()),
+    });
+    translated.ok_or_else(|| {
+        // SAFETY: the server's name of a type is a C string.
+        let name = unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)) }.to_string_lossy();
+        missing.unwrap_or_else(|| Failure(format!("what is recorded is not of the type {name}")))
+    })
+}
+
+/// The enum of which a type is a range or a multirange.
+fn subtype(type_oid: pg_sys::Oid, kind: u8) -> Option<pg_sys::Oid> {
+    // SAFETY: looks types up in the catalogs.
+    unsafe {
+        let range = match kind {
+            pg_sys::TYPTYPE_RANGE => type_oid,
+            pg_sys::TYPTYPE_MULTIRANGE => pg_sys::get_multirange_range(type_oid),
+            _ => return None,
+        };
+        let found = pg_sys::getBaseType(pg_sys::get_range_subtype(range));
+        (pg_sys::get_typtype(found) as u8 == pg_sys::TYPTYPE_ENUM).then_some(found)
+    }
+}
+
+/// Whether values of a type are recorded as the names of objects.
+fn is_by_name(type_oid: pg_sys::Oid) -> bool {
+    matches!(
+        type_oid,
+        pg_sys::REGCLASSOID
+            | pg_sys::REGPROCOID
+            | pg_sys::REGPROCEDUREOID
+            | pg_sys::REGOPEROID
+            | pg_sys::REGOPERATOROID
+            | pg_sys::REGTYPEOID
+            | pg_sys::REGROLEOID
+            | pg_sys::REGNAMESPACEOID
+            | pg_sys::REGCONFIGOID
+            | pg_sys::REGDICTIONARYOID
+            | pg_sys::REGCOLLATIONOID
+            | pg_sys::ACLITEMOID
+            | pg_sys::TSQUERYOID
+    )
 }
 
 impl ArrayShape {
@@ -193,40 +533,38 @@ impl ArrayShape {
     /// As [`Reader::new`].
     unsafe fn new(
         element_type: pg_sys::Oid,
-        modifier: i32,
         memory: pg_sys::MemoryContext,
         caller: pg_sys::Oid,
+        then: Option<&Types>,
     ) -> Self {
         let (mut length, mut is_by_value, mut alignment) = (0, false, 0);
         // SAFETY: the caller's promise; the type is looked up in the catalogs.
         unsafe {
             pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut is_by_value, &mut alignment);
-            let element = Reader::new(element_type, modifier, memory, caller);
+            let element = Reader::new(element_type, memory, caller, then);
             Self { element, element_type, length, is_by_value, alignment }
         }
     }
 
     /// # Safety
     /// As [`Reader::read`].
-    unsafe fn read(&mut self, array: Container) -> pg_sys::Datum {
-        let mut members = array::members(array).unwrap_or_else(|failure| match failure {
-            Failure::Damaged => sound(None),
-            Failure::OutOfMemory => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
-            Failure::Uneven => fail(
-                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
-                "a recorded array has rows of different lengths",
-            ),
-            Failure::TooManyDimensions => {
-                fail(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "a recorded array has too many dimensions")
+    unsafe fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
+        let mut members = match array::members(array) {
+            Ok(members) => members,
+            Err(array::Failure::Damaged) => sound(None),
+            Err(array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
+            Err(array::Failure::Uneven) => return Err(Failure::new("a recorded array has rows of different lengths")),
+            Err(array::Failure::TooManyDimensions) => {
+                return Err(Failure::new("a recorded array has too many dimensions"));
             }
-        });
+        };
         let (mut values, mut nulls) = (Vec::new(), Vec::new());
         if values.try_reserve(members.values.len()).is_err() || nulls.try_reserve(members.values.len()).is_err() {
             fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory");
         }
         for member in members.values {
             // SAFETY: the caller's promise.
-            let value = unsafe { self.element.read(member) };
+            let value = unsafe { self.element.read(member)? };
             nulls.push(value.is_none());
             values.push(value.unwrap_or(pg_sys::Datum::from(0)));
         }
@@ -234,7 +572,7 @@ impl ArrayShape {
         let (count, dimensions) = (members.dimensions.len() as i32, members.dimensions.as_mut_ptr());
         // SAFETY: there are as many members as the dimensions say, six of them at most, stored as the type's are.
         unsafe {
-            pg_sys::Datum::from(pg_sys::construct_md_array(
+            Ok(pg_sys::Datum::from(pg_sys::construct_md_array(
                 values.as_mut_ptr(),
                 nulls.as_mut_ptr(),
                 count,
@@ -244,57 +582,139 @@ impl ArrayShape {
                 self.length.into(),
                 self.is_by_value,
                 self.alignment,
-            ))
+            )))
         }
+    }
+
+    /// # Safety
+    /// As [`Reader::show`].
+    unsafe fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+        sound(jsonb::push(out, b"["));
+        for (index, member) in sound(array.elements()).enumerate() {
+            sound(jsonb::push(out, if index > 0 { b"," } else { b"" }));
+            // SAFETY: the caller's promise. An array within it is a dimension more.
+            unsafe {
+                match sound(member) {
+                    Value::Array(inner) => self.show(inner, out)?,
+                    member => self.element.show(member, out)?,
+                }
+            }
+        }
+        sound(jsonb::push(out, b"]"));
+        Ok(())
     }
 }
 
 impl RowShape {
+    /// The shape, and whether a row would be shown otherwise today.
+    ///
     /// # Safety
     /// As [`Reader::new`]; the type is a composite one.
-    unsafe fn new(type_oid: pg_sys::Oid, memory: pg_sys::MemoryContext, caller: pg_sys::Oid) -> Self {
+    unsafe fn new(
+        type_oid: pg_sys::Oid,
+        memory: pg_sys::MemoryContext,
+        caller: pg_sys::Oid,
+        then: Option<&Types>,
+    ) -> (Self, bool) {
+        let attributes = match then.and_then(|then| then.defined.get(&type_oid.to_u32())) {
+            Some(Definition::Composite(attributes)) => Some(attributes),
+            _ => None,
+        };
+        let (mut fields, mut new, mut is_changed) = (Vec::new(), Vec::new(), false);
         // SAFETY: the caller's promise; the copy belongs to the memory context, which is left again.
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo(memory);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
             pg_sys::MemoryContextSwitchTo(old);
             let columns = (*descriptor).natts as usize;
-            let mut fields = Vec::new();
             for index in 0..columns {
                 let column = sys::column(descriptor, index);
-                if !column.attisdropped {
-                    let name = CStr::from_ptr(column.attname.data.as_ptr()).to_bytes().to_vec();
-                    fields.push((name, index, Reader::new(column.atttypid, column.atttypmod, memory, caller)));
+                if column.attisdropped {
+                    continue;
                 }
+                let name = CStr::from_ptr(column.attname.data.as_ptr()).to_bytes().to_vec();
+                let key = match attributes {
+                    None => name.clone(),
+                    Some(all) => match all.iter().find(|attribute| attribute.number == column.attnum) {
+                        Some(attribute) => attribute.name.clone(),
+                        None => {
+                            new.push(name);
+                            continue;
+                        }
+                    },
+                };
+                let reader = Reader::new(column.atttypid, memory, caller, then);
+                is_changed |= key != name || reader.is_changed;
+                fields.push(Field { key, name, index, reader });
             }
-            fields.sort_by(|one, other| (one.0.len(), &one.0).cmp(&(other.0.len(), &other.0)));
-            Self { descriptor, columns, fields }
+            is_changed |= !new.is_empty() || attributes.is_some_and(|all| all.len() != fields.len());
+            fields.sort_by(|one, other| (one.key.len(), &one.key).cmp(&(other.key.len(), &other.key)));
+            (Self { descriptor, columns, fields, new }, is_changed)
         }
     }
 
-    /// # Safety
-    /// As [`Reader::read`].
-    unsafe fn read(&mut self, object: Container) -> pg_sys::Datum {
-        let mut values = vec![pg_sys::Datum::from(0); self.columns];
-        let mut nulls = vec![true; self.columns];
+    /// Calls something for each pair of a column and its value.
+    fn each(
+        &mut self,
+        object: Container,
+        mut call: impl FnMut(&mut Field, Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut fields = self.fields.iter_mut().peekable();
         // Both are in the same order.
         for member in sound(object.members()) {
             let (key, value) = sound(member);
             let at = (key.len(), key);
-            while fields.next_if(|field| (field.0.len(), &field.0[..]) < at).is_some() {}
-            let Some((_, index, reader)) = fields.next_if(|field| field.0 == key) else { continue };
-            // SAFETY: the caller's promise.
-            if let Some(value) = unsafe { reader.read(value) } {
-                values[*index] = value;
-                nulls[*index] = false;
-            }
+            while fields.next_if(|field| (field.key.len(), &field.key[..]) < at).is_some() {}
+            let Some(field) = fields.next_if(|field| field.key == key) else { continue };
+            call(field, value)?;
         }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Reader::read`].
+    unsafe fn read(&mut self, object: Container) -> Result<pg_sys::Datum, Failure> {
+        let mut values = vec![pg_sys::Datum::from(0); self.columns];
+        let mut nulls = vec![true; self.columns];
+        self.each(object, |field, value| {
+            // SAFETY: the caller's promise.
+            if let Some(value) = unsafe { field.reader.read(value)? } {
+                values[field.index] = value;
+                nulls[field.index] = false;
+            }
+            Ok(())
+        })?;
         // SAFETY: there are as many values as the row has columns, each of the type of its column.
         unsafe {
             let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+            Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
         }
+    }
+
+    /// # Safety
+    /// As [`Reader::show`].
+    unsafe fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+        sound(jsonb::push(out, b"{"));
+        let mut separator = &b""[..];
+        self.each(object, |field, value| {
+            sound(jsonb::push(out, separator));
+            separator = b",";
+            // SAFETY: the caller's promise.
+            unsafe {
+                text_of(Value::String(&field.name), out, true);
+                sound(jsonb::push(out, b":"));
+                field.reader.show(value, out)
+            }
+        })?;
+        for name in &self.new {
+            sound(jsonb::push(out, separator));
+            separator = b",";
+            // SAFETY: a string is no part of a container.
+            unsafe { text_of(Value::String(name), out, true) };
+            sound(jsonb::push(out, b":null"));
+        }
+        sound(jsonb::push(out, b"}"));
+        Ok(())
     }
 }
 
@@ -302,7 +722,7 @@ impl RowShape {
 ///
 /// # Safety
 /// As [`Reader::read`].
-unsafe fn text_of(value: Value, text: &mut Vec<u8>, is_json: bool) {
+pub unsafe fn text_of(value: Value, text: &mut Vec<u8>, is_json: bool) {
     sound(match value {
         Value::Null => jsonb::push(text, b"null"),
         Value::Boolean(value) => jsonb::push(text, if value { b"true" } else { b"false" }),

@@ -1,6 +1,10 @@
 //! What of reading the past calls the server.
+mod convert;
 mod functions;
+mod guard;
 mod image;
 mod inline;
+mod rewritten;
 mod snapshot;
+mod table;
 mod values;
