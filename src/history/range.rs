@@ -72,14 +72,18 @@ fn bound<'a>(
         at += 1;
     }
     if is_there {
-        out.push(b'"');
-        for byte in translate(&value)? {
+        // As the server writes it (range_bound_escape).
+        let value = translate(&value)?;
+        let is_special = |byte: &u8| b"\"\\()[], \t\n\r\x0b\x0c".contains(byte);
+        let quote = &b"\""[..usize::from(value.is_empty() || value.iter().any(is_special))];
+        out.extend_from_slice(quote);
+        for byte in value {
             if matches!(byte, b'"' | b'\\') {
-                out.push(b'\\');
+                out.push(byte);
             }
             out.push(byte);
         }
-        out.push(b'"');
+        out.extend_from_slice(quote);
     }
     text.get(at..)
 }
@@ -96,13 +100,14 @@ mod tests {
     #[test]
     fn bounds_are_translated_wherever_they_are() {
         for (text, expected) in [
-            ("[a,b)", r#"["A","B")"#),
-            ("(,b]", r#"(,"B"]"#),
+            ("[a,b)", "[A,B)"),
+            ("(,b]", "(,B]"),
             ("empty", "empty"),
-            (r#"["a,""b\\",c)"#, r#"["A,\"B\\","C")"#),
+            (r#"["a,""b\\",c)"#, r#"["A,""B\\",C)"#),
             ("{}", "{}"),
-            ("{[a,b),[c,)}", r#"{["A","B"),["C",)}"#),
-            (r#"["",a]"#, r#"["","A"]"#),
+            ("{[a,b),[c,)}", "{[A,B),[C,)}"),
+            (r#"["",a]"#, r#"["",A]"#),
+            (r#"["a b","c"]"#, r#"["A B",C]"#),
         ] {
             assert_eq!(shouted(text).as_deref(), Some(expected), "{text}");
         }

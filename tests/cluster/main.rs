@@ -26,6 +26,7 @@ mod masks_decoded;
 mod memory;
 mod options;
 mod past;
+mod past_types;
 mod prepared;
 mod privileges;
 mod progress;
@@ -114,6 +115,7 @@ fn main() {
         takeover::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
+        past_types::TESTS,
         as_of_forms::TESTS,
         as_of_limits::TESTS,
         as_of_writers::TESTS,
