@@ -26,6 +26,7 @@ mod masks_decoded;
 mod memory;
 mod options;
 mod past;
+mod past_random;
 mod past_types;
 mod prepared;
 mod privileges;
@@ -116,6 +117,7 @@ fn main() {
         as_of::TESTS,
         as_of_changed::TESTS,
         past_types::TESTS,
+        past_random::TESTS,
         as_of_forms::TESTS,
         as_of_limits::TESTS,
         as_of_writers::TESTS,

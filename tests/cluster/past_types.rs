@@ -142,10 +142,10 @@ fn retyped(server: &Server) {
     // The image of then as it would be recorded today.
     let today = all(
         &mut client,
-        "(SELECT bemi.image_today('c', before, position) FROM bemi.changes WHERE operation = 'DELETE') x (v)",
+        "(SELECT bemi.image_today('c', before, position) FROM bemi.changes WHERE operation = 'DELETE')",
     );
     assert!(today.contains("\"\"n\"\": \"\"7\"\"") && today.contains("\"\"m\"\": 1,"), "{today}");
-    run(&mut client, "SELECT bemi.revert(relation => 'c', primary_key => '2')");
+    run(&mut client, &format!("SELECT bemi.revert(relation => 'c', since => '{moment}')"));
     assert_eq!(all(&mut client, "(SELECT * FROM c WHERE id = 2)"), kept + ")");
 }
 
@@ -310,7 +310,7 @@ fn casts(server: &Server) {
     let (database, mut client, _stop) = recording(server, "past_casts");
     run(
         &mut client,
-        "CREATE TYPE e AS ENUM ('x', 'y'); CREATE FUNCTION of_text(text) RETURNS e LANGUAGE plpgsql AS $$BEGIN RETURN CASE WHEN $1 > 'm' THEN 'y' ELSE 'x' END; END$$;
+        "CREATE TYPE e AS ENUM ('x', 'y'); CREATE FUNCTION of_text(text) RETURNS e LANGUAGE sql AS 'SELECT CASE WHEN $1 > ''m'' THEN ''y''::e ELSE ''x'' END';
          CREATE CAST (text AS e) WITH FUNCTION of_text(text) AS ASSIGNMENT; CREATE TABLE c (id int PRIMARY KEY, v text); SELECT bemi.track('c'); INSERT INTO c VALUES (1, 'a'), (2, 'z'), (3, 'z')",
     );
     let moment = then(&mut client, "SELECT 1");
