@@ -164,7 +164,7 @@ COMMENT ON FUNCTION @extschema@.renamed_columns(oid, bigint) IS
 
 -- As image_today(), of an object whose values are none of the columns.
 CREATE FUNCTION @extschema@.keys_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   names text[];
   names_then text[];
