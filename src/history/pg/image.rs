@@ -2,18 +2,18 @@
 //! table wrote is run: domains are read as the types that they are made of, and casts are not used.
 use core::ffi::{CStr, c_char};
 use std::collections::HashMap;
-use std::ffi::CString;
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::convert::Conversion;
+use super::labels::{Labels, bounds_today, gone, label_today, labels, subtype};
+use super::shapes::{ArrayShape, RowShape};
 use super::{guard, snapshot};
 use crate::decoder::pg::shown;
 use crate::history::jsonb::{self, Container, Value};
-use crate::history::versions::{Definition, Types};
-use crate::history::{array, range};
+use crate::history::versions::Types;
 use crate::sys::{self, arguments};
 
 /// Why a value cannot be read.
@@ -26,9 +26,6 @@ impl Failure {
         Self(reason.to_owned())
     }
 }
-
-/// Labels of an enum, as they were called, with their OIDs and what they are called today; None if they are gone.
-type Labels = HashMap<Vec<u8>, Option<(u32, Vec<u8>)>>;
 
 /// How JSON becomes a value of a type.
 enum Shape {
@@ -44,33 +41,6 @@ enum Shape {
     Range(Labels),
     Array(Box<ArrayShape>),
     Composite(Box<RowShape>),
-}
-
-struct ArrayShape {
-    element: Reader,
-    /// As the array has it: a domain maybe.
-    element_type: pg_sys::Oid,
-    length: i16,
-    is_by_value: bool,
-    alignment: c_char,
-}
-
-struct RowShape {
-    /// In the memory context of the reader.
-    descriptor: pg_sys::TupleDesc,
-    columns: usize,
-    /// Each column that is not dropped and was there, in the order of keys of `jsonb`.
-    fields: Vec<Field>,
-    /// The names of today of columns that were not.
-    new: Vec<Vec<u8>>,
-}
-
-struct Field {
-    /// Its name then.
-    key: Vec<u8>,
-    name: Vec<u8>,
-    index: usize,
-    reader: Reader,
 }
 
 /// Makes values of a type.
@@ -96,7 +66,8 @@ struct Input {
     parameter: pg_sys::Oid,
 }
 
-fn fail(code: PgSqlErrorCode, message: &str) -> ! {
+/// Raises an error.
+pub fn fail(code: PgSqlErrorCode, message: &str) -> ! {
     ErrorReport::new(code, message.to_owned(), "bemi").report(PgLogLevel::ERROR);
     unreachable!("a report at level ERROR does not return")
 }
@@ -130,7 +101,7 @@ impl Reader {
                 (Shape::Jsonb, false)
             } else if element_type != pg_sys::InvalidOid {
                 let shape = ArrayShape::new(element_type, memory, caller, then);
-                let is_changed = shape.element.is_changed;
+                let is_changed = shape.element.is_changed();
                 (Shape::Array(Box::new(shape)), is_changed)
             } else if kind == pg_sys::TYPTYPE_COMPOSITE {
                 let (shape, is_changed) = RowShape::new(type_oid, memory, caller, then);
@@ -421,93 +392,6 @@ fn plain(type_oid: pg_sys::Oid, value: Value) -> Option<pg_sys::Datum> {
     }
 }
 
-fn gone(label: &[u8]) -> Failure {
-    Failure(format!("the label \"{}\" is gone", String::from_utf8_lossy(label)))
-}
-
-/// The OID of a label of today.
-fn label_today(type_oid: pg_sys::Oid, label: &[u8]) -> Result<u32, Failure> {
-    let Ok(name) = CString::new(label) else { return Err(gone(label)) };
-    if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
-        return Err(gone(label));
-    }
-    // SAFETY: the keys are the OID of a type and a C string that is no longer than a name.
-    let oid = unsafe {
-        pg_sys::GetSysCacheOid(
-            pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32,
-            pg_sys::Anum_pg_enum_oid as pg_sys::AttrNumber,
-            pg_sys::Datum::from(type_oid),
-            pg_sys::Datum::from(name.as_ptr()),
-            pg_sys::Datum::from(0),
-            pg_sys::Datum::from(0),
-        )
-    };
-    if oid == pg_sys::InvalidOid { Err(gone(label)) } else { Ok(oid.to_u32()) }
-}
-
-/// What a label is called today; None if it is gone.
-fn label_name(oid: u32) -> Option<Vec<u8>> {
-    let none = pg_sys::Datum::from(0);
-    let mut is_null = false;
-    // SAFETY: looks a label up in the catalogs; the name, a C string in an array, is copied before the entry is released.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::ENUMOID as i32;
-        let tuple = pg_sys::SearchSysCache(cache, pg_sys::Datum::from(oid), none, none, none);
-        if tuple.is_null() {
-            return None;
-        }
-        let number = pg_sys::Anum_pg_enum_enumlabel as pg_sys::AttrNumber;
-        let name = pg_sys::SysCacheGetAttr(cache, tuple, number, &mut is_null);
-        let name = CStr::from_ptr(name.cast_mut_ptr()).to_bytes().to_vec();
-        pg_sys::ReleaseSysCache(tuple);
-        Some(name)
-    }
-}
-
-/// The labels of an enum as they were called then, and whether any is called otherwise today.
-fn labels(type_oid: pg_sys::Oid, then: Option<&Types>) -> (Labels, bool) {
-    let mut is_changed = false;
-    let mut found = Labels::new();
-    for (oid, label) in then.and_then(|then| then.labels(type_oid.to_u32())).unwrap_or_default() {
-        let today = label_name(*oid).map(|name| (*oid, name));
-        is_changed |= today.as_ref().is_none_or(|(_, name)| name != label);
-        found.insert(label.clone(), today);
-    }
-    (found, is_changed)
-}
-
-/// The text of a range of labels, with those of today.
-fn bounds_today(labels: &Labels, type_oid: pg_sys::Oid, text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut missing = None;
-    let translated = range::with_bounds(text, |label| match labels.get(label) {
-        Some(Some((_, name))) => Some(name.clone()),
-        Some(None) => {
-            missing = Some(gone(label));
-            None
-        }
-        None => Some(label.to_vec()),
-    });
-    translated.ok_or_else(|| {
-        // SAFETY: the server's name of a type is a C string.
-        let name = unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)) }.to_string_lossy();
-        missing.unwrap_or_else(|| Failure(format!("what is recorded is not of the type {name}")))
-    })
-}
-
-/// The enum of which a type is a range or a multirange.
-fn subtype(type_oid: pg_sys::Oid, kind: u8) -> Option<pg_sys::Oid> {
-    // SAFETY: looks types up in the catalogs.
-    unsafe {
-        let range = match kind {
-            pg_sys::TYPTYPE_RANGE => type_oid,
-            pg_sys::TYPTYPE_MULTIRANGE => pg_sys::get_multirange_range(type_oid),
-            _ => return None,
-        };
-        let found = pg_sys::getBaseType(pg_sys::get_range_subtype(range));
-        (pg_sys::get_typtype(found) as u8 == pg_sys::TYPTYPE_ENUM).then_some(found)
-    }
-}
-
 /// Whether values of a type are recorded as the names of objects.
 fn is_by_name(type_oid: pg_sys::Oid) -> bool {
     matches!(
@@ -526,196 +410,6 @@ fn is_by_name(type_oid: pg_sys::Oid) -> bool {
             | pg_sys::ACLITEMOID
             | pg_sys::TSQUERYOID
     )
-}
-
-impl ArrayShape {
-    /// # Safety
-    /// As [`Reader::new`].
-    unsafe fn new(
-        element_type: pg_sys::Oid,
-        memory: pg_sys::MemoryContext,
-        caller: pg_sys::Oid,
-        then: Option<&Types>,
-    ) -> Self {
-        let (mut length, mut is_by_value, mut alignment) = (0, false, 0);
-        // SAFETY: the caller's promise; the type is looked up in the catalogs.
-        unsafe {
-            pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut is_by_value, &mut alignment);
-            let element = Reader::new(element_type, memory, caller, then);
-            Self { element, element_type, length, is_by_value, alignment }
-        }
-    }
-
-    /// # Safety
-    /// As [`Reader::read`].
-    unsafe fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
-        let mut members = match array::members(array) {
-            Ok(members) => members,
-            Err(array::Failure::Damaged) => sound(None),
-            Err(array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
-            Err(array::Failure::Uneven) => return Err(Failure::new("a recorded array has rows of different lengths")),
-            Err(array::Failure::TooManyDimensions) => {
-                return Err(Failure::new("a recorded array has too many dimensions"));
-            }
-        };
-        let (mut values, mut nulls) = (Vec::new(), Vec::new());
-        if values.try_reserve(members.values.len()).is_err() || nulls.try_reserve(members.values.len()).is_err() {
-            fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory");
-        }
-        for member in members.values {
-            // SAFETY: the caller's promise.
-            let value = unsafe { self.element.read(member)? };
-            nulls.push(value.is_none());
-            values.push(value.unwrap_or(pg_sys::Datum::from(0)));
-        }
-        let mut lower_bounds = [1i32; 6];
-        let (count, dimensions) = (members.dimensions.len() as i32, members.dimensions.as_mut_ptr());
-        // SAFETY: there are as many members as the dimensions say, six of them at most, stored as the type's are.
-        unsafe {
-            Ok(pg_sys::Datum::from(pg_sys::construct_md_array(
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-                count,
-                dimensions,
-                lower_bounds.as_mut_ptr(),
-                self.element_type,
-                self.length.into(),
-                self.is_by_value,
-                self.alignment,
-            )))
-        }
-    }
-
-    /// # Safety
-    /// As [`Reader::show`].
-    unsafe fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
-        sound(jsonb::push(out, b"["));
-        for (index, member) in sound(array.elements()).enumerate() {
-            sound(jsonb::push(out, if index > 0 { b"," } else { b"" }));
-            // SAFETY: the caller's promise. An array within it is a dimension more.
-            unsafe {
-                match sound(member) {
-                    Value::Array(inner) => self.show(inner, out)?,
-                    member => self.element.show(member, out)?,
-                }
-            }
-        }
-        sound(jsonb::push(out, b"]"));
-        Ok(())
-    }
-}
-
-impl RowShape {
-    /// The shape, and whether a row would be shown otherwise today.
-    ///
-    /// # Safety
-    /// As [`Reader::new`]; the type is a composite one.
-    unsafe fn new(
-        type_oid: pg_sys::Oid,
-        memory: pg_sys::MemoryContext,
-        caller: pg_sys::Oid,
-        then: Option<&Types>,
-    ) -> (Self, bool) {
-        let attributes = match then.and_then(|then| then.defined.get(&type_oid.to_u32())) {
-            Some(Definition::Composite(attributes)) => Some(attributes),
-            _ => None,
-        };
-        let (mut fields, mut new, mut is_changed) = (Vec::new(), Vec::new(), false);
-        // SAFETY: the caller's promise; the copy belongs to the memory context, which is left again.
-        unsafe {
-            let old = pg_sys::MemoryContextSwitchTo(memory);
-            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
-            pg_sys::MemoryContextSwitchTo(old);
-            let columns = (*descriptor).natts as usize;
-            for index in 0..columns {
-                let column = sys::column(descriptor, index);
-                if column.attisdropped {
-                    continue;
-                }
-                let name = CStr::from_ptr(column.attname.data.as_ptr()).to_bytes().to_vec();
-                let key = match attributes {
-                    None => name.clone(),
-                    Some(all) => match all.iter().find(|attribute| attribute.number == column.attnum) {
-                        Some(attribute) => attribute.name.clone(),
-                        None => {
-                            new.push(name);
-                            continue;
-                        }
-                    },
-                };
-                let reader = Reader::new(column.atttypid, memory, caller, then);
-                is_changed |= key != name || reader.is_changed;
-                fields.push(Field { key, name, index, reader });
-            }
-            is_changed |= !new.is_empty() || attributes.is_some_and(|all| all.len() != fields.len());
-            fields.sort_by(|one, other| (one.key.len(), &one.key).cmp(&(other.key.len(), &other.key)));
-            (Self { descriptor, columns, fields, new }, is_changed)
-        }
-    }
-
-    /// Calls something for each pair of a column and its value.
-    fn each(
-        &mut self,
-        object: Container,
-        mut call: impl FnMut(&mut Field, Value) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut fields = self.fields.iter_mut().peekable();
-        // Both are in the same order.
-        for member in sound(object.members()) {
-            let (key, value) = sound(member);
-            let at = (key.len(), key);
-            while fields.next_if(|field| (field.key.len(), &field.key[..]) < at).is_some() {}
-            let Some(field) = fields.next_if(|field| field.key == key) else { continue };
-            call(field, value)?;
-        }
-        Ok(())
-    }
-
-    /// # Safety
-    /// As [`Reader::read`].
-    unsafe fn read(&mut self, object: Container) -> Result<pg_sys::Datum, Failure> {
-        let mut values = vec![pg_sys::Datum::from(0); self.columns];
-        let mut nulls = vec![true; self.columns];
-        self.each(object, |field, value| {
-            // SAFETY: the caller's promise.
-            if let Some(value) = unsafe { field.reader.read(value)? } {
-                values[field.index] = value;
-                nulls[field.index] = false;
-            }
-            Ok(())
-        })?;
-        // SAFETY: there are as many values as the row has columns, each of the type of its column.
-        unsafe {
-            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
-        }
-    }
-
-    /// # Safety
-    /// As [`Reader::show`].
-    unsafe fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
-        sound(jsonb::push(out, b"{"));
-        let mut separator = &b""[..];
-        self.each(object, |field, value| {
-            sound(jsonb::push(out, separator));
-            separator = b",";
-            // SAFETY: the caller's promise.
-            unsafe {
-                text_of(Value::String(&field.name), out, true);
-                sound(jsonb::push(out, b":"));
-                field.reader.show(value, out)
-            }
-        })?;
-        for name in &self.new {
-            sound(jsonb::push(out, separator));
-            separator = b",";
-            // SAFETY: a string is no part of a container.
-            unsafe { text_of(Value::String(name), out, true) };
-            sound(jsonb::push(out, b":null"));
-        }
-        sound(jsonb::push(out, b"}"));
-        Ok(())
-    }
 }
 
 /// Appends the text of a value: that of JSON, or that of what it stands for.
