@@ -384,8 +384,8 @@ impl Table {
                 }
             });
         };
-        // SAFETY: the caller's promise.
         if asks_settings {
+            // SAFETY: the caller's promise.
             unsafe { guard::with_pinned(work) }
         } else {
             work()
