@@ -21,42 +21,49 @@ $$;
 COMMENT ON FUNCTION @extschema@.masked_columns(oid) IS
 'the columns of a table, and of its partitions, that are masked or once were';
 
--- In SQL: an image of a row of a table with the keys that its columns have today, as bemi.image_row() reads it, without
--- what is masked.
-CREATE FUNCTION @extschema@.image_expression(relation oid, image text, "position" text) RETURNS text
+-- All that bemi.image_row() has to know of a table. What is the same as in the version before is left out.
+CREATE FUNCTION @extschema@.versions_of(relation oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  masked text[] := ARRAY(SELECT @extschema@.masked_columns(relation));
-  number smallint;
-  name text;
-  names record;
-  value text;
-  members text[] := '{}';
 BEGIN
-  FOR number, name IN SELECT attnum, attname FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped ORDER BY attnum LOOP
-    SELECT array_agg(n.name ORDER BY n.since) AS names, array_agg(n.since ORDER BY n.since) AS since INTO names FROM @extschema@.column_names(relation, number) n;
-    value := format('%s->%L', image, name);
-    IF cardinality(names.names) > 1 THEN
-      SELECT format('CASE %s ELSE %s END', string_agg(format('WHEN %s < %s THEN %s', "position", names.since[i + 1],
-        CASE WHEN names.names[i] IS NULL THEN 'NULL' ELSE format('%s->%L', image, names.names[i]) END), ' ' ORDER BY i), value)
-      INTO value FROM generate_series(1, cardinality(names.names) - 1) i;
-    END IF;
-    IF name = ANY (masked) OR names.names && masked THEN
-      value := format('NULLIF(%s, %L::jsonb)', value, '"[masked]"');
-    END IF;
-    IF value <> format('%s->%L', image, name) THEN
-      members := members || format('%L, %s', name, value);
-    END IF;
-  END LOOP;
-  -- A function takes a hundred arguments at most.
-  RETURN image || COALESCE((SELECT string_agg(' || jsonb_build_object(' || part || ')', '') FROM (
-    SELECT string_agg(member, ', ') AS part FROM unnest(members) WITH ORDINALITY AS m (member, place) GROUP BY (place - 1) / 40
-  ) p), '');
+  RETURN jsonb_build_object('name', versions_of.relation::regclass::text,
+    'today', (SELECT COALESCE(jsonb_object_agg(a.attnum, a.attname), '{}'::jsonb) FROM pg_attribute a
+      WHERE a.attrelid = versions_of.relation AND a.attnum > 0 AND NOT a.attisdropped),
+    'masked', to_jsonb(ARRAY(SELECT @extschema@.masked_columns(versions_of.relation))),
+    'versions', (SELECT COALESCE(jsonb_agg(jsonb_build_object(
+        'position', @extschema@.place(v.source, v.position)::text, 'at', v.noted_at::text, 'is_late', v.is_late, 'rewrites', v.rewrites,
+        'columns', CASE WHEN v.columns IS DISTINCT FROM v.columns_before THEN v.columns END,
+        'types', CASE WHEN v.types IS DISTINCT FROM v.types_before THEN v.types END) ORDER BY v.source, v.position), '[]'::jsonb)
+      FROM (SELECT *, lag(o.columns) OVER w AS columns_before, lag(o.types) OVER w AS types_before FROM @extschema@.table_versions o
+        WHERE o.relation = versions_of.relation AND o.columns IS NOT NULL WINDOW w AS (ORDER BY o.source, o.position)) v));
 END
 $$;
 
+COMMENT ON FUNCTION @extschema@.versions_of(oid) IS
+'what a table was like at all times, for bemi.image_row()';
+
+-- In SQL: what bemi.image_row() takes behind the row type.
+CREATE FUNCTION @extschema@.image_expression(relation oid, image text, "position" text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT "position" || ', '::text || image
+$$;
+
 COMMENT ON FUNCTION @extschema@.image_expression(oid, text, text) IS
-'in SQL: an image of a row with the keys that its columns have today';
+'in SQL: the position and the image for bemi.image_row()';
+
+CREATE FUNCTION @extschema@.time_at(place bigint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- It committed behind that, as did those that are left aside.
+  RETURN COALESCE((SELECT c.committed_at::text FROM @extschema@.changes c
+    WHERE c.source = @extschema@.place_source(time_at.place) AND c.position = @extschema@.place_position(time_at.place)
+      AND c.commit_position >= '0/0'::pg_lsn + @extschema@.place_position(time_at.place)::numeric ORDER BY c.commit_position LIMIT 1), 'an unknown time'::text);
+EXCEPTION WHEN insufficient_privilege THEN
+  RETURN 'an unknown time'::text;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.time_at(bigint) IS
+'when a change was committed that is at a place';
 
 -- Whose input function would run code that its owner may have written: in a domain's constraints, or as the canonical function
 -- of a range. bemi.image_row() asks it once for each type. What the caller owns he has to answer for himself.
@@ -99,11 +106,26 @@ COMMENT ON FUNCTION @extschema@.require_input(oid) IS
 
 -- Values of what is recorded. Domains are read as the types that they are made of, without their constraints, and casts are not
 -- used: so none of the code of a table's owner runs with the rights of those who read its past.
-CREATE FUNCTION @extschema@.image_row(base anyelement, image jsonb) RETURNS anyelement
+-- What a value was when it was recorded becomes what ALTER TABLE made of such values since. A value that cannot be read so is null,
+-- and a NOTICE says it.
+CREATE FUNCTION @extschema@.image_row(base anyelement, "position" bigint, image jsonb) RETURNS anyelement
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_row';
 
-COMMENT ON FUNCTION @extschema@.image_row(anyelement, jsonb) IS
-'the row of a type whose image is recorded so';
+COMMENT ON FUNCTION @extschema@.image_row(anyelement, bigint, jsonb) IS
+'the row of a table whose image was recorded at a position of the log';
+
+-- What an image does not have stays away. Values that cannot be read stay as they are: see image_problems().
+CREATE FUNCTION @extschema@.image_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_today';
+
+COMMENT ON FUNCTION @extschema@.image_today(regclass, jsonb, bigint) IS
+'an image of a row, recorded at a position of the log, as it would be recorded today';
+
+CREATE FUNCTION @extschema@.image_problems(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_problems';
+
+COMMENT ON FUNCTION @extschema@.image_problems(regclass, jsonb, bigint) IS
+'the columns whose values in an image, recorded at a position of the log, cannot be read exactly, and why; NULL if all can';
 
 CREATE FUNCTION @extschema@.key_value(key text, base anyelement) RETURNS anyelement
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_key_value';
@@ -134,21 +156,58 @@ $$;
 COMMENT ON FUNCTION @extschema@.renamed_columns(oid, bigint) IS
 'the columns of a table that had more than one name, and which one at a position of the log';
 
--- What an image does not have stays away.
-CREATE FUNCTION @extschema@.image_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- As image_today(), of an object whose values are none of the columns.
+CREATE FUNCTION @extschema@.keys_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   names text[];
   names_then text[];
 BEGIN
-  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}') INTO names, names_then FROM @extschema@.renamed_columns(relation::oid, image_today."position") r;
+  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}') INTO names, names_then FROM @extschema@.renamed_columns(relation::oid, keys_today."position") r;
   RETURN (image - names - array_remove(names_then, NULL)) || COALESCE((
     SELECT jsonb_object_agg(n.name, image -> n.name_then) FROM unnest(names, names_then) AS n (name, name_then) WHERE image ? n.name_then), '{}');
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.image_today(regclass, jsonb, bigint) IS
-'an image of a row, recorded at a position of the log, with the keys that its columns have today';
+COMMENT ON FUNCTION @extschema@.keys_today(regclass, jsonb, bigint) IS
+'an object with names of columns at a position of the log, with those that they have today';
+
+-- Whether images read the same at all times.
+CREATE FUNCTION @extschema@.is_as_ever(relation oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  present jsonb := @extschema@.types_of(is_as_ever.relation);
+BEGIN
+  RETURN NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = is_as_ever.relation AND v.columns IS NOT NULL
+    AND (v.types IS DISTINCT FROM present OR v.rewrites IS NOT NULL
+      OR v.columns <> (SELECT jsonb_object_agg(a.attnum, a.attname) FROM pg_attribute a WHERE a.attrelid = is_as_ever.relation AND a.attnum > 0 AND NOT a.attisdropped)));
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_as_ever(oid) IS
+'whether the columns of a table had the names and types of today all the time';
+
+-- Rows that did not change since a statement rewrote a column are read as they are today.
+CREATE FUNCTION @extschema@.tell_rewrites(base regclass, since timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  rewrite record;
+BEGIN
+  FOR rewrite IN
+    SELECT a.attname, v.noted_at FROM (SELECT *, lag(o.types) OVER (ORDER BY o.source, o.position) AS before FROM @extschema@.table_versions o WHERE o.relation = base) v,
+      LATERAL jsonb_each(v.rewrites -> 'columns') r, pg_attribute a
+    WHERE v.noted_at > since AND a.attrelid = base AND a.attnum = r.key::int2 AND NOT a.attisdropped
+      AND (r.value = 'null'::jsonb OR EXISTS (SELECT FROM pg_cast k WHERE k.castfunc >= 16384::oid
+        AND k.castsource = (v.before -> 'columns' -> r.key ->> 0)::oid AND k.casttarget = (v.types -> 'columns' -> r.key ->> 0)::oid))
+    ORDER BY v.source, v.position, a.attnum
+  LOOP
+    RAISE NOTICE 'the column % of % was rewritten at %: rows that did not change since then show what it was given there', quote_ident(rewrite.attname), base, rewrite.noted_at;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.tell_rewrites(regclass, timestamptz) IS
+'tells which columns of a table were rewritten since a time, in a way that is not known';
 
 -- What was left out of a change may be what somebody asks for.
 CREATE FUNCTION @extschema@.whole(image jsonb, omitted jsonb, "table" text, primary_key text) RETURNS jsonb

@@ -279,6 +279,7 @@ BEGIN
   IF columns IS NOT NULL THEN
     RAISE NOTICE 'ignored columns of partitions of % that are gone may be older than %, since their changes alone are not recorded: %', base, moment, columns;
   END IF;
+  PERFORM @extschema@.tell_rewrites(base, moment);
 END
 $$;
 

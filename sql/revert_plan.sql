@@ -181,8 +181,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         CASE WHEN is_json THEN '(%L, @extschema@.jsonb_or_text(to_json(t.%I)))' ELSE '(%L, to_jsonb(t.%I))' END, attname, attname), ', '))
       FROM (SELECT attname, kind = 'made' OR type = 'json'::regtype AS is_json FROM col) c HAVING bool_or(is_json)),
     'references', @extschema@.silent_references(relation),
-    -- Its columns had the names of today all the time.
-    'is_as_ever', NOT EXISTS (SELECT FROM @extschema@.renamed_columns(relation::oid, 0::bigint)),
+    -- Its columns had the names and types of today all the time.
+    'is_as_ever', @extschema@.is_as_ever(relation::oid),
     'has_triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal AND tgenabled <> 'D' AND tgfoid <> '@extschema@.emit_context()'::regprocedure)
       OR c.relhasrules
   ) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, rules WHERE c.oid = relation
@@ -492,7 +492,7 @@ BEGIN
       ELSE
         u.before := @extschema@.image_today(u.relation, c.before, c.place);
         u.after := @extschema@.image_today(u.relation, c.after, c.place);
-        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.image_today(u.relation, c.omitted, c.place), '{}'));
+        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.keys_today(u.relation, c.omitted, c.place), '{}'));
       END IF;
     END IF;
   END LOOP;

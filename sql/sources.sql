@@ -164,6 +164,11 @@ DECLARE
 BEGIN
   UPDATE @extschema@.table_versions v SET relation = adopt_table.relation,
     columns = (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.columns) c),
+    -- Types that are not the server's own have other OIDs here: how values of theirs were to be read is not known any more.
+    types = CASE WHEN v.types -> 'defined' = '{}'::jsonb
+      THEN v.types || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.types -> 'columns') c)) END,
+    rewrites = v.rewrites || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key,
+      CASE WHEN v.types -> 'defined' = '{}'::jsonb THEN c.value ELSE 'null'::jsonb END) FROM jsonb_each(v.rewrites -> 'columns') c)),
     key_columns = CASE WHEN v.key_columns IS NOT NULL
       THEN ARRAY(SELECT (numbers ->> k.number::text)::smallint FROM unnest(v.key_columns) WITH ORDINALITY AS k (number, place) ORDER BY k.place) END
   WHERE v.relation = noted;
@@ -243,6 +248,8 @@ BEGIN
     version.noted_at := clock_timestamp();
     version.recorded := version.relation;
     version.is_empty := false;
+    version.types := @extschema@.types_of(version.relation);
+    version.rewrites := NULL;
     INSERT INTO @extschema@.table_versions SELECT (version).* ON CONFLICT DO NOTHING;
   END LOOP;
   PERFORM @extschema@.keep_versions();

@@ -22,8 +22,13 @@ CREATE TABLE @extschema@.table_versions (
   -- The columns that name a row, and the names of all by their numbers.
   key_columns smallint[],
   columns jsonb,
+  -- The types and modifiers of the columns, and what types are made of: see types_of().
+  types jsonb,
   ignored text[],
   masked text[],
+  -- The columns whose values the statement changed, or may have changed, in rows of before, how, and under which settings: see
+  -- rewritten_columns(). By their numbers.
+  rewrites jsonb,
   -- Nobody noted it when it came: what was before, and until when, is not known.
   is_late boolean NOT NULL DEFAULT false,
   -- The role that ran the statement.
@@ -60,10 +65,11 @@ BEGIN
       (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] FROM pg_index i WHERE i.indrelid = c.oid
         AND (i.indisprimary AND i.indisvalid OR i.indisreplident AND c.relreplident = 'i') ORDER BY i.indisprimary DESC LIMIT 1),
       (SELECT jsonb_object_agg(attnum, attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+      CASE WHEN c.oid IS NOT NULL THEN @extschema@.types_of(c.oid) END,
       ARRAY(SELECT DISTINCT i FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, 'ignore')) i
         WHERE t.relation = c.oid AND t.name = 'bemi_context' ORDER BY i),
       ARRAY(SELECT DISTINCT m FROM unnest(a.above) o, LATERAL (SELECT t.arguments FROM @extschema@.context_triggers t WHERE t.relation = o OFFSET 0) t,
-        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), false, NULL::name, false
+        unnest(@extschema@.rules(t.arguments, 'mask')) m ORDER BY m), NULL::jsonb, false, NULL::name, false
     FROM unnest(relations) AS r (oid) LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
       LATERAL (SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid)) ELSE ARRAY[c.oid] END) AS a (above);
 END
@@ -72,8 +78,8 @@ $$;
 COMMENT ON FUNCTION @extschema@.present_versions(oid[]) IS
 'what tables are like now, as versions of them';
 
--- Which tables are not as their last version says.
-CREATE FUNCTION @extschema@.new_versions(relations oid[]) RETURNS SETOF @extschema@.table_versions
+-- Which tables are not as their last version says, or were rewritten.
+CREATE FUNCTION @extschema@.new_versions(relations oid[], rewritten oid[] DEFAULT '{}') RETURNS SETOF @extschema@.table_versions
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
@@ -82,33 +88,34 @@ BEGIN
     ) l ON true
     -- Of a partition that is no longer tracked, that it goes.
     WHERE (p.is_tracked OR l.is_tracked OR l.root <> l.relation AND p.root IS DISTINCT FROM l.root)
-      AND (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.ignored, p.masked)
-        IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.ignored, l.masked);
+      AND (p.relation = ANY (rewritten)
+        OR (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.types, p.ignored, p.masked)
+          IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.types, l.ignored, l.masked));
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.new_versions(oid[]) IS
-'what tables are like now, of those that are not as their last version says';
+COMMENT ON FUNCTION @extschema@.new_versions(oid[], oid[]) IS
+'what tables are like now, of those that are not as their last version says, or were rewritten';
 
-CREATE FUNCTION @extschema@.latest_versions(relations oid[]) RETURNS jsonb
+CREATE FUNCTION @extschema@.latest_versions(relations oid[], rewritten oid[]) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_latest_versions';
 
-COMMENT ON FUNCTION @extschema@.latest_versions(oid[]) IS
+COMMENT ON FUNCTION @extschema@.latest_versions(oid[], oid[]) IS
 'calls bemi.read_new_versions() under a snapshot that sees all that was committed';
 
-CREATE FUNCTION @extschema@.read_new_versions(relations oid[]) RETURNS jsonb
+CREATE FUNCTION @extschema@.read_new_versions(relations oid[], rewritten oid[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   -- Not by to_jsonb(), which keeps pointers to the names of a row type that another session's DDL, or its VACUUM, may have freed.
-  RETURN (SELECT COALESCE(json_agg(to_json(v))::jsonb, '[]'::jsonb) FROM @extschema@.new_versions(relations) v);
+  RETURN (SELECT COALESCE(json_agg(to_json(v))::jsonb, '[]'::jsonb) FROM @extschema@.new_versions(relations, rewritten) v);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.read_new_versions(oid[]) IS
-'what tables are like now, of those that are not as their last version says';
+COMMENT ON FUNCTION @extschema@.read_new_versions(oid[], oid[]) IS
+'what tables are like now, of those that are not as their last version says, or were rewritten';
 
--- With is_late, for what was changed while the event triggers were disabled.
-CREATE FUNCTION @extschema@.note_versions(relations oid[], is_late boolean DEFAULT true) RETURNS void
+-- With is_late, for what was changed while the event triggers were disabled. `rewrites` has those of tables by their OIDs.
+CREATE FUNCTION @extschema@.note_versions(relations oid[], is_late boolean DEFAULT true, rewrites jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   noted jsonb;
@@ -120,7 +127,7 @@ BEGIN
   IF source = 0 THEN
     source := @extschema@.current_source();
   END IF;
-  noted := @extschema@.latest_versions(relations);
+  noted := @extschema@.latest_versions(relations, ARRAY(SELECT r::oid FROM jsonb_object_keys(rewrites) r));
   IF noted = '[]'::jsonb THEN
     RETURN;
   END IF;
@@ -132,28 +139,29 @@ BEGIN
     PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
   END IF;
   INSERT INTO @extschema@.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
-    ignored, masked, is_late, noted_by)
+    types, ignored, masked, rewrites, is_late, noted_by)
   SELECT v.relation, source, v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
-    v.ignored, v.masked, note_versions.is_late,
+    v.types, v.ignored, v.masked, note_versions.rewrites -> v.relation::text, note_versions.is_late,
     -- Those who call it run with the rights of the extension's owner.
     CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user ELSE current_setting('role'::text)::name END
   FROM jsonb_to_recordset(noted) AS v (relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean,
-    is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, ignored text[], masked text[]);
+    is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, types jsonb, ignored text[], masked text[]);
   IF source > 0 THEN
     PERFORM @extschema@.keep_versions(relations);
   END IF;
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION @extschema@.note_versions(oid[], boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.note_versions(oid[], boolean, jsonb) FROM PUBLIC;
 
-COMMENT ON FUNCTION @extschema@.note_versions(oid[], boolean) IS
+COMMENT ON FUNCTION @extschema@.note_versions(oid[], boolean, jsonb) IS
 'notes what tables are like now, if they are tracked and nobody has noted it; their past is known from then on';
 
-CREATE FUNCTION @extschema@.note_table(relation oid) RETURNS void
+CREATE FUNCTION @extschema@.note_table(relation oid, rewrites jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM @extschema@.note_versions(ARRAY[note_table.relation], is_late => false);
+  PERFORM @extschema@.note_versions(ARRAY[note_table.relation], is_late => false,
+    rewrites => COALESCE((SELECT jsonb_build_object(r.key, r.value) FROM jsonb_each(note_table.rewrites) r WHERE r.key::oid = note_table.relation), '{}'::jsonb));
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   RAISE;
 WHEN OTHERS THEN
@@ -162,7 +170,7 @@ WHEN OTHERS THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.note_table(oid) IS
+COMMENT ON FUNCTION @extschema@.note_table(oid, jsonb) IS
 'notes what a table is like now, or warns that it cannot';
 
 CREATE FUNCTION @extschema@.lock_writers(relation oid) RETURNS void
@@ -171,16 +179,78 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock_writers';
 COMMENT ON FUNCTION @extschema@.lock_writers(oid) IS
 'waits for those who write a table, if it is there still, and lets nobody write it until the transaction ends';
 
+-- With partitions and heirs, and former partitions.
+CREATE FUNCTION @extschema@.noted_tables(relations oid[]) RETURNS oid[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  waiting oid[] := relations;
+  noted oid[] := '{}';
+  candidate oid;
+  heir oid;
+  is_partition boolean;
+  place int := 1;
+BEGIN
+  -- Those aside that are not tracked, and never were. One by one: a join might look at all tables.
+  WHILE place <= cardinality(waiting) LOOP
+    candidate := waiting[place];
+    SELECT relispartition INTO is_partition FROM pg_class WHERE oid = candidate AND relkind IN ('r', 'p') AND relpersistence <> 't';
+    IF FOUND THEN
+      IF is_partition OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = candidate)
+        OR EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = candidate)
+      THEN
+        noted := noted || candidate;
+      END IF;
+      FOR heir IN SELECT inhrelid FROM pg_inherits WHERE inhparent = candidate UNION ALL SELECT v.relation FROM @extschema@.table_versions v WHERE v.root = candidate LOOP
+        IF heir <> ALL (waiting) THEN
+          waiting := waiting || heir;
+        END IF;
+      END LOOP;
+    END IF;
+    place := place + 1;
+  END LOOP;
+  RETURN noted;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.noted_tables(oid[]) IS
+'tables with their partitions and heirs, of those that are tracked or were';
+
+CREATE FUNCTION @extschema@.altered_types(relations oid[], types oid[]) RETURNS oid[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN ARRAY(SELECT c.reltype FROM unnest(relations) r JOIN pg_class c ON c.oid = r WHERE c.reltype <> 0::oid)
+    || ARRAY(SELECT y FROM unnest(types) y JOIN pg_type t ON t.oid = y WHERE t.typtype = 'e'::"char");
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.altered_types(oid[], oid[]) IS
+'the types whose values may look different after a statement that altered relations and types';
+
+-- Whether values of a type, or of what it was when the table was noted last, are shown otherwise now. A label more changes nothing.
+CREATE FUNCTION @extschema@.is_shown_otherwise(relation oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  noted jsonb := (SELECT v.types FROM @extschema@.table_versions v WHERE v.relation = is_shown_otherwise.relation ORDER BY v.source DESC, v.position DESC LIMIT 1);
+  present jsonb := @extschema@.types_of(is_shown_otherwise.relation);
+BEGIN
+  RETURN noted IS DISTINCT FROM present AND EXISTS (
+    SELECT FROM jsonb_each(noted -> 'defined') n WHERE NOT COALESCE(present -> 'defined' -> n.key @> n.value, false)
+      OR n.value ? 'attributes' AND n.value <> present -> 'defined' -> n.key);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_shown_otherwise(oid) IS
+'whether values of a table are shown otherwise than when it was noted last, since a type was altered';
+
 CREATE FUNCTION @extschema@.note_ddl() RETURNS event_trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 <<note_ddl>>
 DECLARE
   relations oid[];
-  noted oid[] := '{}';
+  -- Those whose columns are of a type that was altered.
+  users oid[] := '{}';
+  rewritten jsonb := '{}';
   relation oid;
-  heir oid;
-  is_partition boolean;
-  place int := 1;
 BEGIN
   IF TG_EVENT = 'sql_drop' THEN
     relations := ARRAY(
@@ -188,6 +258,9 @@ BEGIN
       FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary);
     -- The table of a trigger that was dropped with it is there by itself.
     relations := array_remove(relations, NULL::oid);
+    -- Attributes may go with their types.
+    users := @extschema@.noted_tables(@extschema@.tables_of_types(@extschema@.altered_types(ARRAY(
+      SELECT objid FROM pg_event_trigger_dropped_objects() WHERE classid = 'pg_class'::regclass AND objsubid > 0 AND NOT is_temporary), '{}'::oid[])));
   ELSE
     relations := ARRAY(
       SELECT DISTINCT CASE classid WHEN 'pg_class'::regclass THEN objid WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid) END
@@ -196,29 +269,15 @@ BEGIN
     -- Whatever is in a schema, or of a type, takes a look at all tables.
     IF TG_TAG = 'ALTER SCHEMA' THEN
       relations := ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.relnamespace = d.objid WHERE d.classid = 'pg_namespace'::regclass);
-    ELSIF TG_TAG = 'ALTER TYPE' THEN
-      relations := relations || ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_type t ON t.typrelid = d.objid JOIN pg_class c ON c.reloftype = t.oid);
-    END IF;
-    -- With partitions and heirs, and former partitions; those aside that are not tracked, and never were. One by one: a join
-    -- might look at all tables.
-    WHILE place <= cardinality(relations) LOOP
-      relation := relations[place];
-      SELECT relispartition INTO is_partition FROM pg_class WHERE oid = relation AND relkind IN ('r', 'p') AND relpersistence <> 't';
-      IF FOUND THEN
-        IF is_partition OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = note_ddl.relation)
-          OR EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = note_ddl.relation)
-        THEN
-          noted := noted || relation;
-        END IF;
-        FOR heir IN SELECT inhrelid FROM pg_inherits WHERE inhparent = relation UNION ALL SELECT v.relation FROM @extschema@.table_versions v WHERE v.root = note_ddl.relation LOOP
-          IF heir <> ALL (relations) THEN
-            relations := relations || heir;
-          END IF;
-        END LOOP;
+    ELSIF TG_TAG IN ('ALTER TYPE', 'ALTER TABLE') THEN
+      users := @extschema@.noted_tables(@extschema@.tables_of_types(@extschema@.altered_types(relations,
+        ARRAY(SELECT d.objid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_type'::regclass))));
+      rewritten := @extschema@.rewrites();
+      IF TG_TAG = 'ALTER TYPE' THEN
+        relations := relations || ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_type t ON t.typrelid = d.objid JOIN pg_class c ON c.reloftype = t.oid);
       END IF;
-      place := place + 1;
-    END LOOP;
-    relations := noted;
+    END IF;
+    relations := @extschema@.noted_tables(relations);
   END IF;
   IF TG_TAG = 'ALTER SCHEMA' THEN
     -- Which locks no table: those who write under the old name have to end first.
@@ -227,15 +286,24 @@ BEGIN
       PERFORM @extschema@.lock_writers(relation);
     END LOOP;
   END IF;
+  -- Nor are the tables locked that use a type.
+  FOREACH relation IN ARRAY users LOOP
+    IF relation <> ALL (relations) THEN
+      IF @extschema@.is_shown_otherwise(relation) THEN
+        PERFORM @extschema@.lock_writers(relation);
+      END IF;
+      relations := relations || relation;
+    END IF;
+  END LOOP;
   IF relations <> '{}' THEN
     BEGIN
-      PERFORM @extschema@.note_versions(relations, is_late => false);
+      PERFORM @extschema@.note_versions(relations, is_late => false, rewrites => rewritten);
     EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
       RAISE;
     WHEN OTHERS THEN
       -- One table does not stand in the way of the others.
       FOREACH relation IN ARRAY relations LOOP
-        PERFORM @extschema@.note_table(relation);
+        PERFORM @extschema@.note_table(relation, rewritten);
       END LOOP;
     END;
     IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN

@@ -47,7 +47,8 @@ mod extension {
     pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["doctor_tracking"]);
     pgrx::extension_sql_file!("../sql/changes.sql", name = "changes", requires = ["doctor"]);
     pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["changes"]);
-    pgrx::extension_sql_file!("../sql/versions.sql", name = "versions", requires = ["recorder"]);
+    pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["recorder"]);
+    pgrx::extension_sql_file!("../sql/versions.sql", name = "versions", requires = ["types"]);
     pgrx::extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["versions"]);
     pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["sources"]);
     pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);

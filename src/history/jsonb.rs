@@ -1,7 +1,7 @@
 //! `jsonb` as it is on disk, read in place: a tree of containers (src/include/utils/jsonb.h).
 #![forbid(unsafe_code)]
 
-use crate::decoder::numeric::numeric;
+use crate::decoder::numeric::{max_len, numeric};
 
 const COUNT: u32 = 0x0FFF_FFFF;
 const IS_SCALAR: u32 = 0x1000_0000;
@@ -139,9 +139,16 @@ pub fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
 pub fn number_text(out: &mut Vec<u8>, stored: &[u8]) -> Option<()> {
     let first = *stored.first()?;
     let is_short = if cfg!(target_endian = "little") { first & 1 == 1 } else { first & 0x80 != 0 };
-    // As many digits as there are bytes, twice, and those that its weight and its scale may add.
-    out.try_reserve(stored.len().checked_mul(2)?.checked_add(1 << 18)?).ok()?;
-    numeric(out, stored.get(if is_short { 1.. } else { 4.. })?)
+    let content = stored.get(if is_short { 1.. } else { 4.. })?;
+    out.try_reserve(max_len(content)).ok()?;
+    numeric(out, content)
+}
+
+/// Returns a number that is an integer of such a size, given as its varlena.
+pub fn integer<T: std::str::FromStr>(stored: &[u8]) -> Option<T> {
+    let mut text = Vec::new();
+    number_text(&mut text, stored)?;
+    std::str::from_utf8(&text).ok()?.parse().ok()
 }
 
 /// Appends a value as a whole `jsonb`, without the header of its varlena.

@@ -1,6 +1,8 @@
 //! Reading the past: what is recorded becomes answers. Most of it is SQL.
 pub mod array;
 pub mod jsonb;
+pub mod range;
+pub mod versions;
 
 #[cfg(feature = "pgrx")]
 pub mod pg;

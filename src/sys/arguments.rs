@@ -43,6 +43,18 @@ pub fn text(bytes: &[u8]) -> pg_sys::Datum {
     pg_sys::Datum::from(unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32) })
 }
 
+/// A value of the type `jsonb`, from its text in the database's encoding, which has no NUL.
+pub fn jsonb(text: &[u8]) -> pg_sys::Datum {
+    let mut text = text.to_vec();
+    text.push(0);
+    let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: the input function of the type takes a C string.
+    unsafe {
+        pg_sys::getTypeInputInfo(pg_sys::JSONBOID, &mut input, &mut parameter);
+        pg_sys::OidInputFunctionCall(input, text.as_mut_ptr().cast(), parameter, -1)
+    }
+}
+
 /// A value of the type `text[]`.
 pub fn text_array(members: &[&[u8]]) -> pg_sys::Datum {
     let mut members: Vec<pg_sys::Datum> = members.iter().map(|member| text(member)).collect();

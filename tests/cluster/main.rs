@@ -30,6 +30,8 @@ mod memory;
 mod not_utf8;
 mod options;
 mod past;
+mod past_random;
+mod past_types;
 mod prepared;
 mod privileges;
 mod progress;
@@ -124,6 +126,8 @@ fn main() {
         takeover_later::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
+        past_types::TESTS,
+        past_random::TESTS,
         as_of_forms::TESTS,
         as_of_limits::TESTS,
         as_of_partitions::TESTS,

@@ -230,7 +230,7 @@ fn refused(server: &Server) {
     }
     let moment = two_versions(&mut client, "calmly", "id q PRIMARY KEY, v int", "'[a,b)', 1", "v = 2");
     read_all(&mut client, "calmly", "[a,b)", &moment, "(\"[a,b)\",1)");
-    assert_eq!(sqlstate(client.query("SELECT bemi.image_row(1, '{}')", &[])), "XX000");
+    assert_eq!(sqlstate(client.query("SELECT bemi.image_row(1, 0, '{}')", &[])), "XX000");
     assert_eq!(ran(&mut client), Vec::<String>::new());
 }
 

@@ -8,7 +8,8 @@ mod origin;
 pub mod plugin;
 mod relation;
 mod rules;
-mod settings;
+pub mod settings;
+pub mod shown;
 mod sink;
 mod startup;
 #[cfg(feature = "pg_test")]

@@ -5,7 +5,8 @@ use core::ffi::CStr;
 
 use pgrx::pg_sys;
 
-const PINNED: [(&CStr, &CStr); 8] = [
+/// The settings, and what they are set to.
+pub const PINNED: [(&CStr, &CStr); 8] = [
     (c"DateStyle", c"ISO, MDY"),
     (c"IntervalStyle", c"postgres"),
     (c"TimeZone", c"UTC"),

@@ -24,18 +24,18 @@ pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCall
     }
 }
 
-/// `bemi.latest_versions(oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
+/// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
 ///
 /// # Safety
-/// Called by the server, with an argument that is not null.
+/// Called by the server, with arguments that are not null.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call, whose argument is passed on as it is.
+    // SAFETY: the server's call, whose arguments are passed on as they are.
     unsafe {
-        let read = snapshot::function(fcinfo, c"read_new_versions", &[pg_sys::OIDARRAYOID]);
-        let relations = argument(fcinfo, 0).unwrap_or(pg_sys::Datum::from(0));
-        snapshot::latest(|| pg_sys::OidFunctionCall1Coll(read, pg_sys::InvalidOid, relations))
+        let read = snapshot::function(fcinfo, c"read_new_versions", &[pg_sys::OIDARRAYOID, pg_sys::OIDARRAYOID]);
+        let [relations, rewritten] = [0, 1].map(|index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0)));
+        snapshot::latest(|| pg_sys::OidFunctionCall2Coll(read, pg_sys::InvalidOid, relations, rewritten))
     }
 }
 

@@ -1,0 +1,27 @@
+//! A single value as the JSON that a document has of it, for those who read the past.
+use pgrx::pg_sys;
+
+use super::value::{Builder, Composites};
+use crate::decoder::json::Json;
+use crate::sys::{encoding, memory};
+
+/// Appends the JSON of a value, under the settings of this module's [`super::settings`], or gives the reason why it has none.
+///
+/// # Safety
+/// The value is of the type. A transaction is active, and `context` lives longer than this runs.
+pub unsafe fn append(
+    type_oid: pg_sys::Oid,
+    value: pg_sys::Datum,
+    context: pg_sys::MemoryContext,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
+    let charset = encoding::charset();
+    let mut composites = Composites::new(context);
+    let mut builder = Builder { charset, memory: context, composites: &mut composites, numbers_as_strings: false };
+    let mut reader = builder.reader(type_oid);
+    let mut json = Json::new(charset);
+    // SAFETY: the caller's promise; the value is in memory.
+    unsafe { reader.write(value, &mut json) }.map_err(|omission| omission.to_string())?;
+    memory::append(out, json.as_bytes());
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! What keeps one value from ending a whole query: settings that values are read under, whoever reads, and savepoints.
+use core::ffi::CStr;
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use pgrx::PgTryBuilder;
+use pgrx::pg_sys;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::panic::CaughtError;
+
+use crate::decoder::pg::settings;
+use crate::sys;
+
+/// What reading text depends on beside what writing it does.
+const READING: [(&CStr, &CStr); 2] = [(c"xmloption", c"content"), (c"array_nulls", c"on")];
+
+/// Runs something under the settings under which values were recorded.
+///
+/// # Safety
+/// A transaction is active.
+pub unsafe fn with_pinned<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the caller's promise.
+    unsafe { with_settings(settings::PINNED.into_iter().chain(READING), work) }
+}
+
+/// Runs something under those settings, but for others of a statement of then.
+///
+/// # Safety
+/// A transaction is active.
+pub unsafe fn with_those_of<R>(statement: &[(CString, CString)], work: impl FnOnce() -> R) -> R {
+    let pinned = settings::PINNED.into_iter().chain(READING);
+    // SAFETY: the caller's promise.
+    unsafe { with_settings(pinned.chain(statement.iter().map(|(name, value)| (&**name, &**value))), work) }
+}
+
+/// # Safety
+/// A transaction is active.
+unsafe fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>, work: impl FnOnce() -> R) -> R {
+    // SAFETY: the caller's promise. The level ends here, or with the transaction or savepoint that an error ends.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in list {
+            sys::set_locally(name, value);
+        }
+        let result = work();
+        pg_sys::AtEOXact_GUC(true, level);
+        result
+    }
+}
+
+/// Runs something behind a savepoint; gives the message of the error that data caused. Other errors are passed on.
+///
+/// # Safety
+/// A transaction is active. What `work` gives does not refer to what the savepoint takes back.
+pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    // SAFETY: the caller's promise; what the server's own procedural languages do.
+    let (memory, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(core::ptr::null());
+        pg_sys::MemoryContextSwitchTo(before.0);
+        before
+    };
+    let result = catch_unwind(AssertUnwindSafe(work));
+    // SAFETY: the savepoint is the innermost one again, whatever `work` did.
+    unsafe {
+        match &result {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => {
+                pg_sys::MemoryContextSwitchTo(memory);
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            }
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    let payload = match result {
+        Ok(result) => return Ok(result),
+        Err(payload) => payload,
+    };
+    PgTryBuilder::new(AssertUnwindSafe(move || resume_unwind(payload)))
+        .catch_others(|error| {
+            let message = match &error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+                    is_of_data(report.sql_error_code()).then(|| report.message().to_owned())
+                }
+                CaughtError::RustPanic { .. } => None,
+            };
+            message.map_or_else(|| error.rethrow(), Err)
+        })
+        .execute()
+}
+
+/// Whether a value causes such an error: of the classes 22 (data exception), 42 (syntax error or access rule violation: a
+/// name that nothing has), 23 (a constraint), 54 (a limit), and features that are not there. Not what somebody may not run.
+fn is_of_data(code: PgSqlErrorCode) -> bool {
+    use PgSqlErrorCode::*;
+    // A code holds five characters of six bits each; the first two are the class.
+    let class = |code: PgSqlErrorCode| code as isize & 0xFFF;
+    let of_data = [
+        ERRCODE_DATA_EXCEPTION,
+        ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+        ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
+        ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        ERRCODE_FEATURE_NOT_SUPPORTED,
+        ERRCODE_INVALID_SCHEMA_NAME,
+    ];
+    of_data.map(class).contains(&class(code)) && code != ERRCODE_INSUFFICIENT_PRIVILEGE
+}

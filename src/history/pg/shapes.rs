@@ -1,0 +1,235 @@
+//! Arrays and rows, of the JSON that was recorded of them.
+use core::ffi::{CStr, c_char};
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::image::{Failure, Reader, fail, sound, text_of};
+use crate::history::array;
+use crate::history::jsonb::{self, Container, Value};
+use crate::history::versions::{Definition, Types};
+use crate::sys;
+
+/// How JSON becomes an array.
+pub struct ArrayShape {
+    /// Reads a member.
+    pub element: Reader,
+    /// As the array has it: a domain maybe.
+    element_type: pg_sys::Oid,
+    length: i16,
+    is_by_value: bool,
+    alignment: c_char,
+}
+
+/// How JSON becomes a row.
+pub struct RowShape {
+    /// In the memory context of the reader.
+    descriptor: pg_sys::TupleDesc,
+    columns: usize,
+    /// Each column that is not dropped and was there, in the order of keys of `jsonb`.
+    pub fields: Vec<Field>,
+    /// The names of today of columns that were not.
+    new: Vec<Vec<u8>>,
+}
+
+/// A column of a row.
+pub struct Field {
+    /// Its name then.
+    key: Vec<u8>,
+    name: Vec<u8>,
+    index: usize,
+    /// Reads its values.
+    pub reader: Reader,
+}
+
+impl ArrayShape {
+    /// For elements of a type.
+    ///
+    /// # Safety
+    /// As [`Reader::new`].
+    pub unsafe fn new(
+        element_type: pg_sys::Oid,
+        memory: pg_sys::MemoryContext,
+        caller: pg_sys::Oid,
+        then: Option<&Types>,
+    ) -> Self {
+        let (mut length, mut is_by_value, mut alignment) = (0, false, 0);
+        // SAFETY: the caller's promise; the type is looked up in the catalogs.
+        unsafe {
+            pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut is_by_value, &mut alignment);
+            let element = Reader::new(element_type, memory, caller, then);
+            Self { element, element_type, length, is_by_value, alignment }
+        }
+    }
+
+    /// # Safety
+    /// As [`Reader::read`].
+    pub unsafe fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
+        let mut members = match array::members(array) {
+            Ok(members) => members,
+            Err(array::Failure::Damaged) => sound(None),
+            Err(array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
+            Err(array::Failure::Uneven) => return Err(Failure::new("a recorded array has rows of different lengths")),
+            Err(array::Failure::TooManyDimensions) => {
+                return Err(Failure::new("a recorded array has too many dimensions"));
+            }
+        };
+        let (mut values, mut nulls) = (Vec::new(), Vec::new());
+        if values.try_reserve(members.values.len()).is_err() || nulls.try_reserve(members.values.len()).is_err() {
+            fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory");
+        }
+        for member in members.values {
+            // SAFETY: the caller's promise.
+            let value = unsafe { self.element.read(member)? };
+            nulls.push(value.is_none());
+            values.push(value.unwrap_or(pg_sys::Datum::from(0)));
+        }
+        let mut lower_bounds = [1i32; 6];
+        let (count, dimensions) = (members.dimensions.len() as i32, members.dimensions.as_mut_ptr());
+        // SAFETY: there are as many members as the dimensions say, six of them at most, stored as the type's are.
+        unsafe {
+            Ok(pg_sys::Datum::from(pg_sys::construct_md_array(
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                count,
+                dimensions,
+                lower_bounds.as_mut_ptr(),
+                self.element_type,
+                self.length.into(),
+                self.is_by_value,
+                self.alignment,
+            )))
+        }
+    }
+
+    /// # Safety
+    /// As [`Reader::show`].
+    pub unsafe fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+        sound(jsonb::push(out, b"["));
+        for (index, member) in sound(array.elements()).enumerate() {
+            sound(jsonb::push(out, if index > 0 { b"," } else { b"" }));
+            // SAFETY: the caller's promise. An array within it is a dimension more.
+            unsafe {
+                match sound(member) {
+                    Value::Array(inner) => self.show(inner, out)?,
+                    member => self.element.show(member, out)?,
+                }
+            }
+        }
+        sound(jsonb::push(out, b"]"));
+        Ok(())
+    }
+}
+
+impl RowShape {
+    /// The shape, and whether a row would be shown otherwise today.
+    ///
+    /// # Safety
+    /// As [`Reader::new`]; the type is a composite one.
+    pub unsafe fn new(
+        type_oid: pg_sys::Oid,
+        memory: pg_sys::MemoryContext,
+        caller: pg_sys::Oid,
+        then: Option<&Types>,
+    ) -> (Self, bool) {
+        let attributes = match then.and_then(|then| then.defined.get(&type_oid.to_u32())) {
+            Some(Definition::Composite(attributes)) => Some(attributes),
+            _ => None,
+        };
+        let (mut fields, mut new, mut is_changed) = (Vec::new(), Vec::new(), false);
+        // SAFETY: the caller's promise; the copy belongs to the memory context, which is left again.
+        unsafe {
+            let old = pg_sys::MemoryContextSwitchTo(memory);
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
+            pg_sys::MemoryContextSwitchTo(old);
+            let columns = (*descriptor).natts as usize;
+            for index in 0..columns {
+                let column = sys::column(descriptor, index);
+                if column.attisdropped {
+                    continue;
+                }
+                let name = CStr::from_ptr(column.attname.data.as_ptr()).to_bytes().to_vec();
+                let key = match attributes {
+                    None => name.clone(),
+                    Some(all) => match all.iter().find(|attribute| attribute.number == column.attnum) {
+                        Some(attribute) => attribute.name.clone(),
+                        None => {
+                            new.push(name);
+                            continue;
+                        }
+                    },
+                };
+                let reader = Reader::new(column.atttypid, memory, caller, then);
+                is_changed |= key != name || reader.is_changed();
+                fields.push(Field { key, name, index, reader });
+            }
+            is_changed |= !new.is_empty() || attributes.is_some_and(|all| all.len() != fields.len());
+            fields.sort_by(|one, other| (one.key.len(), &one.key).cmp(&(other.key.len(), &other.key)));
+            (Self { descriptor, columns, fields, new }, is_changed)
+        }
+    }
+
+    /// Calls something for each pair of a column and its value.
+    fn each(
+        &mut self,
+        object: Container,
+        mut call: impl FnMut(&mut Field, Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut fields = self.fields.iter_mut().peekable();
+        // Both are in the same order.
+        for member in sound(object.members()) {
+            let (key, value) = sound(member);
+            let at = (key.len(), key);
+            while fields.next_if(|field| (field.key.len(), &field.key[..]) < at).is_some() {}
+            let Some(field) = fields.next_if(|field| field.key == key) else { continue };
+            call(field, value)?;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Reader::read`].
+    pub unsafe fn read(&mut self, object: Container) -> Result<pg_sys::Datum, Failure> {
+        let mut values = vec![pg_sys::Datum::from(0); self.columns];
+        let mut nulls = vec![true; self.columns];
+        self.each(object, |field, value| {
+            // SAFETY: the caller's promise.
+            if let Some(value) = unsafe { field.reader.read(value)? } {
+                values[field.index] = value;
+                nulls[field.index] = false;
+            }
+            Ok(())
+        })?;
+        // SAFETY: there are as many values as the row has columns, each of the type of its column.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+
+    /// # Safety
+    /// As [`Reader::show`].
+    pub unsafe fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+        sound(jsonb::push(out, b"{"));
+        let mut separator = &b""[..];
+        self.each(object, |field, value| {
+            sound(jsonb::push(out, separator));
+            separator = b",";
+            // SAFETY: the caller's promise.
+            unsafe {
+                text_of(Value::String(&field.name), out, true);
+                sound(jsonb::push(out, b":"));
+                field.reader.show(value, out)
+            }
+        })?;
+        for name in &self.new {
+            sound(jsonb::push(out, separator));
+            separator = b",";
+            // SAFETY: a string is no part of a container.
+            unsafe { text_of(Value::String(name), out, true) };
+            sound(jsonb::push(out, b":null"));
+        }
+        sound(jsonb::push(out, b"}"));
+        Ok(())
+    }
+}
