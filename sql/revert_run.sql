@@ -50,13 +50,14 @@ COMMENT ON FUNCTION @extschema@.declare_constraints() IS
 -- it is tried again from its oldest, since a row that others refer to comes before them, and from its newest. What then
 -- waits still may be done by ON UPDATE CASCADE, or else with deferred constraints.
 CREATE FUNCTION @extschema@.revert_selection(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, path text
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, caller jsonb
 ) RETURNS SETOF @extschema@.reverted
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
   is_skipping boolean := COALESCE(on_conflict = 'skip', false);
   context_before text;
+  role_before text := current_setting('session_replication_role');
   source refcursor;
   mode text;
   u @extschema@.undo;
@@ -83,6 +84,7 @@ DECLARE
   conflict_count bigint := 0;
   is_any boolean := false;
   is_progress boolean;
+  is_done boolean;
   before_deferred record;
 BEGIN
   IF on_conflict IS NULL OR on_conflict NOT IN ('error', 'skip') THEN
@@ -90,6 +92,10 @@ BEGIN
       HINT = 'It is ''error'' (nothing is undone if anything cannot be) or ''skip'' (what cannot be undone is left out).';
   END IF;
   PERFORM @extschema@.check_reading();
+  -- Without foreign keys and triggers a revert would leave what nothing else leaves.
+  IF role_before = 'replica' THEN
+    PERFORM set_config('session_replication_role', 'origin', true);
+  END IF;
   context_before := COALESCE(current_setting('bemi.context', true), '');
   PERFORM @extschema@.merge_context(jsonb_build_object('reverts', (
     SELECT COALESCE(jsonb_object_agg(key, value), '{}') FROM jsonb_each(jsonb_build_object('transaction_id', transaction_id, 'context', context,
@@ -108,7 +114,7 @@ BEGIN
       is_progress := false;
       LOOP
         IF mode = 'first' THEN
-          OPEN source FOR SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until);
+          OPEN source FOR SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until, is_skipping);
         ELSIF mode = 'backward' THEN
           OPEN source FOR SELECT w.* FROM unnest(waiting) w ORDER BY w.number DESC;
         ELSE
@@ -127,19 +133,24 @@ BEGIN
             remaining := array_append(remaining, u);
             CONTINUE;
           END IF;
-          IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
+          IF u.relation IS NULL THEN
+            -- It is gone, and so are its rows.
+            t := '{"offers": [], "needs": []}';
+          ELSIF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
             t := tables -> u.relation::oid::text;
             IF t IS NULL THEN
               t := @extschema@.undo_table(u.relation);
               tables := tables || jsonb_build_object(u.relation::oid::text, t);
             END IF;
           END IF;
-          IF mode = 'first' AND checked IS DISTINCT FROM concat(u.relation::oid, u.operation) THEN
+          IF mode = 'first' AND u.relation IS NOT NULL AND checked IS DISTINCT FROM concat(u.relation::oid, u.operation) THEN
             PERFORM @extschema@.check_undoing(t, u.operation);
             checked := concat(u.relation::oid, u.operation);
           END IF;
           IF COALESCE(lost[@extschema@.bucket(u.row_after)] ? u.row_after, false) OR COALESCE(lost[@extschema@.bucket(u.row_before)] ? u.row_before, false) THEN
             a := ROW('older', 'a newer change of the row was not undone', NULL, NULL, NULL);
+          ELSIF u.problem IS NOT NULL THEN
+            a := ROW('conflict', u.problem, NULL, NULL, NULL);
           ELSIF mode <> 'backward' AND (COALESCE(held[@extschema@.bucket(u.row_after)] ? u.row_after, false)
             OR COALESCE(held[@extschema@.bucket(u.row_before)] ? u.row_before, false))
           THEN
@@ -155,7 +166,7 @@ BEGIN
             a := ROW('reverted', concat_ws('. ', u.detail, 'done by ON UPDATE CASCADE'), NULL, NULL, NULL);
           ELSE
             a := @extschema@.attempt(u, t, ours[@extschema@.bucket(COALESCE(u.row_after, u.row_before))] -> COALESCE(u.row_after, u.row_before),
-              path, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+              caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
           END IF;
           IF a.outcome IN ('later', 'behind') THEN
             u.is_behind := a.outcome = 'behind';
@@ -176,7 +187,8 @@ BEGIN
               conflicts := conflicts || format('%s %s (%s): %s', u.relation, u.primary_key, u.operation, a.detail);
             END IF;
           END IF;
-          IF a.outcome <> 'reverted' THEN
+          is_done := a.outcome IN ('reverted', 'partly reverted', 'unchanged');
+          IF NOT is_done THEN
             FOREACH here IN ARRAY array_remove(ARRAY[u.row_after, nullif(u.row_before, u.row_after)], NULL) LOOP
               b := @extschema@.bucket(here);
               IF a.outcome IN ('later', 'behind') THEN
@@ -198,9 +210,9 @@ BEGIN
           IF a.also IS NOT NULL THEN
             also := also || a.also;
           END IF;
-          IF a.outcome = 'reverted' OR is_skipping AND a.outcome IN ('conflict', 'older') THEN
-            told := ROW(u.relation, u.primary_key, u.operation, CASE a.outcome WHEN 'reverted' THEN 'reverted' ELSE 'skipped' END, a.detail,
-              CASE a.outcome WHEN 'reverted' THEN a.statement END, u.transaction_id, u.commit_position, u.sequence);
+          IF is_done OR is_skipping AND a.outcome IN ('conflict', 'older') THEN
+            told := ROW(u.relation, u.primary_key, u.operation, CASE WHEN is_done THEN a.outcome ELSE 'skipped' END, a.detail,
+              CASE WHEN is_done THEN a.statement END, u.transaction_id, u.commit_position, u.sequence);
             IF phase = 1 THEN
               RETURN NEXT told;
             ELSE
@@ -255,13 +267,16 @@ BEGIN
     RAISE NOTICE 'no change was selected';
   END IF;
   PERFORM set_config('bemi.context', context_before, true);
+  IF role_before = 'replica' THEN
+    PERFORM set_config('session_replication_role', role_before, true);
+  END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, text) IS
-'for bemi.revert(): runs what it undoes under a search_path';
+COMMENT ON FUNCTION @extschema@.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, jsonb) IS
+'for bemi.revert(): runs what it undoes under settings of the caller';
 
--- It keeps the search_path of the caller for the triggers of his tables.
+-- It keeps the search_path and the time zone of the caller for the triggers of his tables.
 CREATE FUNCTION @extschema@.revert(
   transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
   since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, on_conflict text DEFAULT 'error'
@@ -269,7 +284,8 @@ CREATE FUNCTION @extschema@.revert(
   relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint, commit_position pg_lsn, sequence int
 )
 LANGUAGE sql VOLATILE AS $$
-  SELECT * FROM @extschema@.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.current_setting('search_path'))
+  SELECT * FROM @extschema@.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.jsonb_build_object(
+    'search_path', pg_catalog.current_setting('search_path'), 'timezone', pg_catalog.current_setting('timezone'), 'datestyle', pg_catalog.current_setting('datestyle')))
 $$;
 
 COMMENT ON FUNCTION @extschema@.revert(bigint, jsonb, regclass, text, timestamptz, timestamptz, text) IS
