@@ -107,7 +107,7 @@ COMMENT ON FUNCTION @extschema@.life_after(oid[], @extschema@.key_change) IS
 
 -- The versions of a row, as they are recorded.
 CREATE FUNCTION @extschema@.life_of(relations oid[], asked text[]) RETURNS TABLE (
-  version int, operation text, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, after jsonb, "position" bigint
+  version int, operation text, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, after jsonb, "position" bigint, relation oid
 )
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -128,7 +128,7 @@ BEGIN
     all_of_it AS (SELECT * FROM lives UNION ALL SELECT t.* FROM marked m, LATERAL (SELECT t.* FROM truncates t
       WHERE t.relation = m.relation AND (t.commit_position, t.sequence) > (m.commit_position, m.sequence) AND (m.next IS NULL OR (t.commit_position, t.sequence) < (m.next, m.next_sequence))
       ORDER BY t.commit_position, t.sequence LIMIT 1) t WHERE m.operation <> 'DELETE')
-    SELECT row_number() OVER w::int, a.operation, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), a.after, a."position"
+    SELECT row_number() OVER w::int, a.operation, a.committed_at, lead(a.committed_at) OVER w, a.context, @extschema@.diff(a.before, a.after), a.after, a."position", a.relation
     FROM all_of_it a WINDOW w AS (ORDER BY a.commit_position, a.sequence) ORDER BY 1 DESC;
 END
 $$;
@@ -220,11 +220,11 @@ DECLARE
     ELSE ARRAY(SELECT DISTINCT v.relation FROM @extschema@.table_versions v WHERE v.relation = asked OR v.root = asked) END;
 BEGIN
   PERFORM @extschema@.require_changes(), @extschema@.before_history(relations, called);
-  RETURN QUERY EXECUTE format(
-    'SELECT h.version, h.operation, h.valid_from, h.valid_from, h.valid_to, h.context, h.changed, CASE WHEN h.operation IN (''CREATE'', ''UPDATE'') THEN %s END '
-    'FROM @extschema@.life_of($1, $2) h ORDER BY h.version DESC', CASE WHEN is_there THEN @extschema@.image_expression(asked, 'h.after', 'h.position')
-      ELSE format('(SELECT jsonb_object_agg(e.key, NULLIF(e.value, ''"[masked]"'')) FROM jsonb_each(h.after) e)') END)
-    USING relations, CASE WHEN is_there THEN @extschema@.recorded_keys(asked::regclass, $3) ELSE @extschema@.texts_of_key($3) END;
+  RETURN QUERY
+    SELECT h.version, h.operation, h.valid_from, h.valid_from, h.valid_to, h.context, h.changed, CASE WHEN h.operation IN ('CREATE', 'UPDATE') THEN (
+        SELECT jsonb_object_agg(e.key, NULLIF(e.value, '"[masked]"')) FROM jsonb_each(CASE WHEN is_there THEN @extschema@.image_today(asked::regclass, h.after, h."position") ELSE h.after END) e
+      ) END
+    FROM @extschema@.life_of(relations, CASE WHEN is_there THEN @extschema@.recorded_keys(asked::regclass, $3) ELSE @extschema@.texts_of_key($3) END) h ORDER BY h.version DESC;
 END
 $$;
 

@@ -14,7 +14,6 @@ BEGIN
   IF u.problem IS NULL THEN
     BEGIN
       statement := @extschema@.undo_statement(t, u, u.after);
-      PERFORM @extschema@.require_readable(t, u);
       RETURN statement;
     EXCEPTION WHEN OTHERS THEN
       IF NOT @extschema@.is_conflict(SQLSTATE, false) THEN
@@ -154,23 +153,6 @@ $$;
 
 COMMENT ON FUNCTION @extschema@.is_conflict(text, boolean) IS
 'whether an error is about the change that is to be undone';
-
--- Raises an error if a value that a change has to put back cannot be read any more.
-CREATE FUNCTION @extschema@.require_readable(t jsonb, u @extschema@.undo) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  name text;
-  wanted text[] := CASE u.operation WHEN 'CREATE' THEN ARRAY(SELECT jsonb_array_elements_text(t -> 'key')) WHEN 'UPDATE' THEN u.changed
-    ELSE ARRAY(SELECT k FROM jsonb_object_keys(u.before) k WHERE (t -> 'columns') ? k) END;
-BEGIN
-  FOR name IN SELECT w FROM unnest(wanted) w WHERE (t -> 'checked') ? w LOOP
-    PERFORM @extschema@.value_text((t #> ARRAY['columns', name] ->> 'type_oid')::oid, i) FROM unnest(ARRAY[u.before -> name, u.after -> name]) i WHERE i <> 'null';
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION @extschema@.require_readable(jsonb, @extschema@.undo) IS
-'raises an error if a value that a change has to put back cannot be read';
 
 -- What became of one attempt. An undo that meets a constraint is tried again `later`, when others have made room.
 CREATE TYPE @extschema@.attempt AS (outcome text, detail text, statement text, left_columns jsonb, also bigint[]);

@@ -147,6 +147,65 @@ $$;
 COMMENT ON FUNCTION @extschema@.undo_image(jsonb, jsonb, bigint) IS
 'an image of a row, recorded at a position of the log, as the table of today would have it';
 
+-- Attributes that a recorded value of a composite type has, and the type has no longer, in what it is made of too.
+CREATE FUNCTION @extschema@.unknown_attributes(type oid, value jsonb) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  t pg_type;
+  member record;
+  part oid;
+BEGIN
+  SELECT y.* INTO t FROM pg_type y WHERE y.oid = @extschema@.base_type(unknown_attributes.type);
+  IF t.typcategory = 'A' AND jsonb_typeof(value) = 'array' THEN
+    FOR member IN SELECT e AS value FROM jsonb_array_elements(value) e WHERE jsonb_typeof(e) IN ('array', 'object') LOOP
+      RETURN QUERY SELECT * FROM @extschema@.unknown_attributes(CASE jsonb_typeof(member.value) WHEN 'array' THEN t.oid ELSE t.typelem END, member.value);
+    END LOOP;
+  ELSIF t.typtype = 'c' AND jsonb_typeof(value) = 'object' THEN
+    FOR member IN SELECT * FROM jsonb_each(value) LOOP
+      part := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attname = member.key AND a.attnum > 0 AND NOT a.attisdropped);
+      IF part IS NULL THEN
+        RETURN NEXT member.key;
+      ELSIF jsonb_typeof(member.value) IN ('array', 'object') THEN
+        RETURN QUERY SELECT * FROM @extschema@.unknown_attributes(part, member.value);
+      END IF;
+    END LOOP;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.unknown_attributes(oid, jsonb) IS
+'the attributes that a recorded value has and its type has no longer';
+
+-- The columns of an image whose values can no longer be read as they were, and why: {"column": reason}.
+CREATE FUNCTION @extschema@.undo_problems(t jsonb, image jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  col record;
+  result jsonb := '{}';
+BEGIN
+  FOR col IN
+    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type FROM jsonb_array_elements_text(t -> 'looked_up') r
+    WHERE image -> r NOT IN ('null', '"[masked]"')
+  LOOP
+    BEGIN
+      PERFORM @extschema@.value_text(col.type, col.value);
+      result := result || COALESCE((SELECT jsonb_build_object(col.name, 'its type no longer has ' || string_agg(DISTINCT quote_ident(a), ', '))
+        FROM @extschema@.unknown_attributes(col.type, col.value) a HAVING count(*) > 0), '{}');
+    EXCEPTION
+      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function OR invalid_schema_name OR datatype_mismatch OR syntax_error THEN
+        result := result || jsonb_build_object(col.name, SQLERRM);
+      WHEN insufficient_privilege THEN
+        -- It takes somebody else's code to read it: the statement will do so.
+        NULL;
+    END;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.undo_problems(jsonb, jsonb) IS
+'the columns of an image whose values can no longer be read, and why';
+
 CREATE FUNCTION @extschema@.quoted(names text[]) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n
@@ -247,7 +306,8 @@ BEGIN
   IF refused.problem IS NOT NULL AND NOT is_skipping THEN
     PERFORM @extschema@.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
   END IF;
-  u.problem := refused.problem;
+  u.problem := COALESCE(refused.problem, (SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
+    FROM jsonb_each_text(@extschema@.undo_problems(t, u.before) || @extschema@.undo_problems(t, u.after)) p));
   IF u.operation = 'UPDATE' THEN
     IF t -> 'masked' <> '[]' THEN
       u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));

@@ -149,6 +149,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     -- What is put into these may come out otherwise: rounded, or read by an input function that knows other values today. Those
     -- that are computed may be computed otherwise.
     'checked', ARRAY(SELECT attname FROM col WHERE attgenerated = '' AND (type <> atttypid OR atttypmod <> -1 OR type >= 16384 OR is_looked_up)),
+    'looked_up', ARRAY(SELECT attname FROM col WHERE type >= 16384 OR is_looked_up),
     'computed', ARRAY(SELECT attname FROM col WHERE attgenerated = 's'),
     -- The log has these as text, whatever cast to json they have.
     'as_text', (SELECT string_agg(format(' || pg_catalog.jsonb_build_object(%L, t.%I::pg_catalog.text)', attname, attname), '') FROM col
