@@ -6,6 +6,7 @@ mod as_of_changed;
 mod as_of_forms;
 mod as_of_limits;
 mod as_of_writers;
+mod asked_keys;
 mod backtrace;
 mod catalogs;
 mod comment;
@@ -40,6 +41,7 @@ mod relcache;
 mod revert;
 mod revert_order;
 mod revert_random;
+mod revert_true;
 mod revert_values;
 mod rights;
 mod rules;
@@ -109,6 +111,7 @@ fn main() {
         revert::TESTS,
         revert_order::TESTS,
         revert_random::TESTS,
+        revert_true::TESTS,
         revert_values::TESTS,
         supervision::TESTS,
         takeover::TESTS,
@@ -118,6 +121,7 @@ fn main() {
         as_of_limits::TESTS,
         as_of_writers::TESTS,
         history::TESTS,
+        asked_keys::TESTS,
         memory::TESTS,
         limits::TESTS,
         masks_decoded::TESTS,
