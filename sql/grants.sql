@@ -243,6 +243,9 @@ BEGIN
       ('function', 'declare_constraints', 'PUBLIC'),
       ('function', 'revert', 'PUBLIC'),
       ('function', 'revert_selection', 'PUBLIC'),
+      ('function', 'is_settled', 'PUBLIC'),
+      ('function', 'settle', 'PUBLIC'),
+      ('function', 'wanted_row', 'PUBLIC'),
       -- Tables and views can be read by those, types used for columns.
       ('table', 'context_triggers', 'PUBLIC'),
       ('table', 'status', 'pg_monitor'),

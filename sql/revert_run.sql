@@ -9,6 +9,69 @@ $$;
 COMMENT ON FUNCTION @extschema@.bucket(text) IS
 'in which part of a set a row is looked for';
 
+-- What a row is to be like in the end, as a member of such a set.
+CREATE FUNCTION @extschema@.wanted_row(u @extschema@.undo, left_columns jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT jsonb_build_object(COALESCE(u.row_before, u.row_after), jsonb_build_object('oid', u.relation::oid, 'key', u.primary_key,
+    'where', COALESCE(u.where_before, u.where_after), 'image', CASE WHEN u.row_before IS NOT NULL THEN u.before END, 'left', left_columns))
+$$;
+
+COMMENT ON FUNCTION @extschema@.wanted_row(@extschema@.undo, jsonb) IS
+'what a row is to be like when all is undone';
+
+-- A trigger may change a row that was undone already: one that counts, when it sees what is counted go. Such columns are set once
+-- more, and if that does not help, it is an error.
+CREATE FUNCTION @extschema@.settle(wanted jsonb[], tables jsonb, caller jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  w record;
+  t jsonb;
+  here record;
+  names text[];
+  sets text;
+  problems text[];
+BEGIN
+  FOR attempt IN 1..3 LOOP
+    problems := '{}';
+    FOR w IN SELECT x.* FROM unnest(wanted) b, jsonb_each(b) e, jsonb_to_record(e.value) AS x (oid text, key text, "where" text, image jsonb, "left" jsonb) LOOP
+      t := tables -> w.oid;
+      SELECT * INTO here FROM @extschema@.row_now(t, w.where, w.image, false);
+      names := ARRAY(SELECT n FROM unnest(@extschema@.differences(t -> 'compared', w.image, here.now)) n WHERE w.left IS NULL OR NOT w.left ? n);
+      IF (here.rows > 0) <> (w.image IS NOT NULL) THEN
+        problems := problems || format('%s %s: it is %s', t ->> 'name', w.key, CASE WHEN here.rows > 0 THEN 'there again' ELSE 'gone again' END);
+      ELSIF names <> '{}' THEN
+        problems := problems || format('%s %s: %s', t ->> 'name', w.key, @extschema@.quoted(names));
+        sets := (SELECT string_agg(format('%I = %s', n, @extschema@.literal(t -> 'columns' -> n, w.image -> n)), ', ') FROM unnest(names) n WHERE NOT (t -> 'generated') ? n);
+        IF attempt < 3 AND sets IS NOT NULL THEN
+          PERFORM @extschema@.run_undo(format('UPDATE %s SET %s WHERE %s;', t ->> 'source', sets, w.where), caller);
+        END IF;
+      END IF;
+    END LOOP;
+    EXIT WHEN problems = '{}';
+  END LOOP;
+  IF problems <> '{}' THEN
+    RAISE EXCEPTION 'bemi undid nothing: triggers changed rows again that were undone' USING ERRCODE = 'triggered_data_change_violation',
+      DETAIL = array_to_string(problems[1:20], chr(10)), HINT = 'ALTER TABLE ... DISABLE TRIGGER ...; keeps them from that, and ENABLE TRIGGER puts them back.';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.settle(jsonb[], jsonb, jsonb) IS
+'sees to it that triggers leave rows as they were undone';
+
+CREATE FUNCTION @extschema@.is_settled(wanted jsonb[], tables jsonb, caller jsonb) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM @extschema@.settle(wanted, tables, caller);
+  RETURN true;
+EXCEPTION WHEN triggered_data_change_violation THEN
+  RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_settled(jsonb[], jsonb, jsonb) IS
+'whether rows are, or can be set, as they were undone';
+
 CREATE FUNCTION @extschema@.check_undoing(t jsonb, operation text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -74,6 +137,10 @@ DECLARE
   needed jsonb[];
   lost jsonb[] := empty;
   ours jsonb[] := empty;
+  -- What rows are to be like in the end, if triggers of any table could change them again.
+  wanted jsonb[] := empty;
+  is_watched boolean := EXISTS (SELECT FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgfoid <> '@extschema@.emit_context()'::regprocedure
+    AND EXISTS (SELECT FROM @extschema@.context_triggers c WHERE c.relation = g.tgrelid));
   here text;
   b int;
   waiting @extschema@.undo[] := '{}';
@@ -103,7 +170,7 @@ BEGIN
   FOR phase IN 1..2 LOOP
     IF phase = 2 THEN
       EXIT WHEN waiting = '{}' OR NOT EXISTS (SELECT FROM pg_constraint WHERE condeferrable);
-      SELECT waiting AS waiting, lost AS lost, ours AS ours, also AS also, conflicts AS conflicts, conflict_count AS conflict_count INTO before_deferred;
+      SELECT waiting AS waiting, lost AS lost, ours AS ours, wanted AS wanted, also AS also, conflicts AS conflicts, conflict_count AS conflict_count INTO before_deferred;
     END IF;
     done := '{}';
     BEGIN
@@ -167,6 +234,12 @@ BEGIN
           ELSE
             a := @extschema@.attempt(u, t, ours[@extschema@.bucket(COALESCE(u.row_after, u.row_before))] -> COALESCE(u.row_after, u.row_before),
               caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+            b := @extschema@.bucket(u.row_after);
+            IF a.outcome = 'conflict' AND COALESCE(wanted[b] ? u.row_after, false)
+              AND @extschema@.is_settled(ARRAY[jsonb_build_object(u.row_after, wanted[b] -> u.row_after)], tables, caller)
+            THEN
+              a := @extschema@.attempt(u, t, ours[b] -> u.row_after, caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+            END IF;
           END IF;
           IF a.outcome IN ('later', 'behind') THEN
             u.is_behind := a.outcome = 'behind';
@@ -207,6 +280,14 @@ BEGIN
               ours[b] := ours[b] || jsonb_build_object(u.row_before, a.left_columns);
             END IF;
           END IF;
+          IF is_done AND is_watched THEN
+            b := @extschema@.bucket(u.row_after);
+            IF wanted[b] ? u.row_after THEN
+              wanted[b] := wanted[b] - u.row_after;
+            END IF;
+            b := @extschema@.bucket(COALESCE(u.row_before, u.row_after));
+            wanted[b] := wanted[b] || @extschema@.wanted_row(u, a.left_columns);
+          END IF;
           IF a.also IS NOT NULL THEN
             also := also || a.also;
           END IF;
@@ -238,6 +319,7 @@ BEGIN
       -- Nothing of what waited can be done.
       waiting := before_deferred.waiting;
       lost := before_deferred.lost;
+      wanted := before_deferred.wanted;
       conflicts := before_deferred.conflicts;
       conflict_count := before_deferred.conflict_count;
       done := '{}';
@@ -265,6 +347,8 @@ BEGIN
       HINT = 'With on_conflict => ''skip'' the others are undone, and these are left as they are.';
   ELSIF NOT is_any THEN
     RAISE NOTICE 'no change was selected';
+  ELSIF is_watched THEN
+    PERFORM @extschema@.settle(wanted, tables, caller);
   END IF;
   PERFORM set_config('bemi.context', context_before, true);
   IF role_before = 'replica' THEN

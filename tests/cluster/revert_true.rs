@@ -8,6 +8,7 @@ use crate::server::{Server, run, sqlstate};
 
 pub const TESTS: &[Test] = &[
     ("what_is_reported_as_reverted_is_in_the_table", in_the_table),
+    ("what_triggers_change_again_behind_an_undo_is_set_again_or_refused", changed_again),
     ("a_value_that_a_column_cannot_hold_any_more_is_a_conflict", cannot_hold),
     ("a_recorded_value_that_cannot_be_read_is_a_conflict_of_its_row", unreadable),
     ("what_was_masked_is_never_reported_as_reverted", masked),
@@ -96,6 +97,39 @@ fn in_the_table(server: &Server) {
     let done = revert(&mut client, &of("made"));
     assert!(done.iter().all(|line| line.contains(" reverted")), "{done:?}");
     assert_eq!(rows(&mut client, "made"), "(1,1,3)");
+}
+
+/// Triggers of one table that change rows of another, which were undone before.
+fn changed_again(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "revert_changed_again");
+    client
+        .batch_execute(
+            "CREATE TABLE parent (id int PRIMARY KEY, n int, v text); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent);
+             CREATE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               UPDATE parent SET n = n + CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END; RETURN NULL; END $$;
+             CREATE TRIGGER counts AFTER INSERT OR DELETE ON child FOR EACH ROW EXECUTE FUNCTION counts();
+             SELECT bemi.track('parent'), bemi.track('child'); INSERT INTO parent VALUES (1, 0, 'a')",
+        )
+        .unwrap();
+    under(&mut client, "x", "INSERT INTO child VALUES (1, 1), (2, 1); DELETE FROM child WHERE id = 2");
+    assert_eq!(rows(&mut client, "parent"), "(1,1,a)");
+    let done = revert(&mut client, &of("x"));
+    assert!(done.iter().all(|line| line.contains(" reverted")), "{done:?}");
+    assert_eq!((rows(&mut client, "parent").as_str(), rows(&mut client, "child").as_str()), ("(1,0,a)", ""));
+    // One that will not let go of it.
+    client
+        .batch_execute(
+            "CREATE FUNCTION holds() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.n := OLD.n; RETURN NEW; END $$;
+             CREATE TRIGGER holds BEFORE UPDATE ON parent FOR EACH ROW WHEN (OLD.n < 0) EXECUTE FUNCTION holds()",
+        )
+        .unwrap();
+    under(&mut client, "y", "INSERT INTO child VALUES (3, 1)");
+    let (state, text) = error(&mut client, &of("y"));
+    assert_eq!(
+        (state.as_str(), text.as_str()),
+        ("27000", "bemi undid nothing: triggers changed rows again that were undone\npublic.parent 1: n")
+    );
+    assert_eq!((rows(&mut client, "parent").as_str(), rows(&mut client, "child").as_str()), ("(1,1,a)", "(3,1)"));
 }
 
 fn cannot_hold(server: &Server) {
