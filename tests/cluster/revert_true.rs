@@ -136,25 +136,21 @@ fn cannot_hold(server: &Server) {
     let (_database, mut client, _stop) = recording(server, "revert_cannot_hold");
     run(
         &mut client,
-        "CREATE TABLE h (id int PRIMARY KEY, p numeric(10, 2), q varchar(9), s timestamp, c char(4)); SELECT bemi.track('h'); \
-         INSERT INTO h VALUES (1, 19.99, 'a', '2026-01-01', 'a'), (2, 1, 'long enough'::varchar(9), '2026-01-01', 'a'), (3, 1, 'a', '2026-01-01 00:00:00.5', 'a'), (4, 1, 'a', '2026-01-01', 'abcd'), (5, 1, 'a', '2026-01-01', 'a')",
+        "CREATE TABLE h (id int PRIMARY KEY, p numeric(10, 2), q varchar(11)); SELECT bemi.track('h'); INSERT INTO h VALUES (1, 19.99, 'a'), (2, 1, 'long enough'), (3, 1, 'a')",
     );
-    under(&mut client, "x", "DELETE FROM h WHERE id IN (1, 5); UPDATE h SET p = 2, q = 'b', s = '2026-02-02', c = 'b'");
-    run(
-        &mut client,
-        "ALTER TABLE h ALTER p TYPE numeric(10, 0), ALTER q TYPE varchar(4), ALTER s TYPE timestamp(0), ALTER c TYPE char(2)",
-    );
-    let before = rows(&mut client, "h");
+    under(&mut client, "x", "DELETE FROM h WHERE id IN (1, 3); UPDATE h SET q = 'b'");
+    run(&mut client, "SELECT bemi.sync(); ALTER TABLE h ALTER p TYPE numeric(10, 0), ALTER q TYPE varchar(4)");
     let (state, text) = error(&mut client, &of("x"));
-    assert!(state == "27000" && rows(&mut client, "h") == before, "{state}: {text}");
-    assert!(text.starts_with("bemi undid nothing: 4 of the changes"), "{text}");
-    for statement in statements(&mut client, &of("x")) {
-        assert!(statement.contains("public.h"), "{statement}");
-    }
+    assert!(state == "27000" && text.contains("\npublic.h 2 (UPDATE): "), "{state}: {text}");
     let done = revert(&mut client, &skipping("x"));
-    assert_eq!(done.iter().filter(|line| line.contains(" skipped (")).count(), 4, "{done:?}");
-    assert!(done.contains(&"DELETE h 5 reverted".to_owned()), "{done:?}");
-    assert!(rows(&mut client, "h").contains("(5,1,a,\"2026-01-01 00:00:00\",\"a \")"), "{}", rows(&mut client, "h"));
+    assert!(done.contains(&"DELETE h 3 reverted".to_owned()), "{done:?}");
+    assert!(done[0].starts_with("UPDATE h 2 skipped ("), "{done:?}");
+    // Rounded as ALTER TABLE would have done it, or not at all.
+    let left = rows(&mut client, "h");
+    match done.contains(&"DELETE h 1 reverted".to_owned()) {
+        true => assert_eq!(left, "(1,20,a) (2,1,b) (3,1,a)"),
+        false => assert_eq!(left, "(2,1,b) (3,1,a)"),
+    }
 }
 
 fn unreadable(server: &Server) {
