@@ -183,7 +183,7 @@ COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
 'whether the default partition of bemi.changes holds changes';
 
 CREATE FUNCTION @extschema@.make_changes() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET default_tablespace = '' AS $$
 BEGIN
   IF to_regclass('@extschema@.changes') IS NULL THEN
     CREATE TABLE @extschema@.changes (

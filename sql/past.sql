@@ -76,9 +76,12 @@ COMMENT ON FUNCTION @extschema@.leaves(regclass) IS
 'a table itself, or the partitions of a partitioned one that have no partitions';
 
 -- The columns that name a row, in the order of `primary_key`, with how to read and compare them; an error if there are none.
--- `opening` and `closing` stand around a text to make a value of it; `comparison` is the condition that a column and
--- such a value are equal, as a format.
-CREATE FUNCTION @extschema@.key_of(relation regclass) RETURNS TABLE (place int, name name, number smallint, opening text, closing text, comparison text)
+-- `opening` and `closing` stand around a text to make a value of it, and `free` instead of `closing` to make it as it is written,
+-- not rounded or cut as the column would have it; `comparison` is the condition that a column and such a value are equal, as a format.
+-- `type` is the base type; `has_one_text` says whether equal values of it have the same text.
+CREATE FUNCTION @extschema@.key_of(relation regclass) RETURNS TABLE (
+  place int, name name, number smallint, opening text, closing text, comparison text, type oid, free text, has_one_text boolean
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   leaf oid;
@@ -119,12 +122,16 @@ BEGIN
     SELECT k.place::int, own.attname, own.attnum,
       -- What is PostgreSQL's own has no casts of others.
       CASE WHEN t.is_own THEN 'CAST('::text ELSE '@extschema@.key_value('::text END,
-      CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, CASE WHEN t.type = own.atttypid THEN own.atttypmod ELSE -1 END) || ')'::text
-        || COALESCE((SELECT format(' COLLATE %I.%I', n.nspname, co.collname) FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = own.attcollation), ''::text),
-      o.comparison
+      CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, CASE WHEN t.type = own.atttypid THEN own.atttypmod ELSE -1 END) || ')'::text || t.collation,
+      o.comparison, t.type, CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, -1) || ')'::text || t.collation,
+      t.has_one_text
     FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[]) WITH ORDINALITY AS k (number, class, place)
     JOIN pg_attribute a ON a.attnum = k.number JOIN pg_attribute own ON own.attname = a.attname AND own.attrelid = relation
-    CROSS JOIN LATERAL (SELECT b.type, b.type < 16384::oid AS is_own FROM @extschema@.base_type(own.atttypid) AS b (type)) t
+    CROSS JOIN LATERAL (SELECT b.type, b.type < 16384::oid AS is_own, CASE WHEN co.oid IS NULL THEN ''::text ELSE format(' COLLATE %I.%I', n.nspname, co.collname) END AS collation,
+        y.typname = ANY ('{int2,int4,int8,oid,bool,uuid,bytea,date,time,timestamp,timestamptz,inet,cidr,macaddr,macaddr8,bit,varbit,pg_lsn,xid8,money,char,name,text,varchar}'::name[])
+          AND b.type < 16384::oid AND COALESCE(co.collisdeterministic, true) OR y.typtype = 'e'::"char" AS has_one_text
+      FROM @extschema@.base_type(own.atttypid) AS b (type) JOIN pg_type y ON y.oid = b.type
+      LEFT JOIN pg_collation co ON co.oid = own.attcollation LEFT JOIN pg_namespace n ON n.oid = co.collnamespace) t
     CROSS JOIN LATERAL (SELECT CASE c.opcintype WHEN 'anyenum'::regtype::oid THEN '@extschema@.enum_number(%1$s) OPERATOR(pg_catalog.=) @extschema@.enum_number(%2$s'::text || x.exactly || ')'::text
         -- Beside an operator of an extension others may have put one that fits the types of the columns better.
         ELSE '%1$s'::text || x.exactly || format(' OPERATOR(%I.%s) ', n.nspname, o.oprname) || '%2$s'::text || x.exactly END AS comparison

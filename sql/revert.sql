@@ -5,6 +5,31 @@ CREATE TYPE @extschema@.reverted AS (
   relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint, commit_position pg_lsn, sequence int
 );
 
+-- One that cannot be written is shown as a comment: the others can be run all the same.
+CREATE FUNCTION @extschema@.shown_statement(t jsonb, u @extschema@.undo) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  statement text;
+BEGIN
+  IF u.problem IS NULL THEN
+    BEGIN
+      statement := @extschema@.undo_statement(t, u, u.after);
+      RETURN statement;
+    EXCEPTION WHEN OTHERS THEN
+      IF NOT @extschema@.is_conflict(SQLSTATE, false) THEN
+        RAISE;
+      END IF;
+      u.problem := SQLERRM;
+    END;
+  END IF;
+  RETURN translate(format('-- the %s of the row %s of %s, recorded at %s (sequence %s), cannot be undone: %s',
+    u.operation, u.primary_key, t ->> 'name', u.commit_position, u.sequence, u.problem), chr(10) || chr(13), '  ');
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.shown_statement(jsonb, @extschema@.undo) IS
+'the statement that undoes a change, or a comment in SQL why there is none';
+
 CREATE FUNCTION @extschema@.revert_sql(
   transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
   since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
@@ -16,15 +41,16 @@ DECLARE
   t jsonb;
 BEGIN
   PERFORM @extschema@.check_reading();
-  FOR u IN SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until) LOOP
+  FOR u IN SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until, false) LOOP
     IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
       t := COALESCE(tables -> u.relation::oid::text, @extschema@.undo_table(u.relation));
       tables := tables || jsonb_build_object(u.relation::oid::text, t);
     END IF;
     -- Of some updates nothing is left that could be set.
-    IF u.operation <> 'UPDATE' OR u.changed <> '{}' THEN
-      RETURN NEXT @extschema@.undo_statement(t, u, u.after);
+    IF u.problem IS NULL AND u.operation = 'UPDATE' AND u.changed = '{}' THEN
+      CONTINUE;
     END IF;
+    RETURN NEXT @extschema@.shown_statement(t, u);
   END LOOP;
 END
 $$;
@@ -56,8 +82,7 @@ COMMENT ON FUNCTION @extschema@.jsonb_or_text(json) IS
 -- Looks at a row as the log would show it, and locks it. While a constraint is deferred several rows may have one key: the
 -- one that is as the image says is meant.
 CREATE FUNCTION @extschema@.row_now(t jsonb, condition text, image jsonb, is_locked boolean, OUT rows int, OUT now jsonb, OUT place tid)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
-  SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   r record;
   -- A column may have the name of the table here.
@@ -89,8 +114,7 @@ COMMENT ON FUNCTION @extschema@.row_now(jsonb, text, jsonb, boolean) IS
 -- Those rows of other tables that a change of this one would change without a word. Rows that a policy hides count too:
 -- with them it is an error.
 CREATE FUNCTION @extschema@.referring_rows(reference jsonb, t jsonb, condition text, is_any_enough boolean) RETURNS TABLE (child regclass, now jsonb)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
-  SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' SET row_security = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 BEGIN
   RETURN QUERY EXECUTE format(
     'SELECT child.tableoid::regclass, %s FROM %s child, (SELECT t.*, t.tableoid AS "bemi tableoid", t.ctid AS "bemi ctid" FROM %s t WHERE %s) parent
@@ -102,64 +126,183 @@ $$;
 COMMENT ON FUNCTION @extschema@.referring_rows(jsonb, jsonb, text, boolean) IS
 'the rows that refer to a row by a foreign key, but for itself';
 
--- Runs a statement as the caller would: triggers find what his search_path says.
-CREATE FUNCTION @extschema@.run_undo(statement text, path text) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+-- Runs a statement as the caller would: triggers and defaults find what his search_path says, and his time zone.
+CREATE FUNCTION @extschema@.run_undo(statement text, caller jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   rows bigint;
 BEGIN
-  PERFORM pg_catalog.set_config('search_path', path, true);
+  PERFORM pg_catalog.set_config('timezone', caller ->> 'timezone', true), pg_catalog.set_config('datestyle', caller ->> 'datestyle', true),
+    pg_catalog.set_config('search_path', caller ->> 'search_path', true);
   EXECUTE statement;
   GET DIAGNOSTICS rows = ROW_COUNT;
   RETURN rows;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.run_undo(text, text) IS
-'runs a statement under a search_path, and gives how many rows it changed';
+COMMENT ON FUNCTION @extschema@.run_undo(text, jsonb) IS
+'runs a statement under settings of the caller, and gives how many rows it changed';
+
+-- Errors that say that a change cannot be undone: what was recorded cannot be read, or, while the statement runs, whatever a
+-- constraint, a policy or somebody's trigger says. Others are of the session, the transaction or the server.
+CREATE FUNCTION @extschema@.is_conflict(state text, is_running boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN is_running THEN left(state, 2) NOT IN ('08', '25', '26', '40', '53', '55', '57', '58', 'F0', 'XX')
+    ELSE left(state, 2) IN ('22', '3F') OR state IN ('42P01', '42601', '42704', '42804', '42846', '42883', '54000') END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_conflict(text, boolean) IS
+'whether an error is about the change that is to be undone';
 
 -- What became of one attempt. An undo that meets a constraint is tried again `later`, when others have made room.
 CREATE TYPE @extschema@.attempt AS (outcome text, detail text, statement text, left_columns jsonb, also bigint[]);
 
+-- Why a row is not as a change left it; NULL if it is.
+CREATE FUNCTION @extschema@.row_conflict(t jsonb, u @extschema@.undo, rows int, now jsonb, expected jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF u.where_after IS NULL THEN
+    RETURN CASE WHEN rows > 0 THEN 'a row with this key is there' END;
+  ELSIF rows = 0 THEN
+    RETURN 'the row is not there';
+  ELSIF now IS DISTINCT FROM expected THEN
+    RETURN 'changed since: ' || @extschema@.quoted(@extschema@.differences(t -> 'compared', expected, now));
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.row_conflict(jsonb, @extschema@.undo, int, jsonb, jsonb) IS
+'why a row is not as a change left it';
+
+-- The undos that wait which ON UPDATE CASCADE will do with this one; an error if it, or ON DELETE, would change other rows.
+CREATE FUNCTION @extschema@.cascading(t jsonb, u @extschema@.undo, waiting @extschema@.undo[], is_deferred boolean) RETURNS @extschema@.undo[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  reference jsonb;
+  child record;
+  row_now text;
+  p @extschema@.undo;
+  result @extschema@.undo[] := '{}';
+BEGIN
+  FOR reference IN SELECT r FROM jsonb_array_elements(CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN t -> 'references' ELSE '[]' END) r LOOP
+    CONTINUE WHEN u.operation = 'CREATE' AND NOT (reference ->> 'on_delete' IN ('c', 'n', 'd') OR reference ->> 'on_delete' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred);
+    CONTINUE WHEN u.operation = 'UPDATE' AND NOT ((reference -> 'columns') ?| u.changed
+      AND (reference ->> 'on_update' IN ('c', 'n', 'd') OR reference ->> 'on_update' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred));
+    FOR child IN SELECT * FROM @extschema@.referring_rows(reference, t, u.where_after, waiting IS NULL) LOOP
+      p := NULL;
+      IF u.operation = 'UPDATE' AND reference ->> 'on_update' = 'c' AND waiting IS NOT NULL THEN
+        row_now := concat(child.child::oid, ':', @extschema@.key_text(@extschema@.undo_table(child.child) -> 'key', child.now));
+        SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now AND w.operation = 'UPDATE' AND NOT w.is_behind LIMIT 1;
+      END IF;
+      IF p.number IS NULL THEN
+        RAISE foreign_key_violation USING MESSAGE = format('rows of %s refer to it by the foreign key %s, which would change them too',
+          reference ->> 'child', reference ->> 'name');
+      END IF;
+      result := result || p;
+    END LOOP;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.cascading(jsonb, @extschema@.undo, @extschema@.undo[], boolean) IS
+'the undos that wait which ON UPDATE CASCADE will do with this one';
+
+CREATE FUNCTION @extschema@.cascaded(undos @extschema@.undo[]) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  p @extschema@.undo;
+  here record;
+  result bigint[];
+BEGIN
+  FOREACH p IN ARRAY undos LOOP
+    SELECT r.* INTO here FROM (SELECT @extschema@.undo_table(p.relation) AS t) x, LATERAL @extschema@.row_now(x.t, p.where_before, p.before, false) r;
+    IF here.rows = 0 OR @extschema@.differences(@extschema@.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}' THEN
+      RAISE foreign_key_violation USING MESSAGE = format('a row of %s that refers to it would be changed too', p.relation);
+    END IF;
+    result := result || p.number;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.cascaded(@extschema@.undo[]) IS
+'the numbers of undos that ON UPDATE CASCADE has done; an error if it did something else';
+
+-- Whether a statement put back what it should: an error says that it did not. A trigger that has the last word on some of it
+-- is told; so is what a generated column computes today.
+CREATE FUNCTION @extschema@.checked(result @extschema@.attempt, t jsonb, u @extschema@.undo, ours jsonb, rows_before int, row_before jsonb)
+RETURNS @extschema@.attempt
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  here record;
+  has_triggers boolean := t -> 'has_triggers';
+  -- What it should put back, and what of that, or besides, is otherwise now.
+  wanted text[] := ARRAY(SELECT k FROM unnest(CASE u.operation WHEN 'UPDATE' THEN u.changed ELSE ARRAY(SELECT jsonb_object_keys(u.before)) END) k WHERE (t -> 'compared') ? k);
+  names text[];
+BEGIN
+  result.outcome := CASE WHEN u.kept IS NULL THEN 'reverted' ELSE 'partly reverted' END;
+  IF u.where_before IS NULL THEN
+    IF has_triggers AND (SELECT r.rows FROM @extschema@.row_now(t, u.where_after, u.after, false) r) >= rows_before THEN
+      RAISE triggered_data_change_violation USING MESSAGE = 'a trigger or a rule kept the row';
+    END IF;
+    RETURN result;
+  ELSIF NOT has_triggers AND t -> 'computed' = '[]' AND NOT (t -> 'checked') ?| wanted THEN
+    RETURN result;
+  END IF;
+  SELECT * INTO here FROM @extschema@.row_now(t, u.where_before, u.before, false);
+  names := @extschema@.differences(t -> 'compared', u.before, here.now);
+  IF here.rows = 0 THEN
+    RAISE triggered_data_change_violation USING MESSAGE = 'a trigger, a rule or a policy left no row with this key';
+  ELSIF NOT has_triggers AND EXISTS (SELECT FROM unnest(names) n WHERE NOT (t -> 'computed') ? n) THEN
+    RAISE triggered_data_change_violation USING MESSAGE = 'the table cannot hold what was recorded: '
+      || @extschema@.quoted(ARRAY(SELECT n FROM unnest(names) n WHERE NOT (t -> 'computed') ? n));
+  ELSIF u.operation = 'UPDATE' THEN
+    -- What our own undo of a newer change left otherwise may stay so.
+    wanted := ARRAY(SELECT w FROM unnest(wanted) w WHERE ours IS NULL OR NOT ours ? w);
+    IF wanted <> '{}' AND wanted <@ names AND @extschema@.differences(to_jsonb(wanted), row_before, here.now) = '{}' THEN
+      RAISE triggered_data_change_violation USING MESSAGE = 'a trigger kept it from being undone: ' || @extschema@.quoted(wanted);
+    END IF;
+  END IF;
+  IF names <> '{}' THEN
+    result.outcome := 'partly reverted';
+    result.left_columns := (SELECT jsonb_object_agg(n, here.now -> n) FROM unnest(names) n);
+    result.detail := concat_ws('. ', result.detail, CASE WHEN has_triggers THEN 'a trigger changed: ' ELSE 'computed otherwise now: ' END || @extschema@.quoted(names));
+  END IF;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.checked(@extschema@.attempt, jsonb, @extschema@.undo, jsonb, int, jsonb) IS
+'what became of an undo that has run; an error if it has not put back what it should';
+
 -- `ours` are columns that our own undo of a newer change left otherwise than the log has them: triggers did. With
 -- `waiting`, the undos that wait, rows may be changed by ON UPDATE CASCADE as these would change them. With is_deferred,
 -- constraints are checked at the end.
-CREATE FUNCTION @extschema@.attempt(u @extschema@.undo, t jsonb, ours jsonb, path text, waiting @extschema@.undo[], is_deferred boolean)
+CREATE FUNCTION @extschema@.attempt(u @extschema@.undo, t jsonb, ours jsonb, caller jsonb, waiting @extschema@.undo[], is_deferred boolean)
 RETURNS @extschema@.attempt
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   result @extschema@.attempt;
   here record;
   expected jsonb := CASE WHEN ours IS NULL THEN u.after ELSE u.after || ours END;
-  names text[];
-  -- Of what remains to be set, once it is known what is there.
+  cascading @extschema@.undo[];
   statement text;
   changes bigint;
-  reference jsonb;
-  child record;
-  p @extschema@.undo;
-  cascaded @extschema@.undo[] := '{}';
+  is_running boolean := false;
   message text;
   more text;
 BEGIN
-  result.outcome := 'conflict';
   SELECT * INTO here FROM @extschema@.row_now(t, COALESCE(u.where_after, u.where_before), expected, u.where_after IS NOT NULL);
-  IF u.where_after IS NULL AND here.rows > 0 THEN
-    result.detail := 'a row with this key is there';
+  result.detail := @extschema@.row_conflict(t, u, here.rows, here.now, expected);
+  IF result.detail IS NOT NULL THEN
+    result.outcome := 'conflict';
     RETURN result;
-  ELSIF u.where_after IS NOT NULL AND here.rows = 0 THEN
-    result.detail := 'the row is not there';
-    RETURN result;
-  ELSIF u.where_after IS NOT NULL AND here.now IS DISTINCT FROM expected THEN
-    names := @extschema@.differences(t -> 'compared', expected, here.now);
-    IF names <> '{}' THEN
-      result.detail := 'changed since: ' || (SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n);
-      RETURN result;
-    END IF;
   END IF;
   result.detail := u.detail;
   IF u.operation = 'UPDATE' AND u.changed = '{}' THEN
-    result.outcome := 'reverted';
+    result.outcome := CASE WHEN u.kept IS NULL THEN 'reverted' ELSE 'unchanged' END;
     result.detail := concat_ws('. ', u.detail, 'nothing to set');
     RETURN result;
   END IF;
@@ -168,62 +311,26 @@ BEGIN
   IF here.rows > 1 THEN
     statement := format('%s AND ctid OPERATOR(pg_catalog.=) %L::tid;', left(statement, -1), here.place);
   END IF;
-  IF u.operation = 'UPDATE' AND NOT (t -> 'has_triggers')::boolean AND NOT (t -> 'bound') ?| u.changed
-    AND NOT EXISTS (SELECT FROM unnest(u.changed) c WHERE u.before -> c = 'null')
-  THEN
-    -- No constraint can stand against it: a savepoint is not needed.
-    changes := @extschema@.run_undo(statement, path);
-  ELSE
-    BEGIN
-      FOR reference IN SELECT r FROM jsonb_array_elements(CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN t -> 'references' ELSE '[]' END) r LOOP
-        CONTINUE WHEN u.operation = 'CREATE' AND NOT (reference ->> 'on_delete' IN ('c', 'n', 'd') OR reference ->> 'on_delete' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred);
-        CONTINUE WHEN u.operation = 'UPDATE' AND NOT ((reference -> 'columns') ?| u.changed
-          AND (reference ->> 'on_update' IN ('c', 'n', 'd') OR reference ->> 'on_update' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred));
-        FOR child IN SELECT * FROM @extschema@.referring_rows(reference, t, u.where_after, waiting IS NULL) LOOP
-          p := NULL;
-          IF u.operation = 'UPDATE' AND reference ->> 'on_update' = 'c' AND waiting IS NOT NULL THEN
-            message := concat(child.child::oid, ':', @extschema@.key_text(@extschema@.undo_table(child.child) -> 'key', child.now));
-            SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = message AND w.operation = 'UPDATE' AND NOT w.is_behind;
-          END IF;
-          IF p.number IS NULL THEN
-            RAISE foreign_key_violation USING MESSAGE = format('rows of %s refer to it by the foreign key %s, which would change them too',
-              reference ->> 'child', reference ->> 'name');
-          END IF;
-          cascaded := cascaded || p;
-        END LOOP;
-      END LOOP;
-      changes := @extschema@.run_undo(statement, path);
-      FOREACH p IN ARRAY cascaded LOOP
-        SELECT r.* INTO here FROM (SELECT @extschema@.undo_table(p.relation) AS t) x, LATERAL @extschema@.row_now(x.t, p.where_before, p.before, false) r;
-        IF here.rows = 0 OR @extschema@.differences(@extschema@.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}' THEN
-          RAISE foreign_key_violation USING MESSAGE = format('a row of %s that refers to it would be changed too', p.relation);
-        END IF;
-        result.also := result.also || p.number;
-      END LOOP;
-    EXCEPTION WHEN integrity_constraint_violation THEN
-      GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
-      result.outcome := 'later';
-      result.also := NULL;
-      result.detail := concat_ws('. ', message, nullif(more, ''));
-      RETURN result;
-    END;
+  cascading := @extschema@.cascading(t, u, waiting, is_deferred);
+  is_running := true;
+  changes := @extschema@.run_undo(statement, caller);
+  IF changes <> 1 THEN
+    RAISE triggered_data_change_violation USING MESSAGE = CASE changes WHEN 0 THEN 'a trigger, a rule or a policy kept it from being undone'
+      ELSE format('%s rows have this key', changes) END;
   END IF;
-  IF changes = 0 THEN
-    result.detail := 'a trigger, a rule or a policy kept it from being undone';
-    RETURN result;
-  END IF;
-  result.outcome := 'reverted';
-  IF (t -> 'has_triggers')::boolean AND u.where_before IS NOT NULL THEN
-    SELECT * INTO here FROM @extschema@.row_now(t, u.where_before, u.before, false);
-    names := @extschema@.differences(t -> 'compared', u.before, here.now);
-    IF names <> '{}' THEN
-      result.left_columns := (SELECT jsonb_object_agg(n, here.now -> n) FROM unnest(names) n);
-      result.detail := concat_ws('. ', u.detail, 'a trigger changed: ' || (SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n));
+  result.also := @extschema@.cascaded(cascading);
+  RETURN @extschema@.checked(result, t, u, ours, here.rows, here.now);
+EXCEPTION
+  WHEN integrity_constraint_violation THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
+    RETURN ROW('later', concat_ws('. ', message, nullif(more, '')), result.statement, NULL, NULL)::@extschema@.attempt;
+  WHEN OTHERS THEN
+    IF NOT @extschema@.is_conflict(SQLSTATE, is_running) THEN
+      RAISE;
     END IF;
-  END IF;
-  RETURN result;
+    RETURN ROW('conflict', CASE WHEN is_running THEN '' ELSE 'what was recorded cannot be read: ' END || SQLERRM, NULL, NULL, NULL)::@extschema@.attempt;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.attempt(@extschema@.undo, jsonb, jsonb, text, @extschema@.undo[], boolean) IS
+COMMENT ON FUNCTION @extschema@.attempt(@extschema@.undo, jsonb, jsonb, jsonb, @extschema@.undo[], boolean) IS
 'undoes one change if the row is still as the change left it';

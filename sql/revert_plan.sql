@@ -1,5 +1,5 @@
--- How changes are undone: what is known of a table, literals and statements, and the plan for a selection of changes. Nothing
--- here looks at the rows that are there now.
+-- How changes are undone: literals and statements, and the plan for a selection of changes. Nothing here looks at the rows
+-- that are there now.
 
 -- How a change is undone.
 CREATE TYPE @extschema@.undo AS (
@@ -17,7 +17,11 @@ CREATE TYPE @extschema@.undo AS (
   row_before text,
   where_after text,
   where_before text,
+  -- Columns that were masked, and stay as they are.
+  kept text[],
   detail text,
+  -- Why it cannot be undone, if it cannot.
+  problem text,
   transaction_id bigint,
   commit_position pg_lsn,
   sequence int,
@@ -26,170 +30,6 @@ CREATE TYPE @extschema@.undo AS (
   -- Why it waits.
   reason text
 );
-
--- The operator by which values of a type are equal, if the type has one; IS NOT DISTINCT FROM would look for it in the
--- search_path. With a schema, unless nobody can put a better one before it.
-CREATE FUNCTION @extschema@.equality(type oid) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  t pg_type;
-  operator text;
-BEGIN
-  SELECT * INTO t FROM pg_type WHERE oid = type;
-  IF t.typtype = 'd' THEN
-    operator := @extschema@.equality(t.typbasetype);
-    RETURN CASE operator WHEN '=' THEN 'OPERATOR(pg_catalog.=)' ELSE operator END;
-  ELSIF t.typtype IN ('e', 'r', 'm') THEN
-    RETURN 'OPERATOR(pg_catalog.=)';
-  ELSIF t.typtype = 'c' THEN
-    RETURN CASE WHEN NOT EXISTS (
-      SELECT FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped AND @extschema@.equality(atttypid) IS NULL
-    ) THEN 'OPERATOR(pg_catalog.=)' END;
-  ELSIF t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 THEN
-    RETURN CASE WHEN @extschema@.equality(t.typelem) IS NOT NULL THEN 'OPERATOR(pg_catalog.=)' END;
-  END IF;
-  SELECT CASE WHEN n.nspname = 'pg_catalog' AND c.opcintype = type THEN o.oprname ELSE format('OPERATOR(%I.%s)', n.nspname, o.oprname) END INTO operator
-  FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod
-  JOIN pg_amop a ON a.amopfamily = c.opcfamily AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
-    AND a.amopstrategy = CASE m.amname WHEN 'btree' THEN 3 ELSE 1 END
-  JOIN pg_operator o ON o.oid = a.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-  WHERE m.amname IN ('btree', 'hash') AND c.opcdefault AND (c.opcintype = type
-    OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = type AND k.casttarget = c.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))
-  ORDER BY c.opcintype = type DESC, m.amname LIMIT 1;
-  RETURN operator;
-END
-$$;
-
-COMMENT ON FUNCTION @extschema@.equality(oid) IS
-'the operator by which values of a type are equal, or NULL if it has none';
-
--- Whether a value can be written as its JSON has it (plain), or how it is to be made of that.
-CREATE FUNCTION @extschema@.literal_kind(type oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE
-    WHEN t.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
-    WHEN t.oid = 'money'::regtype THEN 'money'
-    WHEN EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
-      WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' AND e.extname = 'hstore' AND t.typname = 'hstore') THEN 'hstore'
-    WHEN t.typtype = 'c' OR t.typcategory = 'A' THEN 'made'
-    ELSE 'plain' END
-  FROM pg_type t WHERE t.oid = type
-$$;
-
-COMMENT ON FUNCTION @extschema@.literal_kind(oid) IS
-'how a literal of a type is made of the JSON of a value';
-
-CREATE FUNCTION @extschema@.base_type(type oid) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH RECURSIVE bases AS (
-    SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = type
-    UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM bases b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
-  )
-  SELECT oid FROM bases WHERE typtype <> 'd'
-$$;
-
-COMMENT ON FUNCTION @extschema@.base_type(oid) IS
-'the type that a domain is made of; of another type, itself';
-
--- The foreign keys that refer to a table and would change other rows without a word, or are checked later: the ones that
--- fail at once do so by themselves.
-CREATE FUNCTION @extschema@.silent_references(relation regclass) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT COALESCE(jsonb_agg(jsonb_build_object(
-    'name', quote_ident(k.conname), 'child', k.conrelid::regclass, 'on_delete', k.confdeltype, 'on_update', k.confupdtype,
-    'is_deferred', k.condeferred, 'source', format('%I.%I', n.nspname, c.relname),
-    'columns', (SELECT jsonb_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)),
-    'child_columns', (SELECT jsonb_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
-    'join', (SELECT string_agg(format('parent.%I OPERATOR(%I.%s) child.%I', p.attname, s.nspname, o.oprname, f.attname), ' AND ')
-      FROM unnest(k.confkey, k.conkey, k.conpfeqop) u (parent, child, operator)
-      JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent JOIN pg_attribute f ON f.attrelid = k.conrelid AND f.attnum = u.child
-      JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace s ON s.oid = o.oprnamespace)
-  ) ORDER BY k.conname, k.oid), '[]')
-  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE k.contype = 'f' AND k.confrelid = relation AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd') OR k.condeferred)
-    -- Not again for each partition that refers.
-    AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = k.conparentid AND p.confrelid = k.confrelid)
-$$;
-
-COMMENT ON FUNCTION @extschema@.silent_references(regclass) IS
-'the foreign keys that refer to a table and would have other rows changed, or are checked later';
-
--- The columns that refer to rows (of a partitioned table as a whole) and the columns that they refer to, or the other way round.
-CREATE FUNCTION @extschema@.links(relation regclass, is_child boolean) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT COALESCE(jsonb_agg(DISTINCT jsonb_build_object('name', concat(COALESCE(pg_partition_root(k.confrelid), k.confrelid)::oid, names), 'columns', columns)), '[]')
-  FROM pg_constraint k, LATERAL (
-    SELECT jsonb_agg(p.attname ORDER BY p.attname) AS names, jsonb_agg(CASE WHEN is_child THEN c.attname ELSE p.attname END ORDER BY p.attname) AS columns
-    FROM unnest(k.conkey, k.confkey) u (child, parent) JOIN pg_attribute c ON c.attrelid = k.conrelid AND c.attnum = u.child
-    JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent
-  ) pairs WHERE k.contype = 'f' AND CASE WHEN is_child THEN k.conrelid ELSE k.confrelid END = relation
-$$;
-
-COMMENT ON FUNCTION @extschema@.links(regclass, boolean) IS
-'the columns by which the rows of a table refer to others, or by which others refer to them';
-
--- What the foreign keys of a row refer to, or what others refer to it by.
-CREATE FUNCTION @extschema@.linked(links jsonb, image jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT concat(l ->> 'name', (SELECT jsonb_agg(image ->> c ORDER BY place) FROM jsonb_array_elements_text(l -> 'columns') WITH ORDINALITY e (c, place)))
-    FROM jsonb_array_elements(links) l)
-$$;
-
-COMMENT ON FUNCTION @extschema@.linked(jsonb, jsonb) IS
-'names of the rows that a row refers to by these links';
-
--- All that is asked of a table again and again.
-CREATE FUNCTION @extschema@.undo_table(relation regclass) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH rules AS (
-    SELECT @extschema@.table_rules(relation, 'ignore') AS ignored,
-      -- What a table above masks is masked in its partitions too.
-      ARRAY(SELECT m FROM (SELECT relation AS member UNION SELECT relid FROM pg_partition_ancestors(relation)) a, unnest(@extschema@.table_rules(a.member, 'mask')) m) AS masked
-  ), key AS (
-    SELECT i.indexrelid, a.attname, k.place
-    FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k (number, place) JOIN pg_attribute a ON a.attnum = k.number
-    WHERE i.indrelid = relation AND a.attrelid = relation AND i.indexrelid = (
-      SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = relation AND (x.indisprimary AND x.indisvalid OR x.indisreplident) ORDER BY x.indisprimary DESC LIMIT 1)
-  ), bound AS (
-    SELECT unnest(conkey) AS number FROM pg_constraint WHERE conrelid = relation
-    UNION SELECT unnest(confkey) FROM pg_constraint WHERE confrelid = relation
-    UNION SELECT unnest(indkey) FROM pg_index WHERE indrelid = relation AND (indisunique OR indisexclusion)
-  ), col AS (
-    SELECT a.*, b.type, @extschema@.literal_kind(b.type) AS kind FROM pg_attribute a, LATERAL (SELECT @extschema@.base_type(a.atttypid) AS type) b
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-  )
-  SELECT jsonb_build_object(
-    'relation', relation, 'oid', c.oid, 'name', format('%I.%I', n.nspname, c.relname),
-    'source', CASE WHEN c.relhassubclass THEN 'ONLY ' ELSE '' END || format('%I.%I', n.nspname, c.relname),
-    'key', COALESCE((SELECT jsonb_agg(attname ORDER BY place) FROM key), '[]'),
-    'columns', (SELECT jsonb_object_agg(attname, jsonb_build_object(
-      'place', attnum, 'type', CASE kind WHEN 'money' THEN 'numeric::money' ELSE format_type(type, -1) END, 'kind', kind, 'equality', @extschema@.equality(atttypid),
-      'type_oid', type,
-      'is_ignored', attname = ANY (ignored), 'is_not_null', attnotnull)) FROM col),
-    'generated', ARRAY(SELECT attname FROM col WHERE attgenerated <> ''),
-    'always', ARRAY(SELECT attname FROM col WHERE attidentity = 'a'),
-    'masked', rules.masked,
-    'compared', ARRAY(SELECT attname FROM col WHERE attname <> ALL (ignored) AND attname <> ALL (rules.masked) AND attgenerated <> 'v'),
-    -- Setting these may break a constraint.
-    'bound', ARRAY(SELECT attname FROM col WHERE type <> atttypid OR attnum IN (SELECT number FROM bound)),
-    -- The log has these as text, whatever cast to json they have.
-    'as_text', (SELECT string_agg(format(' || pg_catalog.jsonb_build_object(%L, t.%I::pg_catalog.text)', attname, attname), '') FROM col
-      WHERE kind = 'plain' AND type >= 16384 AND EXISTS (SELECT FROM pg_cast WHERE castsource = type AND casttarget = 'json'::regtype AND castmethod = 'f')),
-    'needs', @extschema@.links(relation, true), 'offers', @extschema@.links(relation, false),
-    -- The row where jsonb cannot hold some of its values.
-    'by_column', (SELECT format('(SELECT jsonb_object_agg(k, v) FROM (VALUES %s) e (k, v))', string_agg(format(
-        CASE WHEN is_json THEN '(%L, @extschema@.jsonb_or_text(to_json(t.%I)))' ELSE '(%L, to_jsonb(t.%I))' END, attname, attname), ', '))
-      FROM (SELECT attname, kind = 'made' OR type = 'json'::regtype AS is_json FROM col) c HAVING bool_or(is_json)),
-    'references', @extschema@.silent_references(relation),
-    -- Its columns had the names and types of today all the time.
-    'is_as_ever', @extschema@.is_as_ever(relation::oid),
-    'has_triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal AND tgenabled <> 'D' AND tgfoid <> '@extschema@.emit_context()'::regprocedure)
-      OR c.relhasrules
-  ) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, rules WHERE c.oid = relation
-$$;
-
-COMMENT ON FUNCTION @extschema@.undo_table(regclass) IS
-'what is to be known of a table to undo its changes';
 
 -- A key as the column primary_key has it.
 CREATE FUNCTION @extschema@.key_text(key jsonb, image jsonb) RETURNS text
@@ -205,10 +45,9 @@ $$;
 COMMENT ON FUNCTION @extschema@.key_text(jsonb, jsonb) IS
 'the key of a row as text';
 
--- Under the settings of the log.
+-- Under the settings of the log, which settings.sql pins for those who call it.
 CREATE FUNCTION @extschema@.made_text(type oid, value jsonb) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
-  SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF type = 'money'::regtype::oid THEN
     RETURN (value #>> '{}'::text[])::money::numeric;
@@ -297,89 +136,200 @@ $$;
 COMMENT ON FUNCTION @extschema@.undo_statement(jsonb, @extschema@.undo, jsonb) IS
 'the statement that undoes a change';
 
--- Says why one change cannot be undone, or completes what is known of it: before and after are images of today.
-CREATE FUNCTION @extschema@.plan_undo(t jsonb, u @extschema@.undo, omitted jsonb) RETURNS @extschema@.undo
+-- An image as the table of today would have it: the one place where reverting asks what columns were when it was recorded.
+CREATE FUNCTION @extschema@.undo_image(t jsonb, image jsonb, "position" bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN CASE WHEN (t -> 'is_as_ever')::boolean THEN image ELSE @extschema@.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.undo_image(jsonb, jsonb, bigint) IS
+'an image of a row, recorded at a position of the log, as the table of today would have it';
+
+-- The columns of an image whose values can no longer be read as they were, and why: {"column": reason}. What it takes somebody
+-- else's code to read is left to the statement.
+CREATE FUNCTION @extschema@.undo_problems(t jsonb, image jsonb, place bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  col record;
+  result jsonb := '{}';
+BEGIN
+  IF NOT (t -> 'is_as_ever')::boolean THEN
+    BEGIN
+      RETURN COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
+    EXCEPTION WHEN insufficient_privilege THEN
+      image := @extschema@.undo_image(t, image, place);
+    END;
+  END IF;
+  FOR col IN
+    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type FROM jsonb_array_elements_text(t -> 'looked_up') r
+    WHERE image -> r NOT IN ('null', '"[masked]"')
+  LOOP
+    BEGIN
+      PERFORM @extschema@.value_text(col.type, col.value);
+    EXCEPTION
+      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function OR invalid_schema_name OR datatype_mismatch OR syntax_error THEN
+        result := result || jsonb_build_object(col.name, SQLERRM);
+      WHEN insufficient_privilege THEN
+        NULL;
+    END;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.undo_problems(jsonb, jsonb, bigint) IS
+'the columns of an image whose values can no longer be read as they were, and why';
+
+CREATE FUNCTION @extschema@.quoted(names text[]) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n
+$$;
+
+COMMENT ON FUNCTION @extschema@.quoted(text[]) IS
+'names as a list in SQL';
+
+-- Why a change cannot be undone whatever its row is like now: a message, and what goes with it as an error.
+CREATE FUNCTION @extschema@.undo_problem(t jsonb, u @extschema@.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := t -> 'key';
-  place text := format('%s of the row %s of %s, recorded at %s (sequence %s)', u.operation, COALESCE(u.primary_key, 'without a key'), t ->> 'name', u.commit_position, u.sequence);
+  cols jsonb := t -> 'columns';
   image jsonb := CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN u.after ELSE u.before END;
   names text[];
-  details text[] := '{}';
 BEGIN
+  code := 'object_not_in_prerequisite_state';
+  hint := 'Narrow the selection, and mend this row by hand.';
   IF u.primary_key IS NULL OR omitted ? 'primary_key' THEN
-    RAISE EXCEPTION 'bemi cannot undo the %: nothing names the row', place USING ERRCODE = 'object_not_in_prerequisite_state',
-      HINT = 'The table had no key, or one that is too long to be recorded. Narrow the selection, and mend this row by hand.';
+    problem := 'nothing names the row';
+    hint := 'The table had no key, or one that is too long to be recorded. ' || hint;
+    RETURN;
   ELSIF omitted ?| '{before,after}' THEN
-    RAISE EXCEPTION 'bemi cannot undo the %: bemi.changes could not hold its images', place USING ERRCODE = 'object_not_in_prerequisite_state',
-      HINT = 'Narrow the selection, and mend this row by hand.';
+    problem := 'bemi.changes could not hold its images';
+    RETURN;
   ELSIF u.operation = 'UPDATE' AND NOT u.before ?& ARRAY(SELECT jsonb_object_keys(u.after))
     OR u.operation <> 'CREATE' AND NOT EXISTS (SELECT FROM jsonb_object_keys(u.before) k WHERE NOT key ? k)
-      AND (u.before = '{}' OR EXISTS (SELECT FROM jsonb_object_keys(t -> 'columns') k WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
+      AND (u.before = '{}' OR EXISTS (SELECT FROM jsonb_object_keys(cols) k WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
   THEN
-    RAISE EXCEPTION 'bemi cannot undo the %: the row before it was not recorded', place USING ERRCODE = 'object_not_in_prerequisite_state',
-      HINT = format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. Narrow the selection, and mend this row by hand.', t ->> 'name');
+    problem := 'the row before it was not recorded';
+    hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s', t ->> 'name', hint);
+    RETURN;
   ELSIF key = '[]' OR @extschema@.key_text(key, image) IS DISTINCT FROM u.primary_key AND (jsonb_array_length(key) = 1
     OR u.primary_key NOT LIKE '[%]' OR @extschema@.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
   THEN
-    RAISE EXCEPTION 'bemi cannot undo the %: the table no longer has the key by which the row was recorded', place USING ERRCODE = 'object_not_in_prerequisite_state',
-      HINT = 'Give the table that primary key again, or narrow the selection, and mend this row by hand.';
+    problem := 'the table no longer has the key by which the row was recorded';
+    hint := 'Give the table that primary key again, or narrow the selection, and mend this row by hand.';
+    RETURN;
+  ELSIF u.operation = 'CREATE' THEN
+    RETURN;
   END IF;
-  u.after := u.after - ARRAY(SELECT jsonb_object_keys(omitted));
   IF u.operation = 'UPDATE' THEN
-    u.changed := ARRAY(SELECT b.key FROM jsonb_each(u.before) b WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
-    names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'columns') ? c);
+    names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT cols ? c);
     IF names <> '{}' THEN
-      RAISE EXCEPTION 'bemi cannot undo the %: the table no longer has the column %', place, (SELECT string_agg(quote_ident(c), ', ') FROM unnest(names) c) USING
-        ERRCODE = 'undefined_column', HINT = 'Add the column again, or narrow the selection, and mend this row by hand.';
+      problem := format('the table no longer has the column %s', @extschema@.quoted(names));
+      code := 'undefined_column';
+      hint := 'Add the column again, or narrow the selection, and mend this row by hand.';
+      RETURN;
     END IF;
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE (t -> 'always') ? c);
     IF names <> '{}' THEN
-      RAISE EXCEPTION 'bemi cannot undo the %: the column % is GENERATED ALWAYS AS IDENTITY and cannot be set', place, quote_ident(names[1]) USING
-        ERRCODE = 'feature_not_supported', HINT = format('ALTER TABLE %s ALTER %I SET GENERATED BY DEFAULT; makes it possible.', t ->> 'name', names[1]);
+      problem := format('the column %s is GENERATED ALWAYS AS IDENTITY and cannot be set', quote_ident(names[1]));
+      code := 'feature_not_supported';
+      hint := format('ALTER TABLE %s ALTER %I SET GENERATED BY DEFAULT; makes it possible.', t ->> 'name', names[1]);
+      RETURN;
     END IF;
-    names := ARRAY(SELECT k FROM jsonb_object_keys(omitted) k WHERE (t -> 'columns') ? k AND NOT (t -> 'generated') ? k);
+  END IF;
+  names := ARRAY(SELECT k FROM jsonb_object_keys(omitted) k WHERE cols ? k AND NOT (t -> 'generated') ? k);
+  IF names <> '{}' THEN
+    problem := format('the value of %s was omitted', @extschema@.quoted(names));
+    more := omitted;
+  ELSIF u.operation <> 'UPDATE' THEN
+    names := @extschema@.masked_in(t, u);
+    IF names <> '{}' THEN
+      problem := format('the value of %s was masked', @extschema@.quoted(names));
+      hint := 'No record has it. Narrow the selection, and insert this row by hand.';
+    END IF;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.undo_problem(jsonb, @extschema@.undo, jsonb) IS
+'why a change cannot be undone, whatever the row is like now';
+
+CREATE FUNCTION @extschema@.masked_in(t jsonb, u @extschema@.undo) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(t -> 'masked') c WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
+$$;
+
+COMMENT ON FUNCTION @extschema@.masked_in(jsonb, @extschema@.undo) IS
+'the columns that are masked in an image of a change';
+
+-- Completes what is known of a change, of which before and after are images of today. If it cannot be undone, that is an error, or,
+-- for those who skip it, its problem.
+CREATE FUNCTION @extschema@.plan_undo(t jsonb, u @extschema@.undo, omitted jsonb, problems jsonb, is_skipping boolean) RETURNS @extschema@.undo
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  key jsonb := t -> 'key';
+  names text[];
+  refused record;
+BEGIN
+  u.after := u.after - ARRAY(SELECT jsonb_object_keys(omitted));
+  IF u.operation = 'UPDATE' THEN
+    u.changed := ARRAY(SELECT b.key FROM jsonb_each(u.before) b WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
+  END IF;
+  SELECT * INTO refused FROM @extschema@.undo_problem(t, u, omitted);
+  IF refused.problem IS NOT NULL AND NOT is_skipping THEN
+    PERFORM @extschema@.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
+  END IF;
+  u.problem := COALESCE(refused.problem, (SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
+    FROM jsonb_each_text(problems) p));
+  IF u.operation = 'UPDATE' THEN
     IF t -> 'masked' <> '[]' THEN
       u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
+      u.kept := nullif(@extschema@.masked_in(t, u), '{}');
     END IF;
     u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'generated') ? c);
+    u.detail := 'masked, and left as they are: ' || @extschema@.quoted(u.kept);
   ELSIF u.operation <> 'CREATE' THEN
-    names := ARRAY(SELECT k FROM jsonb_object_keys(omitted) k WHERE (t -> 'columns') ? k AND NOT (t -> 'generated') ? k);
-  END IF;
-  IF u.operation <> 'CREATE' AND names <> '{}' THEN
-    RAISE EXCEPTION 'bemi cannot undo the %: the value of % was omitted', place, (SELECT string_agg(quote_ident(c), ', ') FROM unnest(names) c) USING
-      ERRCODE = 'object_not_in_prerequisite_state', DETAIL = omitted::text, HINT = 'Narrow the selection, and mend this row by hand.';
-  END IF;
-  IF u.operation <> 'CREATE' AND t -> 'masked' <> '[]' THEN
-    names := ARRAY(SELECT c FROM jsonb_array_elements_text(t -> 'masked') c WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c);
-    IF names <> '{}' AND u.operation = 'UPDATE' THEN
-      details := details || format('masked, and left as they are: %s', (SELECT string_agg(quote_ident(c), ', ') FROM unnest(names) c));
-    ELSIF names <> '{}' THEN
-      RAISE EXCEPTION 'bemi cannot undo the %: the value of % was masked', place, (SELECT string_agg(quote_ident(c), ', ') FROM unnest(names) c) USING
-        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'No record has it. Narrow the selection, and insert this row by hand.';
-    END IF;
-  END IF;
-  IF u.operation IN ('DELETE', 'TRUNCATE') THEN
     names := ARRAY(SELECT k FROM jsonb_object_keys(u.before) k WHERE NOT (t -> 'columns') ? k);
-    IF names <> '{}' THEN
-      details := details || format('no longer columns, and left out: %s', (SELECT string_agg(quote_ident(c), ', ') FROM unnest(names) c));
-    END IF;
+    u.detail := 'no longer columns, and left out: ' || @extschema@.quoted(names);
   END IF;
-  u.detail := nullif(array_to_string(details, '. '), '');
   IF u.operation IN ('CREATE', 'UPDATE') THEN
     u.row_after := concat(t ->> 'oid', ':', @extschema@.key_text(key, u.after));
-    u.where_after := @extschema@.where_key(t, u.after);
   END IF;
   IF u.operation <> 'CREATE' THEN
     u.row_before := concat(t ->> 'oid', ':', @extschema@.key_text(key, u.before));
-    u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after ELSE @extschema@.where_key(t, u.before) END;
+  END IF;
+  IF u.problem IS NULL THEN
+    BEGIN
+      u.where_after := CASE WHEN u.row_after IS NOT NULL THEN @extschema@.where_key(t, u.after) END;
+      u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after WHEN u.row_before IS NOT NULL THEN @extschema@.where_key(t, u.before) END;
+    EXCEPTION WHEN data_exception OR undefined_object OR undefined_table OR datatype_mismatch THEN
+      u.problem := 'its key cannot be read: ' || SQLERRM;
+    END;
   END IF;
   RETURN u;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.plan_undo(jsonb, @extschema@.undo, jsonb) IS
+COMMENT ON FUNCTION @extschema@.plan_undo(jsonb, @extschema@.undo, jsonb, jsonb, boolean) IS
 'how a change is to be undone; an error if it cannot be';
+
+CREATE FUNCTION @extschema@.refuse_undo("table" text, u @extschema@.undo, problem text, code text, more text, hint text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  problem := format('bemi cannot undo the %s of the row %s of %s, recorded at %s (sequence %s): %s',
+    u.operation, COALESCE(u.primary_key, 'without a key'), "table", u.commit_position, u.sequence, problem);
+  IF more IS NOT NULL THEN
+    RAISE EXCEPTION USING MESSAGE = problem, ERRCODE = code, DETAIL = more, HINT = hint;
+  END IF;
+  RAISE EXCEPTION USING MESSAGE = problem, ERRCODE = code, HINT = hint;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.refuse_undo(text, @extschema@.undo, text, text, text, text) IS
+'raises the error that a change cannot be undone';
 
 CREATE FUNCTION @extschema@.check_reading() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -398,9 +348,72 @@ $$;
 COMMENT ON FUNCTION @extschema@.check_reading() IS
 'returns when everything that was committed before can be read in bemi.changes';
 
--- The plan for a selection, the newest change first. It is kept in a file if it is long.
+-- The rows that a TRUNCATE took; if they are not all recorded, that is an error, or for those who skip it a problem.
+CREATE FUNCTION @extschema@.rows_to_undo(u @extschema@.undo, source int, is_skipping boolean) RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY SELECT r.primary_key, r.image, r.place, NULL::text FROM @extschema@.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+  IF NOT is_skipping THEN
+    RAISE;
+  END IF;
+  RETURN QUERY SELECT NULL::text, NULL::jsonb, NULL::bigint, SQLERRM;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.rows_to_undo(@extschema@.undo, int, boolean) IS
+'the rows that a TRUNCATE took, or why they are not known';
+
+-- The keys of a selection, as they are recorded: [{schema, table, key}], under no name for those of a given table.
+CREATE FUNCTION @extschema@.selected_keys(conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+  result jsonb := '[]';
+  named record;
+BEGIN
+  IF relation IS NOT NULL THEN
+    RETURN (SELECT jsonb_agg(jsonb_build_object('key', k)) FROM unnest(@extschema@.recorded_keys(relation, primary_key)) k);
+  END IF;
+  -- Each table has its own way to write a key; in some it cannot be one.
+  FOR named IN EXECUTE 'SELECT DISTINCT c.schema, c."table" FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
+    USING transaction_id, context, relation, NULL::jsonb, since, until
+  LOOP
+    BEGIN
+      result := result || (SELECT jsonb_agg(jsonb_build_object('schema', named.schema, 'table', named."table", 'key', k))
+        FROM unnest(@extschema@.recorded_keys(to_regclass(format('%I.%I', named.schema, named."table")), primary_key)) k);
+    EXCEPTION WHEN data_exception THEN
+      CONTINUE;
+    END;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.selected_keys(text, bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
+'the spellings of a key in the changes of a selection';
+
+-- The table that a recorded change is about, or why its changes cannot be undone.
+CREATE FUNCTION @extschema@.undone_table(c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_another boolean;
+BEGIN
+  SELECT t.relation, t.since, t.until, t.is_another INTO relation, since, until, is_another
+  FROM @extschema@.table_at(c.schema, c."table", c.place, c.relation) t;
+  problem := CASE WHEN is_another THEN 'they are of an earlier table of that name' WHEN relation IS NULL THEN 'it is no longer there' END;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.undone_table(record) IS
+'the table that a recorded change is about, and between which places it has had that name';
+
+-- The plan for a selection, the newest change first. It is kept in a file if it is long. With is_skipping, what cannot be undone
+-- has a problem; else it is an error.
 CREATE FUNCTION @extschema@.undos(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, is_skipping boolean
 ) RETURNS SETOF @extschema@.undo
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -410,18 +423,18 @@ DECLARE
     CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
     CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM @extschema@.table_names($3) n)
       AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", @extschema@.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
-    CASE WHEN primary_key IS NOT NULL THEN ' AND (c.primary_key = $4 OR c.old_primary_key = $4)' END,
     CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
+  keys jsonb;
   c record;
   r record;
   -- Which table the last change was about, and between which places it has had that name.
   named_relation regclass;
   since_then bigint;
   until_then bigint;
+  problem_then text;
   last_schema text;
   last_table text;
   last_recorded oid;
-  is_another boolean;
   u @extschema@.undo;
   tables jsonb := '{}';
   t jsonb;
@@ -430,35 +443,51 @@ DECLARE
   times text;
   number bigint := 0;
 BEGIN
-  IF conditions = '' THEN
+  IF conditions = '' AND primary_key IS NULL THEN
     RAISE EXCEPTION 'nothing says which changes are to be undone' USING ERRCODE = 'invalid_parameter_value',
       HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
+  ELSIF primary_key IS NOT NULL THEN
+    keys := @extschema@.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
+    conditions := conditions || CASE WHEN relation IS NOT NULL
+      THEN ' AND (c.primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)) OR c.old_primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)))'
+      ELSE ' AND EXISTS (SELECT FROM jsonb_to_recordset($4) AS k (schema text, "table" text, key text)
+        WHERE k.schema = c.schema AND k."table" = c."table" AND k.key IN (c.primary_key, c.old_primary_key))' END;
   END IF;
   FOR c IN EXECUTE 'SELECT c.*, @extschema@.place(c.source, c."position") AS place FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
-    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, primary_key, since, until
+    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, keys, since, until
   LOOP
     IF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (source_of_all, position_of_all) THEN
       EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM @extschema@.changes c WHERE true' || conditions
-        INTO times USING transaction_id, context, relation, primary_key, since, until;
+        INTO times USING transaction_id, context, relation, keys, since, until;
       RAISE EXCEPTION 'several transactions had the id %', transaction_id USING ERRCODE = 'ambiguous_parameter',
         DETAIL = format('They committed at %s.', times), HINT = 'Give since and until too.';
     END IF;
     source_of_all := c.source;
     position_of_all := c.commit_position;
-    u := NULL;
     IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c.place < since_then OR c.place >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then, is_another FROM @extschema@.table_at(c.schema, c."table", c.place, c.relation);
+      SELECT * INTO named_relation, since_then, until_then, problem_then FROM @extschema@.undone_table(c);
       last_schema := c.schema;
       last_table := c."table";
       last_recorded := c.relation;
     END IF;
+    u := NULL;
     u.relation := named_relation;
-    IF is_another THEN
-      RAISE EXCEPTION 'bemi cannot undo changes of the table %: they are of an earlier table of that name', format('%I.%I', c.schema, c."table") USING
-        ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
-    ELSIF u.relation IS NULL THEN
-      RAISE EXCEPTION 'bemi cannot undo changes of the table %: it is no longer there', format('%I.%I', c.schema, c."table") USING
-        ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
+    u.operation := c.operation;
+    u.primary_key := c.primary_key;
+    u.transaction_id := c.transaction_id;
+    u.commit_position := c.commit_position;
+    u.sequence := c.sequence;
+    u.is_behind := false;
+    IF problem_then IS NOT NULL THEN
+      u.problem := format('%I.%I: %s', c.schema, c."table", problem_then);
+      IF NOT is_skipping THEN
+        RAISE EXCEPTION 'bemi cannot undo changes of the table %', u.problem USING
+          ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
+      END IF;
+      number := number + 1;
+      u.number := number;
+      RETURN NEXT u;
+      CONTINUE;
     END IF;
     IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
       t := tables -> u.relation::oid::text;
@@ -467,37 +496,27 @@ BEGIN
         tables := tables || jsonb_build_object(u.relation::oid::text, t);
       END IF;
     END IF;
-    u.operation := c.operation;
-    u.transaction_id := c.transaction_id;
-    u.commit_position := c.commit_position;
-    u.sequence := c.sequence;
-    u.is_behind := false;
     IF c.operation = 'TRUNCATE' THEN
       u.after := '{}';
-      FOR r IN SELECT * FROM @extschema@.truncated_rows(u.relation, c.source, c.commit_position, c.sequence) LOOP
+      FOR r IN SELECT * FROM @extschema@.rows_to_undo(u, c.source, is_skipping) LOOP
         number := number + 1;
         u.number := number;
         u.primary_key := r.primary_key;
-        u.before := CASE WHEN (t -> 'is_as_ever')::boolean THEN r.image ELSE @extschema@.image_today(u.relation, r.image, r.place) END;
-        RETURN NEXT @extschema@.plan_undo(t, u, '{}'::jsonb);
+        u.problem := r.problem;
+        u.before := @extschema@.undo_image(t, r.image, r.place);
+        RETURN NEXT CASE WHEN u.problem IS NULL THEN @extschema@.plan_undo(t, u, '{}'::jsonb, @extschema@.undo_problems(t, r.image, r.place), is_skipping) ELSE u END;
       END LOOP;
     ELSE
       number := number + 1;
       u.number := number;
-      u.primary_key := c.primary_key;
-      IF (t -> 'is_as_ever')::boolean THEN
-        u.before := c.before;
-        u.after := c.after;
-        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(c.omitted, '{}'));
-      ELSE
-        u.before := @extschema@.image_today(u.relation, c.before, c.place);
-        u.after := @extschema@.image_today(u.relation, c.after, c.place);
-        RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.keys_today(u.relation, c.omitted, c.place), '{}'));
-      END IF;
+      u.before := @extschema@.undo_image(t, c.before, c.place);
+      u.after := @extschema@.undo_image(t, c.after, c.place);
+      RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.keys_today(u.relation, c.omitted, c.place), '{}'),
+        @extschema@.undo_problems(t, c.before, c.place) || @extschema@.undo_problems(t, c.after, c.place), is_skipping);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undos(bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.undos(bigint, jsonb, regclass, text, timestamptz, timestamptz, boolean) IS
 'how the changes of a selection are to be undone, the newest first; an error if one cannot be';

@@ -9,6 +9,69 @@ $$;
 COMMENT ON FUNCTION @extschema@.bucket(text) IS
 'in which part of a set a row is looked for';
 
+-- What a row is to be like in the end, as a member of such a set.
+CREATE FUNCTION @extschema@.wanted_row(u @extschema@.undo, left_columns jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT jsonb_build_object(COALESCE(u.row_before, u.row_after), jsonb_build_object('oid', u.relation::oid, 'key', u.primary_key,
+    'where', COALESCE(u.where_before, u.where_after), 'image', CASE WHEN u.row_before IS NOT NULL THEN u.before END, 'left', left_columns))
+$$;
+
+COMMENT ON FUNCTION @extschema@.wanted_row(@extschema@.undo, jsonb) IS
+'what a row is to be like when all is undone';
+
+-- A trigger may change a row that was undone already: one that counts, when it sees what is counted go. Such columns are set once
+-- more, and if that does not help, it is an error.
+CREATE FUNCTION @extschema@.settle(wanted jsonb[], tables jsonb, caller jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  w record;
+  t jsonb;
+  here record;
+  names text[];
+  sets text;
+  problems text[];
+BEGIN
+  FOR attempt IN 1..3 LOOP
+    problems := '{}';
+    FOR w IN SELECT x.* FROM unnest(wanted) b, jsonb_each(b) e, jsonb_to_record(e.value) AS x (oid text, key text, "where" text, image jsonb, "left" jsonb) LOOP
+      t := tables -> w.oid;
+      SELECT * INTO here FROM @extschema@.row_now(t, w.where, w.image, false);
+      names := ARRAY(SELECT n FROM unnest(@extschema@.differences(t -> 'compared', w.image, here.now)) n WHERE w.left IS NULL OR NOT w.left ? n);
+      IF (here.rows > 0) <> (w.image IS NOT NULL) THEN
+        problems := problems || format('%s %s: it is %s', t ->> 'name', w.key, CASE WHEN here.rows > 0 THEN 'there again' ELSE 'gone again' END);
+      ELSIF names <> '{}' THEN
+        problems := problems || format('%s %s: %s', t ->> 'name', w.key, @extschema@.quoted(names));
+        sets := (SELECT string_agg(format('%I = %s', n, @extschema@.literal(t -> 'columns' -> n, w.image -> n)), ', ') FROM unnest(names) n WHERE NOT (t -> 'generated') ? n);
+        IF attempt < 3 AND sets IS NOT NULL THEN
+          PERFORM @extschema@.run_undo(format('UPDATE %s SET %s WHERE %s;', t ->> 'source', sets, w.where), caller);
+        END IF;
+      END IF;
+    END LOOP;
+    EXIT WHEN problems = '{}';
+  END LOOP;
+  IF problems <> '{}' THEN
+    RAISE EXCEPTION 'bemi undid nothing: triggers changed rows again that were undone' USING ERRCODE = 'triggered_data_change_violation',
+      DETAIL = array_to_string(problems[1:20], chr(10)), HINT = 'ALTER TABLE ... DISABLE TRIGGER ...; keeps them from that, and ENABLE TRIGGER puts them back.';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.settle(jsonb[], jsonb, jsonb) IS
+'sees to it that triggers leave rows as they were undone';
+
+CREATE FUNCTION @extschema@.is_settled(wanted jsonb[], tables jsonb, caller jsonb) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM @extschema@.settle(wanted, tables, caller);
+  RETURN true;
+EXCEPTION WHEN triggered_data_change_violation THEN
+  RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.is_settled(jsonb[], jsonb, jsonb) IS
+'whether rows are, or can be set, as they were undone';
+
 CREATE FUNCTION @extschema@.check_undoing(t jsonb, operation text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -50,13 +113,14 @@ COMMENT ON FUNCTION @extschema@.declare_constraints() IS
 -- it is tried again from its oldest, since a row that others refer to comes before them, and from its newest. What then
 -- waits still may be done by ON UPDATE CASCADE, or else with deferred constraints.
 CREATE FUNCTION @extschema@.revert_selection(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, path text
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, caller jsonb
 ) RETURNS SETOF @extschema@.reverted
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
   is_skipping boolean := COALESCE(on_conflict = 'skip', false);
   context_before text;
+  role_before text := current_setting('session_replication_role');
   source refcursor;
   mode text;
   u @extschema@.undo;
@@ -73,6 +137,10 @@ DECLARE
   needed jsonb[];
   lost jsonb[] := empty;
   ours jsonb[] := empty;
+  -- What rows are to be like in the end, if triggers of any table could change them again.
+  wanted jsonb[] := empty;
+  is_watched boolean := EXISTS (SELECT FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgfoid <> '@extschema@.emit_context()'::regprocedure
+    AND EXISTS (SELECT FROM @extschema@.context_triggers c WHERE c.relation = g.tgrelid));
   here text;
   b int;
   waiting @extschema@.undo[] := '{}';
@@ -83,6 +151,7 @@ DECLARE
   conflict_count bigint := 0;
   is_any boolean := false;
   is_progress boolean;
+  is_done boolean;
   before_deferred record;
 BEGIN
   IF on_conflict IS NULL OR on_conflict NOT IN ('error', 'skip') THEN
@@ -90,6 +159,10 @@ BEGIN
       HINT = 'It is ''error'' (nothing is undone if anything cannot be) or ''skip'' (what cannot be undone is left out).';
   END IF;
   PERFORM @extschema@.check_reading();
+  -- Without foreign keys and triggers a revert would leave what nothing else leaves.
+  IF role_before = 'replica' THEN
+    PERFORM set_config('session_replication_role', 'origin', true);
+  END IF;
   context_before := COALESCE(current_setting('bemi.context', true), '');
   PERFORM @extschema@.merge_context(jsonb_build_object('reverts', (
     SELECT COALESCE(jsonb_object_agg(key, value), '{}') FROM jsonb_each(jsonb_build_object('transaction_id', transaction_id, 'context', context,
@@ -97,7 +170,7 @@ BEGIN
   FOR phase IN 1..2 LOOP
     IF phase = 2 THEN
       EXIT WHEN waiting = '{}' OR NOT EXISTS (SELECT FROM pg_constraint WHERE condeferrable);
-      SELECT waiting AS waiting, lost AS lost, ours AS ours, also AS also, conflicts AS conflicts, conflict_count AS conflict_count INTO before_deferred;
+      SELECT waiting AS waiting, lost AS lost, ours AS ours, wanted AS wanted, also AS also, conflicts AS conflicts, conflict_count AS conflict_count INTO before_deferred;
     END IF;
     done := '{}';
     BEGIN
@@ -108,7 +181,7 @@ BEGIN
       is_progress := false;
       LOOP
         IF mode = 'first' THEN
-          OPEN source FOR SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until);
+          OPEN source FOR SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until, is_skipping);
         ELSIF mode = 'backward' THEN
           OPEN source FOR SELECT w.* FROM unnest(waiting) w ORDER BY w.number DESC;
         ELSE
@@ -127,19 +200,24 @@ BEGIN
             remaining := array_append(remaining, u);
             CONTINUE;
           END IF;
-          IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
+          IF u.relation IS NULL THEN
+            -- It is gone, and so are its rows.
+            t := '{"offers": [], "needs": []}';
+          ELSIF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
             t := tables -> u.relation::oid::text;
             IF t IS NULL THEN
               t := @extschema@.undo_table(u.relation);
               tables := tables || jsonb_build_object(u.relation::oid::text, t);
             END IF;
           END IF;
-          IF mode = 'first' AND checked IS DISTINCT FROM concat(u.relation::oid, u.operation) THEN
+          IF mode = 'first' AND u.relation IS NOT NULL AND checked IS DISTINCT FROM concat(u.relation::oid, u.operation) THEN
             PERFORM @extschema@.check_undoing(t, u.operation);
             checked := concat(u.relation::oid, u.operation);
           END IF;
           IF COALESCE(lost[@extschema@.bucket(u.row_after)] ? u.row_after, false) OR COALESCE(lost[@extschema@.bucket(u.row_before)] ? u.row_before, false) THEN
             a := ROW('older', 'a newer change of the row was not undone', NULL, NULL, NULL);
+          ELSIF u.problem IS NOT NULL THEN
+            a := ROW('conflict', u.problem, NULL, NULL, NULL);
           ELSIF mode <> 'backward' AND (COALESCE(held[@extschema@.bucket(u.row_after)] ? u.row_after, false)
             OR COALESCE(held[@extschema@.bucket(u.row_before)] ? u.row_before, false))
           THEN
@@ -155,7 +233,13 @@ BEGIN
             a := ROW('reverted', concat_ws('. ', u.detail, 'done by ON UPDATE CASCADE'), NULL, NULL, NULL);
           ELSE
             a := @extschema@.attempt(u, t, ours[@extschema@.bucket(COALESCE(u.row_after, u.row_before))] -> COALESCE(u.row_after, u.row_before),
-              path, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+              caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+            b := @extschema@.bucket(u.row_after);
+            IF a.outcome = 'conflict' AND COALESCE(wanted[b] ? u.row_after, false)
+              AND @extschema@.is_settled(ARRAY[jsonb_build_object(u.row_after, wanted[b] -> u.row_after)], tables, caller)
+            THEN
+              a := @extschema@.attempt(u, t, ours[b] -> u.row_after, caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
+            END IF;
           END IF;
           IF a.outcome IN ('later', 'behind') THEN
             u.is_behind := a.outcome = 'behind';
@@ -176,7 +260,8 @@ BEGIN
               conflicts := conflicts || format('%s %s (%s): %s', u.relation, u.primary_key, u.operation, a.detail);
             END IF;
           END IF;
-          IF a.outcome <> 'reverted' THEN
+          is_done := a.outcome IN ('reverted', 'partly reverted', 'unchanged');
+          IF NOT is_done THEN
             FOREACH here IN ARRAY array_remove(ARRAY[u.row_after, nullif(u.row_before, u.row_after)], NULL) LOOP
               b := @extschema@.bucket(here);
               IF a.outcome IN ('later', 'behind') THEN
@@ -195,12 +280,20 @@ BEGIN
               ours[b] := ours[b] || jsonb_build_object(u.row_before, a.left_columns);
             END IF;
           END IF;
+          IF is_done AND is_watched THEN
+            b := @extschema@.bucket(u.row_after);
+            IF wanted[b] ? u.row_after THEN
+              wanted[b] := wanted[b] - u.row_after;
+            END IF;
+            b := @extschema@.bucket(COALESCE(u.row_before, u.row_after));
+            wanted[b] := wanted[b] || @extschema@.wanted_row(u, a.left_columns);
+          END IF;
           IF a.also IS NOT NULL THEN
             also := also || a.also;
           END IF;
-          IF a.outcome = 'reverted' OR is_skipping AND a.outcome IN ('conflict', 'older') THEN
-            told := ROW(u.relation, u.primary_key, u.operation, CASE a.outcome WHEN 'reverted' THEN 'reverted' ELSE 'skipped' END, a.detail,
-              CASE a.outcome WHEN 'reverted' THEN a.statement END, u.transaction_id, u.commit_position, u.sequence);
+          IF is_done OR is_skipping AND a.outcome IN ('conflict', 'older') THEN
+            told := ROW(u.relation, u.primary_key, u.operation, CASE WHEN is_done THEN a.outcome ELSE 'skipped' END, a.detail,
+              CASE WHEN is_done THEN a.statement END, u.transaction_id, u.commit_position, u.sequence);
             IF phase = 1 THEN
               RETURN NEXT told;
             ELSE
@@ -226,6 +319,7 @@ BEGIN
       -- Nothing of what waited can be done.
       waiting := before_deferred.waiting;
       lost := before_deferred.lost;
+      wanted := before_deferred.wanted;
       conflicts := before_deferred.conflicts;
       conflict_count := before_deferred.conflict_count;
       done := '{}';
@@ -253,15 +347,20 @@ BEGIN
       HINT = 'With on_conflict => ''skip'' the others are undone, and these are left as they are.';
   ELSIF NOT is_any THEN
     RAISE NOTICE 'no change was selected';
+  ELSIF is_watched THEN
+    PERFORM @extschema@.settle(wanted, tables, caller);
   END IF;
   PERFORM set_config('bemi.context', context_before, true);
+  IF role_before = 'replica' THEN
+    PERFORM set_config('session_replication_role', role_before, true);
+  END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, text) IS
-'for bemi.revert(): runs what it undoes under a search_path';
+COMMENT ON FUNCTION @extschema@.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, jsonb) IS
+'for bemi.revert(): runs what it undoes under settings of the caller';
 
--- It keeps the search_path of the caller for the triggers of his tables.
+-- It keeps the search_path and the time zone of the caller for the triggers of his tables.
 CREATE FUNCTION @extschema@.revert(
   transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
   since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, on_conflict text DEFAULT 'error'
@@ -269,7 +368,8 @@ CREATE FUNCTION @extschema@.revert(
   relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint, commit_position pg_lsn, sequence int
 )
 LANGUAGE sql VOLATILE AS $$
-  SELECT * FROM @extschema@.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.current_setting('search_path'))
+  SELECT * FROM @extschema@.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.jsonb_build_object(
+    'search_path', pg_catalog.current_setting('search_path'), 'timezone', pg_catalog.current_setting('timezone'), 'datestyle', pg_catalog.current_setting('datestyle')))
 $$;
 
 COMMENT ON FUNCTION @extschema@.revert(bigint, jsonb, regclass, text, timestamptz, timestamptz, text) IS

@@ -54,12 +54,15 @@ mod extension {
     pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);
     pgrx::extension_sql_file!("../sql/former.sql", name = "former", requires = ["past"]);
     pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["former"]);
-    pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["as_of"]);
+    pgrx::extension_sql_file!("../sql/keys.sql", name = "keys", requires = ["as_of"]);
+    pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["keys"]);
     pgrx::extension_sql_file!("../sql/truncated.sql", name = "truncated", requires = ["history"]);
-    pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["truncated"]);
+    pgrx::extension_sql_file!("../sql/revert_table.sql", name = "revert_table", requires = ["truncated"]);
+    pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["revert_table"]);
     pgrx::extension_sql_file!("../sql/revert.sql", name = "revert", requires = ["revert_plan"]);
     pgrx::extension_sql_file!("../sql/revert_run.sql", name = "revert_run", requires = ["revert"]);
-    pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["revert_run"], finalize);
+    pgrx::extension_sql_file!("../sql/settings.sql", name = "settings", requires = ["revert_run"]);
+    pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["settings"], finalize);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

@@ -83,8 +83,9 @@ fn versions(server: &Server) {
         [9, 8, 7, 6, 5, 4, 3, 2, 1]
     );
     assert!(past.history("t", "3").is_empty());
-    assert!(past.history("t", "").is_empty());
-    assert!(past.history("t", "no number").is_empty());
+    for text in ["", "no number"] {
+        assert_eq!(sqlstate(past.client.query("SELECT * FROM bemi.history(NULL::t, $1)", &[&text])), "22P02", "{text}");
+    }
     // The row is one of the table: its columns can be taken, and it can be put back.
     assert_eq!(past.rows("SELECT (h.\"row\").v FROM bemi.history(NULL::t, '1') h WHERE version = 1"), ["a"]);
     past.then("INSERT INTO t SELECT 100 + version, (h.\"row\").v, 0 FROM bemi.history(NULL::t, '1') h WHERE operation <> 'DELETE'");

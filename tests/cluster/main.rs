@@ -8,6 +8,7 @@ mod as_of_limits;
 mod as_of_partitions;
 mod as_of_types;
 mod as_of_writers;
+mod asked_keys;
 mod backtrace;
 mod catalogs;
 mod comment;
@@ -46,6 +47,7 @@ mod relcache;
 mod revert;
 mod revert_order;
 mod revert_random;
+mod revert_true;
 mod revert_values;
 mod rights;
 mod rule_views;
@@ -119,6 +121,7 @@ fn main() {
         revert::TESTS,
         revert_order::TESTS,
         revert_random::TESTS,
+        revert_true::TESTS,
         revert_values::TESTS,
         sources::TESTS,
         supervision::TESTS,
@@ -138,6 +141,7 @@ fn main() {
         standby::TESTS,
         as_of_writers::TESTS,
         history::TESTS,
+        asked_keys::TESTS,
         memory::TESTS,
         limits::TESTS,
         masks_decoded::TESTS,

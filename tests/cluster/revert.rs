@@ -240,8 +240,8 @@ fn rules(server: &Server) {
     assert_eq!(
         revert(&mut client, &of("x")),
         [
-            "UPDATE u 2 reverted (masked, and left as they are: iban)",
-            "UPDATE u 1 reverted (masked, and left as they are: iban)"
+            "UPDATE u 2 partly reverted (masked, and left as they are: iban)",
+            "UPDATE u 1 partly reverted (masked, and left as they are: iban)"
         ]
     );
     assert_eq!(rows(&mut client, "u"), "(1,a,other,9) (2,b,other,1)");
@@ -271,9 +271,9 @@ fn triggers(server: &Server) {
     assert_eq!(
         revert(&mut client, &of("x")),
         [
-            "DELETE s 1 reverted (a trigger changed: version)",
-            "UPDATE s 1 reverted (a trigger changed: version)",
-            "UPDATE s 1 reverted (a trigger changed: version)",
+            "DELETE s 1 partly reverted (a trigger changed: version)",
+            "UPDATE s 1 partly reverted (a trigger changed: version)",
+            "UPDATE s 1 partly reverted (a trigger changed: version)",
         ]
     );
     assert_eq!(rows(&mut client, "s"), "(1,a,200)");
