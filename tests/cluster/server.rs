@@ -68,6 +68,7 @@ max_connections = 200
 statement_timeout = 120s
 fsync = off
 full_page_writes = off
+autovacuum_naptime = 10min
 log_min_messages = warning
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] %d '
