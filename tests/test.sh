@@ -87,7 +87,7 @@ lane=$!
 set +m
 trap finish EXIT
 
-# What takes longest and differs least between versions is left to the newest one, and to 15.
+# What takes longest and differs least between versions is left to the newest one.
 longest=()
 for name in five_thousand_tables_are_tracked the_past_of_random the_past_of_altered the_past_is_explained types_that_nest_deep \
   two_million_streamed a_silent_transaction messages_too_long_for_an_encoding a_row_that_had_thousands_of_keys; do
@@ -96,7 +96,6 @@ done
 
 for major in 15 14 16 17 18; do
   case $major in
-    15) skipped="--skip five_thousand_tables_are_tracked" ;;
     18) skipped= ;;
     *) skipped="${longest[*]}" ;;
   esac
