@@ -434,12 +434,15 @@ BEGIN
   END LOOP;
   recorded_position := COALESCE(recorded_position, known.read_position);
   IF NOT pg_is_in_recovery() THEN
-    -- The worker is idle when it has recorded all that there is; log without changes to record is confirmed later.
-    lag_bytes := CASE WHEN state = 'recording' AND worker.state = 'idle' THEN 0
-      ELSE greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0) END;
+    lag_bytes := greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0);
+    -- The worker is idle when it has recorded all that there is, but confirms log without changes to record by the megabyte. One
+    -- that is further behind is not idle, whatever it says.
+    IF state = 'recording' AND worker.state = 'idle' AND lag_bytes < 2 * 1048576 THEN
+      lag_bytes := 0;
+    END IF;
   END IF;
-  -- It is behind by no more than that.
-  lag_seconds := CASE WHEN lag_bytes = 0 THEN 0
+  -- While it is not idle, it is behind by no more than that.
+  lag_seconds := CASE WHEN lag_bytes = 0 OR state = 'recording' AND worker.state = 'idle' THEN 0
     WHEN state = 'recording' THEN round(extract(epoch FROM clock_timestamp() - worker.state_change), 3)
     -- Replication tools pass times on, so that it may be any.
     WHEN isfinite(known.committed_at)

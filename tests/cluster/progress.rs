@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("a_second_gap_before_the_first_is_recorded_widens_it", two_gaps),
     ("changes_of_any_time_are_recorded_and_those_behind_them", any_time),
     ("a_transaction_that_does_not_fit_is_named_with_the_statement_that_helps", too_large),
+    ("log_without_changes_to_record_is_no_lag", no_lag),
     ("small_transactions_do_not_fail_together", small_together),
     ("an_idle_recorder_does_not_write", idle),
     ("a_member_that_the_table_cannot_hold_leaves_the_others", member),
@@ -386,4 +387,21 @@ fn member(server: &Server) {
         ]
     );
     run(&mut client, "SELECT bemi.stop(drop_slot => true)");
+}
+
+/// It is confirmed by the megabyte, or once a minute. On a server of its own, where nobody else writes.
+fn no_lag(_: &Server) {
+    let server = Server::start("");
+    let (_database, mut client, _stop) = recording(&server, "progress_lag");
+    run(&mut client, "INSERT INTO t (v) VALUES ('x'); SELECT bemi.sync()");
+    wait_until_recording(&mut client);
+    run(&mut client, "SELECT pg_logical_emit_message(true, 'another', repeat('x', 300000))");
+    let begun = std::time::Instant::now();
+    wait_until("the recorder to be idle", || {
+        let lag = "SELECT state = 'recording' AND lag_bytes = 0 FROM bemi.status";
+        client.query_one(lag, &[]).unwrap().get(0)
+    });
+    assert!(begun.elapsed().as_secs() < 30, "it waited for the next housekeeping");
+    let kept = "SELECT pg_current_wal_flush_lsn() - recorded_position > 300000 FROM bemi.status";
+    assert!(client.query_one(kept, &[]).unwrap().get::<_, bool>(0), "what is not confirmed yet is kept");
 }

@@ -9,6 +9,6 @@ tests/setup/install-packages.sh "${packages[@]}" "$@"
 
 version=$(sed -nE 's/^pgrx = .*"=([0-9.]+)".*/\1/p' Cargo.toml)
 if ! PATH="$PWD/target/tools/bin:$PATH" cargo pgrx --version 2>/dev/null | grep -qx "cargo-pgrx $version"; then
-  echo "-- Building cargo-pgrx $version into target/tools, about 2 minutes on 2 cores"
+  echo "-- Building cargo-pgrx $version into target/tools, about 4 minutes on 2 cores"
   cargo install --debug cargo-pgrx --version "$version" --locked --root target/tools
 fi
