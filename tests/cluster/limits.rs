@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::context::table;
-use crate::recorder::recording;
+use crate::recorder::{recording, running_recorder};
 use crate::server::{Server, address_space_kb, contexts, most_resident_kb, resident_kb, sqlstate, wait_until};
 
 pub const TESTS: &[Test] = &[
@@ -133,7 +133,7 @@ fn no_memory(_: &Server) {
     let server = Server::start("");
     let (database, mut client, _stop) = recording(&server, "limits_no_memory");
     client.batch_execute("SELECT pg_create_logical_replication_slot('beside', 'bemi_decoder')").unwrap();
-    let worker: i32 = client.query_one("SELECT bemi.recorder_pid()", &[]).unwrap().get(0);
+    let worker = running_recorder(&mut client);
     limit_memory(worker, Some(12 * MB));
     client.batch_execute("INSERT INTO t (v) VALUES (repeat(E'\\n', 6000000)), ('end')").unwrap();
     let peek =

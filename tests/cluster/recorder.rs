@@ -168,6 +168,12 @@ fn recorder_pid(client: &mut Client) -> Option<i32> {
     client.query_one("SELECT bemi.recorder_pid()", &[]).unwrap().get(0)
 }
 
+/// The worker's process, as soon as there is one: `start()` does not wait for it.
+pub fn running_recorder(client: &mut Client) -> i32 {
+    wait_until("the recorder", || recorder_pid(client).is_some());
+    recorder_pid(client).unwrap()
+}
+
 fn killed(_: &Server) {
     let server = Server::start("");
     let (database, mut client, _stop) = recording(&server, "killed");
@@ -183,15 +189,14 @@ fn killed(_: &Server) {
             }
             1 => {
                 // The server ends all sessions and recovers.
-                wait_until("the recorder", || recorder_pid(&mut client).is_some());
-                assert!(server.kill(recorder_pid(&mut client).unwrap()));
+                assert!(server.kill(running_recorder(&mut client)));
                 wait_until("the end of the session", || client.simple_query("SELECT").is_err());
                 wait_until("the end of recovery", || server.try_connect("killed").is_some());
                 client = database.connect();
             }
             _ => {}
         }
-        wait_until("the recorder", || recorder_pid(&mut client).is_some());
+        running_recorder(&mut client);
     }
     let rows = changes(&mut client);
     assert_eq!(rows.len(), written);
@@ -476,9 +481,9 @@ fn settings(server: &Server) {
     for setting in wanted {
         client.batch_execute(&format!("ALTER DATABASE recorder_settings SET {setting}")).unwrap();
     }
-    let pid = recorder_pid(&mut client);
+    let pid = running_recorder(&mut client);
     client.batch_execute("SELECT pg_terminate_backend(bemi.recorder_pid())").unwrap();
-    wait_until("a new worker", || recorder_pid(&mut client).is_some_and(|new| Some(new) != pid));
+    wait_until("a new worker", || recorder_pid(&mut client).is_some_and(|new| new != pid));
     client.batch_execute("INSERT INTO t (v) VALUES ('a')").unwrap();
     assert_eq!(changes(&mut client).len(), 1);
     // Not for the session that stops it.
