@@ -43,7 +43,7 @@ COMMENT ON FUNCTION @extschema@.versions_of(oid) IS
 
 -- In SQL: what bemi.image_row() takes behind the row type.
 CREATE FUNCTION @extschema@.image_expression(relation oid, image text, "position" text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT "position" || ', '::text || image
 $$;
 

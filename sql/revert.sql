@@ -146,7 +146,7 @@ COMMENT ON FUNCTION @extschema@.run_undo(text, jsonb) IS
 -- Errors that say that a change cannot be undone: what was recorded cannot be read, or, while the statement runs, whatever a
 -- constraint, a policy or somebody's trigger says. Others are of the session, the transaction or the server.
 CREATE FUNCTION @extschema@.is_conflict(state text, is_running boolean) RETURNS boolean
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE WHEN is_running THEN left(state, 2) NOT IN ('08', '25', '26', '40', '53', '55', '57', '58', 'F0', 'XX')
     ELSE left(state, 2) IN ('22', '3F') OR state IN ('42P01', '42601', '42704', '42804', '42846', '42883', '54000') END
 $$;

@@ -183,7 +183,7 @@ COMMENT ON FUNCTION @extschema@.undo_problems(jsonb, jsonb, bigint) IS
 'the columns of an image whose values can no longer be read as they were, and why';
 
 CREATE FUNCTION @extschema@.quoted(names text[]) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n
 $$;
 

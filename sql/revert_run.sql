@@ -11,7 +11,7 @@ COMMENT ON FUNCTION @extschema@.bucket(text) IS
 
 -- What a row is to be like in the end, as a member of such a set.
 CREATE FUNCTION @extschema@.wanted_row(u @extschema@.undo, left_columns jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT jsonb_build_object(COALESCE(u.row_before, u.row_after), jsonb_build_object('oid', u.relation::oid, 'key', u.primary_key,
     'where', COALESCE(u.where_before, u.where_after), 'image', CASE WHEN u.row_before IS NOT NULL THEN u.before END, 'left', left_columns))
 $$;

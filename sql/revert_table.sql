@@ -109,7 +109,7 @@ COMMENT ON FUNCTION @extschema@.links(regclass, boolean) IS
 
 -- What the foreign keys of a row refer to, or what others refer to it by.
 CREATE FUNCTION @extschema@.linked(links jsonb, image jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY(SELECT concat(l ->> 'name', (SELECT jsonb_agg(image ->> c ORDER BY place) FROM jsonb_array_elements_text(l -> 'columns') WITH ORDINALITY e (c, place)))
     FROM jsonb_array_elements(links) l)
 $$;

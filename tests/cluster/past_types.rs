@@ -246,7 +246,7 @@ fn unreadable(server: &Server) {
 }
 
 fn settings(server: &Server) {
-    let (_database, mut client, _stop) = recording(server, "past_settings");
+    let (_database, mut client, _stop) = recording(server, "past_types_settings");
     run(
         &mut client,
         "CREATE SCHEMA shadow; CREATE TYPE ra AS RANGE (subtype = text[]); CREATE TABLE shadow.pg_class (a int);

@@ -170,8 +170,12 @@ fn recorder_pid(client: &mut Client) -> Option<i32> {
 
 /// The worker's process, as soon as there is one: `start()` does not wait for it.
 pub fn running_recorder(client: &mut Client) -> i32 {
-    wait_until("the recorder", || recorder_pid(client).is_some());
-    recorder_pid(client).unwrap()
+    let mut pid = None;
+    wait_until("the recorder", || {
+        pid = recorder_pid(client);
+        pid.is_some()
+    });
+    pid.unwrap()
 }
 
 fn killed(_: &Server) {

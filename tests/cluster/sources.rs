@@ -93,7 +93,7 @@ fn restored_past(server: &Server, name: &str, is_younger: bool) {
     let database = server.database(name);
     let mut client = database.connect();
     let fresh = Server::start("");
-    move_on(if is_younger { server } else { &fresh }, if is_younger { 4 } else { 40 });
+    move_on(if is_younger { server } else { &fresh }, 4);
     each(&mut client, PAST);
     let mut restored = restore(&fresh, "restored", &dump(server, name));
     assert_eq!(is_beyond(&mut client, &mut restored), is_younger);
@@ -134,8 +134,9 @@ fn younger(server: &Server) {
     restored_past(server, "sources_younger", true);
 }
 
-fn older(server: &Server) {
-    restored_past(server, "sources_older", false);
+fn older(_: &Server) {
+    // The log of the server that the tests share is of any length.
+    restored_past(&Server::start(""), "sources_older", false);
 }
 
 fn chain(server: &Server) {
