@@ -180,6 +180,7 @@ DECLARE
   asked text := $2;
   keyless timestamptz;
   found record;
+  image jsonb;
   virtual_query text;
 BEGIN
   PERFORM @extschema@.require_select(relation), @extschema@.before_history(@extschema@.leaves(relation), relation::text);
@@ -199,8 +200,9 @@ BEGIN
     context := found.context;
     changed := found.changed;
     -- Here, so that errors show no query.
-    "row" := @extschema@.image_row(base, found.place, CASE WHEN found.operation IN ('CREATE', 'UPDATE') THEN found.after END);
-    IF virtual_query IS NOT NULL AND "row" IS NOT NULL THEN
+    image := CASE WHEN found.operation IN ('CREATE', 'UPDATE') THEN found.after END;
+    "row" := @extschema@.image_row(base, found.place, image);
+    IF virtual_query IS NOT NULL AND image IS NOT NULL THEN
       BEGIN
         EXECUTE virtual_query INTO "row" USING "row", found.place, found.relation;
       EXCEPTION WHEN OTHERS THEN
