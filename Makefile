@@ -9,38 +9,39 @@ PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
 PG_LIB = $(shell $(PG_CONFIG) --pkglibdir)
 PG_EXTENSION = $(shell $(PG_CONFIG) --sharedir)/extension
-# Each version has a folder of its own for the settings of cargo-pgrx, so that your own settings stay as they are.
-export PGRX_HOME = $(CURDIR)/target/pgrx-$(PG_MAJOR)
-# The schema's section survives the linker's garbage collection here; kept whole, the library is four times as large.
-export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND = 1
-export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+VERSION = $(shell sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -1)
+# The server whose headers pgrx reads.
+export PGRX_PG_CONFIG_PATH = $(PG_CONFIG_PATH)
 export USER ?= $(shell id -un)
-PACKAGE = target/package-$(PG_MAJOR)
-LIBRARY = $(PACKAGE)$(PG_LIB)/bemi.so
-SOURCES = $(shell find src sql bemi.control Cargo.toml Cargo.lock -type f)
+LIBRARY = target/pg$(PG_MAJOR)/bemi.so
+SQL_FILES = $(shell sed -nE 's/.*extension_sql_file!\("\.\.\/([^"]+)".*/\1/p' src/lib.rs)
 
 help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-deps: ## Install what building takes on Debian: apt packages and cargo-pgrx (as root; about 5 minutes).
+deps: ## Install with apt what building takes on Debian (as root).
 	tests/setup/install-tools.sh
 
-build: $(LIBRARY) ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
+build: $(LIBRARY) target/sql/bemi.control target/sql/bemi--$(VERSION).sql ## Build the extension for the server of PG_CONFIG (default: pg_config on the PATH).
 
-$(LIBRARY): $(SOURCES) | $(PGRX_HOME)/config.toml
-	cargo pgrx package --no-default-features --features pg$(PG_MAJOR) --pg-config $(PG_CONFIG_PATH) --out-dir $(PACKAGE)
-	touch $@
-
-# Instant, since it downloads nothing; the path may be another one than last time.
-.PHONY: $(PGRX_HOME)/config.toml
-$(PGRX_HOME)/config.toml:
+$(LIBRARY): $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+	cargo build --release --lib --no-default-features --features pg$(PG_MAJOR)
 	@mkdir -p $(@D)
-	@grep -qsF '"$(PG_CONFIG_PATH)"' $@ || cargo pgrx init --pg$(PG_MAJOR) $(PG_CONFIG_PATH) --no-run
+	cp target/release/libbemi.so $@
+
+target/sql/bemi.control: bemi.control Cargo.toml
+	@mkdir -p $(@D)
+	sed 's/@CARGO_VERSION@/$(VERSION)/' $< > $@
+
+# In the order of src/lib.rs.
+target/sql/bemi--$(VERSION).sql: $(SQL_FILES) src/lib.rs Cargo.toml
+	@mkdir -p $(@D)
+	cat $(SQL_FILES) | sed 's/@MODULE_PATHNAME@/MODULE_PATHNAME/g' > $@
 
 install: build ## Build it and install it into the server of PG_CONFIG=/path/to/pg_config, of any version from 14 to 18.
 	install -d '$(DESTDIR)$(PG_LIB)' '$(DESTDIR)$(PG_EXTENSION)'
 	install -m 755 '$(LIBRARY)' '$(DESTDIR)$(PG_LIB)/'
-	install -m 644 '$(PACKAGE)$(PG_EXTENSION)/'bemi* '$(DESTDIR)$(PG_EXTENSION)/'
+	install -m 644 target/sql/bemi.control 'target/sql/bemi--$(VERSION).sql' '$(DESTDIR)$(PG_EXTENSION)/'
 	ln -sfn bemi.so '$(DESTDIR)$(PG_LIB)/bemi_decoder.so'
 
 uninstall: ## Remove its files from the server of PG_CONFIG.
@@ -49,10 +50,10 @@ uninstall: ## Remove its files from the server of PG_CONFIG.
 demo: ## See it work: on a fresh Debian as root, install all it takes, build, and run the main job on a throwaway server.
 	tests/demo/demo.sh
 
-test: ## Run all tests: pure, in the server, and on real servers of the versions 14 to 18 (Debian, as root).
+test: ## Run all tests: pure, and on real servers of the versions 14 to 18 (Debian, as root).
 	tests/test.sh
 
-check: $(PGRX_HOME)/config.toml ## Check format and lints, warnings as errors.
+check: ## Check format and lints, warnings as errors.
 	cargo fmt --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --no-default-features --features cluster,fuzz --all-targets -- -D warnings
@@ -61,9 +62,8 @@ check: $(PGRX_HOME)/config.toml ## Check format and lints, warnings as errors.
 test-pure: ## Run the tests that need no server, in seconds.
 	cargo test --no-default-features
 
-test-server: $(PGRX_HOME)/config.toml ## Run the tests inside a server of PG_CONFIG's version (with sudo, as the user postgres); installs a build of its own there.
-	data=$$(mktemp -d /tmp/bemi-pg-test.XXXXXX) && chown postgres "$$data" && trap 'rm -rf "'"$$data"'"' EXIT && \
-	cargo pgrx test --no-default-features --features pg$(PG_MAJOR) --runas postgres --pgdata "$$data" pg$(PG_MAJOR)
+test-server: ## Run the tests inside a server of PG_CONFIG's version (with sudo, as the user postgres); installs a build of its own there, and cargo-pgrx into target/tools.
+	tests/setup/run-pgrx.sh test --no-default-features --features pg$(PG_MAJOR) --runas postgres pg$(PG_MAJOR)
 
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
 	PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)

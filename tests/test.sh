@@ -74,9 +74,6 @@ built() {
   done
 }
 
-step "PostgreSQL 15: tests inside the server"
-# They leave a build of their own in the server, so they come before ours.
-make --no-print-directory test-server PG_CONFIG="$pg15"
 step "PostgreSQL 15: build and install"
 make --no-print-directory install PG_CONFIG="$pg15"
 
