@@ -29,13 +29,14 @@ pub struct Members<'a> {
     pub dimensions: Vec<i32>,
 }
 
-/// Returns the members of a JSON array: those of arrays within it, as deep as the first one of each goes.
-pub fn members(array: Container<'_>) -> Result<Members<'_>, Failure> {
+/// Returns the members of a JSON array: those of arrays within it, as deep as the first one of each goes. Where a member may
+/// be an array itself, there is one dimension.
+pub fn members(array: Container<'_>, is_flat: bool) -> Result<Members<'_>, Failure> {
     let mut found = Members::default();
     let mut depth = 1;
     let mut first = array;
     // An array whose first member is none has the last dimension.
-    while let Some(Value::Array(inner)) = first.elements().ok_or(Failure::Damaged)?.next().flatten() {
+    while !is_flat && let Some(Value::Array(inner)) = first.elements().ok_or(Failure::Damaged)?.next().flatten() {
         depth += 1;
         first = inner;
         if depth > MAX_DIMENSIONS {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     fn dimensions(stored: &[u8]) -> Result<(Vec<i32>, usize), Failure> {
-        members(Container(stored)).map(|found| (found.dimensions, found.values.len()))
+        members(Container(stored), false).map(|found| (found.dimensions, found.values.len()))
     }
 
     #[test]
@@ -99,6 +100,14 @@ mod tests {
         assert_eq!(dimensions(&array(&[None, None])), Ok((vec![2], 2)));
         assert_eq!(dimensions(&array(&[row(3), row(3)])), Ok((vec![2, 3], 6)));
         assert_eq!(dimensions(&array(&[row(0)])), Ok((vec![1, 0], 0)));
+    }
+
+    #[test]
+    fn members_that_may_be_arrays_are_no_dimensions() {
+        let stored = array(&[row(3), row(2), None]);
+        let found = members(Container(&stored), true).unwrap();
+        assert_eq!((found.dimensions, found.values.len()), (vec![3], 3));
+        assert!(matches!(found.values[0], Value::Array(_)));
     }
 
     #[test]

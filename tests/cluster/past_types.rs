@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("who_writes_a_label_that_is_being_renamed_is_waited_for", writers),
     ("a_cast_of_others_is_not_run_but_told", casts),
     ("problems_of_an_image_are_named_by_column", problems),
+    ("members_of_arrays_that_are_arrays_themselves_come_back", nested),
 ];
 
 /// Runs statements; an instant after them, and before all others.
@@ -342,4 +343,31 @@ fn problems(server: &Server) {
     let query = "SELECT bemi.image_problems('p', after, position) IS NULL AND NOT bemi.is_as_ever('p'::regclass) FROM bemi.changes WHERE primary_key = '2'";
     run(&mut client, "SELECT bemi.sync()");
     assert!(client.query_one(query, &[]).unwrap().get::<_, bool>(0));
+}
+
+/// In JSON they look like dimensions.
+fn nested(server: &Server) {
+    let (_database, mut client, _stop) = recording(server, "past_nested");
+    run(
+        &mut client,
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN ints AS int[]; CREATE DOMAIN moods AS mood[]; CREATE DOMAIN doc AS jsonb;
+         CREATE TYPE holder AS (i ints[], m moods[]);
+         CREATE TABLE n (id int PRIMARY KEY, i ints[], m moods[], j jsonb[], k json[], d doc[], h holder[], plain int[]); SELECT bemi.track('n');
+         INSERT INTO n VALUES (1, ARRAY['{1,2}', '{3}', NULL, '{{4,5},{6,7}}']::ints[], ARRAY['{sad,NULL}', '{ok}']::moods[], ARRAY['[1, 2]', '[3]', '{\"a\": []}']::jsonb[],
+           ARRAY['[1, 2]', '7']::json[], ARRAY['[[]]', NULL]::doc[], ARRAY[ROW(ARRAY['{1}', '{2,3}']::ints[], ARRAY['{sad}']::moods[])::holder], '{{1,2},{3,4}}'),
+           (2, ARRAY['{1,2}', '{3,4}']::ints[], '{}', ARRAY['[1, 2]', '[3, 4]']::jsonb[], '{}', NULL, NULL, '{}')",
+    );
+    let moment = then(&mut client, "SELECT 1");
+    let kept = all(&mut client, "n");
+    run(&mut client, "UPDATE n SET plain = NULL WHERE id = 1; DELETE FROM n");
+    assert_eq!(past(&mut client, "n", &moment), kept);
+    run(
+        &mut client,
+        "SELECT bemi.revert(relation => 'n', since => (SELECT min(committed_at) FROM bemi.changes WHERE operation = 'UPDATE'))",
+    );
+    assert_eq!(all(&mut client, "n"), kept);
+    run(&mut client, "DELETE FROM n; ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'");
+    assert_eq!(past(&mut client, "n", &moment), kept.replace("sad", "blue"));
+    run(&mut client, "SELECT bemi.revert(relation => 'n', since => (SELECT max(committed_at) FROM bemi.changes))");
+    assert_eq!(all(&mut client, "n"), kept.replace("sad", "blue"));
 }

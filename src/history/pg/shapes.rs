@@ -16,6 +16,8 @@ pub struct ArrayShape {
     pub element: Reader,
     /// As the array has it: a domain maybe.
     element_type: pg_sys::Oid,
+    /// Whether the JSON of a member may be an array, so that those within the array are no dimensions of it.
+    is_flat: bool,
     length: i16,
     is_by_value: bool,
     alignment: c_char,
@@ -58,14 +60,17 @@ impl ArrayShape {
         unsafe {
             pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut is_by_value, &mut alignment);
             let element = Reader::new(element_type, memory, caller, then);
-            Self { element, element_type, length, is_by_value, alignment }
+            let base = pg_sys::getBaseType(element_type);
+            let is_flat = matches!(base, pg_sys::JSONOID | pg_sys::JSONBOID)
+                || pg_sys::get_element_type(base) != pg_sys::InvalidOid;
+            Self { element, element_type, is_flat, length, is_by_value, alignment }
         }
     }
 
     /// # Safety
     /// As [`Reader::read`].
     pub unsafe fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
-        let mut members = match array::members(array) {
+        let mut members = match array::members(array, self.is_flat) {
             Ok(members) => members,
             Err(array::Failure::Damaged) => sound(None),
             Err(array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
@@ -111,7 +116,7 @@ impl ArrayShape {
             // SAFETY: the caller's promise. An array within it is a dimension more.
             unsafe {
                 match sound(member) {
-                    Value::Array(inner) => self.show(inner, out)?,
+                    Value::Array(inner) if !self.is_flat => self.show(inner, out)?,
                     member => self.element.show(member, out)?,
                 }
             }
