@@ -342,13 +342,15 @@ fn specials(word: u64) -> u64 {
 
 /// Whether a text is ASCII and needs no escape at all, as most are.
 pub fn is_plain(text: &[u8]) -> bool {
-    let mut chunks = text.chunks_exact(8);
-    let mut marks = 0;
-    for chunk in &mut chunks {
-        let word = chunk.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk));
-        marks |= specials(word) | (word & HIGH);
-    }
-    marks == 0 && chunks.remainder().iter().all(|byte| *byte < 0x80 && ESCAPE[usize::from(*byte)] == 0)
+    let marks = |chunk: &[u8; 8]| {
+        let word = u64::from_le_bytes(*chunk);
+        specials(word) | (word & HIGH)
+    };
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|byte| *byte < 0x80 && ESCAPE[usize::from(*byte)] == 0);
+    };
+    // What is left behind the whole words is in the last eight bytes.
+    text.as_chunks().0.iter().fold(marks(last), |found, chunk| found | marks(chunk)) == 0
 }
 
 /// How many bytes from the first on need no escape.

@@ -79,7 +79,7 @@ impl fmt::Display for Omission {
 
 /// A JSON text that grows at its end, up to a limit.
 ///
-/// Where there is no memory, nothing is written, and [`Json::check_room`] says so from then on: what writes small parts
+/// Where there is no memory for a part, it is not written, and [`Json::check_room`] says so from then on: what writes small parts
 /// need not ask each time.
 #[derive(Debug)]
 pub struct Json {
@@ -107,6 +107,11 @@ impl Json {
     pub fn allow(&mut self, more: usize, kind: Limit) {
         self.limit = self.out.len().saturating_add(more);
         self.kind = kind;
+    }
+
+    /// Lets the text become as long as an image is in which every value has the length that it may have.
+    pub fn allow_small_image(&mut self) {
+        self.allow(MAX_VALUE, Limit::Value);
     }
 
     /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image` and
@@ -140,10 +145,14 @@ impl Json {
     }
 
     /// Makes room in memory; false if there is none.
+    #[inline]
     fn reserve(&mut self, more: usize) -> bool {
-        if self.out.try_reserve(more).is_err() {
-            self.is_out_of_memory = true;
-        }
+        self.out.capacity() - self.out.len() >= more || self.grow(more)
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) -> bool {
+        self.is_out_of_memory |= self.out.try_reserve(more).is_err();
         !self.is_out_of_memory
     }
 
@@ -217,7 +226,9 @@ impl Json {
         // No text is shorter as a string.
         self.check_room(text.len().saturating_add(2))?;
         if json::is_plain(text) {
-            self.make_room(text.len() + 2)?;
+            if !self.reserve(text.len() + 2) {
+                return Err(Omission::OutOfMemory);
+            }
             self.out.push(b'"');
             self.out.extend_from_slice(text);
             self.out.push(b'"');

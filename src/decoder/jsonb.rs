@@ -137,10 +137,10 @@ fn value(json: &mut Json, entries: &Entries, kind: u32, start: usize, end: usize
 }
 
 fn text(json: &mut Json, text: &[u8]) -> Result<(), Failure> {
-    if std::str::from_utf8(text).is_err() {
-        return Err(Failure::Unreadable);
-    }
-    Ok(json.string(text)?)
+    json.utf8_string(text).map_err(|omission| match omission {
+        Omission::NotUtf8 => Failure::Unreadable,
+        omission => Failure::Omission(omission),
+    })
 }
 
 /// The content of a varlena that is neither compressed nor outside: behind a header of one byte or of four.

@@ -10,12 +10,16 @@ use super::memory;
 use crate::json::Charset;
 
 /// The encoding of the database. Once the process has one, it stays, and need not be asked for at every value.
+#[inline]
 fn database_encoding() -> i32 {
-    static KNOWN: AtomicI32 = AtomicI32::new(-1);
     let known = KNOWN.load(Ordering::Relaxed);
-    if known >= 0 {
-        return known;
-    }
+    if known >= 0 { known } else { ask_encoding() }
+}
+
+static KNOWN: AtomicI32 = AtomicI32::new(-1);
+
+#[cold]
+fn ask_encoding() -> i32 {
     // SAFETY: both read a number that the process keeps.
     let (encoding, database) = unsafe { (pg_sys::GetDatabaseEncoding(), pg_sys::MyDatabaseId) };
     if database != pg_sys::InvalidOid {

@@ -168,6 +168,15 @@ fn added(server: &Server) {
     }
 }
 
+/// Alters a table. Newer minor versions refuse to write it anew while a view uses its row type: then the views are dropped
+/// before, and it is false.
+fn alter(client: &mut Client, suffix: &str, statement: &str) -> bool {
+    let Err(error) = client.batch_execute(statement) else { return true };
+    assert!(format!("{error:?}").contains("uses its row type"), "{error:?}");
+    run(client, &format!("DROP VIEW view{suffix}, call{suffix}; {statement}"));
+    false
+}
+
 fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
     run(
         client,
@@ -182,6 +191,7 @@ fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
     let first = now(client);
     let at_first = rows(client, &format!("SELECT * FROM {table}"));
     run(client, &format!("UPDATE {table} SET n = 20 WHERE id = 2; DELETE FROM {table} WHERE id = 3"));
+    let mut has_views = true;
     for (number, (name, value)) in types.iter().enumerate() {
         let domain = format!("{table}_{number}");
         let array = if name.ends_with(']') { name.to_string() } else { format!("d{domain}[]") };
@@ -189,7 +199,14 @@ fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
             client,
             &format!(
                 "CREATE DOMAIN d{domain} AS {name}; CREATE DOMAIN e{domain} AS d{domain}; CREATE DOMAIN f{domain} AS e{domain} NOT NULL; \
-                 ALTER TABLE {table} ADD a{number} {name}; ALTER TABLE {table} ADD b{number} {name} DEFAULT {value}, ADD c{number} d{domain} DEFAULT {value}, \
+                 ALTER TABLE {table} ADD a{number} {name}"
+            ),
+        );
+        has_views &= alter(
+            client,
+            &earlier,
+            &format!(
+                "ALTER TABLE {table} ADD b{number} {name} DEFAULT {value}, ADD c{number} d{domain} DEFAULT {value}, \
                  ADD d{number} e{domain}, ADD e{number} f{domain} DEFAULT {value}, ADD f{number} {array}, ADD g{number} {name} NOT NULL DEFAULT {value}"
             ),
         );
@@ -217,7 +234,7 @@ fn added_columns(client: &mut Client, table: &str, types: &[(&str, &str)]) {
     // A view and a statement that were made before have the columns of before, as those of a table have.
     run(client, &format!("SET test.at = '{third}'"));
     let narrow = rows(client, &format!("SELECT id, n FROM bemi.as_of(NULL::{table}, '{third}')"));
-    for view in ["view", "call"] {
+    for view in ["view", "call"].iter().filter(|_| has_views) {
         assert_eq!(rows(client, &format!("SELECT * FROM {view}{earlier}")), narrow);
     }
     // The server analyzes the statement again only if something else made it do so, and then refuses it as one of a table.

@@ -55,14 +55,21 @@ pub struct Column {
     /// In the tuple.
     pub index: usize,
     pub name: Vec<u8>,
-    /// The fixed part of its member in a row image.
-    pub key: Vec<u8>,
+    /// The fixed part of its member in a row image, with the comma before it.
+    key: Vec<u8>,
     pub attribute: Attribute,
     /// Whether it belongs to the replica identity's index.
     pub in_identity: bool,
     /// Whether its changes alone do not show an UPDATE.
     pub is_ignored: bool,
     pub reader: Reader,
+}
+
+impl Column {
+    /// The fixed part of its member in a row image, with a comma if others stand before it.
+    pub fn key_behind(&self, is_first: bool) -> &[u8] {
+        self.key.get(usize::from(is_first)..).unwrap_or_default()
+    }
 }
 
 /// What the log has of a row before its change.
@@ -325,7 +332,7 @@ impl Relation {
                 let rules = rules.of_column(unsafe { CStr::from_ptr(column.attname.data.as_ptr()) }.to_bytes());
                 Column {
                     index,
-                    key: change::column_key(&name, charset),
+                    key: [b",", &change::column_key(&name, charset)[..]].concat(),
                     name,
                     attribute: Attribute::of(column),
                     in_identity: indexes.identity.iter().flatten().any(|number| *number == column.attnum),

@@ -196,8 +196,11 @@ fn write_image(
     let first = document.json.len();
     // A failure leaves the loop; it is entered again behind the column that failed.
     let mut next = if row.is_there { 0 } else { relation.columns.len() };
-    let mut value_start = 0;
     let columns = relation.columns.len();
+    let mut start = first;
+    // One limit for all columns, until it does not hold one.
+    let mut is_small = true;
+    document.json.allow_small_image();
     while next < columns {
         let result = catch::data_errors(|| {
             while let Some(column) = relation.columns.get_mut(next) {
@@ -210,31 +213,24 @@ fn write_image(
                     next += 1;
                     continue;
                 }
+                start = document.json.len();
+                let comma = usize::from(start > first);
+                let key = column.key_behind(comma == 0);
+                if !is_small {
+                    document.json.allow_value(key.len(), first, columns - next);
+                }
                 if let Some(part) = same(next, column) {
-                    if document.json.len() > first {
-                        document.json.raw(b",");
-                    }
-                    document.json.allow_value(column.key.len(), first, columns - next);
-                    let start = document.json.len();
-                    value_start = start + column.key.len();
+                    document.json.raw(&b","[..comma]);
                     document.json.copy(part)?;
-                    note(start..document.json.len());
-                    next += 1;
-                    continue;
+                } else {
+                    document.json.raw(key);
+                    match row.get(column) {
+                        None => document.json.raw(b"null"),
+                        // SAFETY: the value has the column's type, and is not outside of the row.
+                        Some(value) => unsafe { column.reader.write(value, document.json) }?,
+                    }
                 }
-                if document.json.len() > first {
-                    document.json.raw(b",");
-                }
-                let start = document.json.len();
-                document.json.allow_value(column.key.len(), first, columns - next);
-                document.json.raw(&column.key);
-                value_start = document.json.len();
-                match row.get(column) {
-                    None => document.json.raw(b"null"),
-                    // SAFETY: the value has the column's type, and is not outside of the row.
-                    Some(value) => unsafe { column.reader.write(value, document.json) }?,
-                }
-                note(start..document.json.len());
+                note(start + comma..document.json.len());
                 next += 1;
                 if document.json.len() - start > LARGE {
                     forget_detoasted();
@@ -245,13 +241,19 @@ fn write_image(
         let omission = match result {
             Ok(Ok(())) => break,
             Ok(Err(Omission::OutOfMemory)) => memory::out_of_memory(),
+            Ok(Err(Omission::TooLong(_))) if is_small => {
+                is_small = false;
+                document.json.truncate(start);
+                forget_detoasted();
+                continue;
+            }
             Ok(Err(omission)) => omission,
             Err(message) => Omission::output(&message),
         };
         forget_detoasted();
         let Some(column) = relation.columns.get(next) else { break };
-        document.json.truncate(value_start - column.key.len());
-        document.json.raw(&column.key);
+        document.json.truncate(start);
+        document.json.raw(column.key_behind(start == first));
         document.json.raw(b"null");
         document.omitted(&column.name, &omission);
         note(0..0);

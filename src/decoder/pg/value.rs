@@ -293,7 +293,9 @@ impl Reader {
                 }
                 Self::Numeric => return write_numeric(json, varlena_bytes(value)),
                 Self::Text => {
-                    json.check_room(raw_len(value) + 2)?;
+                    if !is_in_place(value.cast_mut_ptr()) {
+                        json.check_room(raw_len(value) + 2)?;
+                    }
                     return write_text(json, varlena_bytes(value));
                 }
                 Self::Bytea => {
@@ -404,7 +406,7 @@ unsafe fn raw_len(value: pg_sys::Datum) -> usize {
     let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
     // SAFETY: the caller's promise; a header says how long the value is, that of a compressed one how long it becomes.
     unsafe {
-        if varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer) {
+        if is_in_place(pointer) {
             varlena::varsize_any_exhdr(pointer)
         } else {
             pg_sys::toast_raw_datum_size(value).saturating_sub(size_of::<i32>())
@@ -412,17 +414,32 @@ unsafe fn raw_len(value: pg_sys::Datum) -> usize {
     }
 }
 
+/// Whether the bytes of a varlena stand behind its header as they are.
+///
+/// # Safety
+/// `pointer` is a varlena.
+#[inline]
+unsafe fn is_in_place(pointer: *mut pg_sys::varlena) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer) }
+}
+
 /// The bytes of a varlena, detoasted.
 ///
 /// # Safety
 /// `value` is a varlena whose data is not outside of the row.
+#[inline]
 pub unsafe fn varlena_bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
     let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
     // SAFETY: the caller's promise. Only a compressed value, or one that was put together from the log, is copied.
     unsafe {
-        let is_plain =
-            varlena::varatt_is_4b_u(pointer) || varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer);
-        varlena::varlena_to_byte_slice(if is_plain { pointer } else { pg_sys::pg_detoast_datum_packed(pointer) })
+        if varlena::varatt_is_1b(pointer) && !varlena::varatt_is_1b_e(pointer) {
+            // Most are as short as that.
+            let length = varlena::varsize_1b(pointer).saturating_sub(1);
+            return core::slice::from_raw_parts(varlena::vardata_1b(pointer).cast(), length);
+        }
+        let is_there = varlena::varatt_is_4b_u(pointer);
+        varlena::varlena_to_byte_slice(if is_there { pointer } else { pg_sys::pg_detoast_datum_packed(pointer) })
     }
 }
 
