@@ -183,7 +183,7 @@ COMMENT ON FUNCTION @extschema@.untrack_all() IS
 CREATE FUNCTION @extschema@.follow_table(
   relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false, author oid DEFAULT NULL
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   -- With whose rights the statement was run that is followed.
   role oid := COALESCE(author, (SELECT oid FROM pg_roles WHERE rolname = current_user));
@@ -318,7 +318,7 @@ COMMENT ON FUNCTION @extschema@.followed(text, text) IS
 
 -- Does for one table what bemi.on_ddl() saw.
 CREATE FUNCTION @extschema@.follow(relation regclass, done text, old_name text, new_name text, author oid) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   is_tracked boolean := EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = follow.relation);
 BEGIN

@@ -25,7 +25,7 @@ COMMENT ON VIEW @extschema@.context_triggers IS
 
 -- What a table's triggers say of a kind: of columns to ignore, only the one that tracking makes.
 CREATE FUNCTION @extschema@.table_rules(relation regclass, kind text) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
   SELECT ARRAY(SELECT value FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
     WHERE t.relation = table_rules.relation AND (kind <> 'ignore' OR t.name = 'bemi_context') GROUP BY value ORDER BY min(t.oid), min(place))
 $$;
@@ -115,7 +115,7 @@ COMMENT ON FUNCTION @extschema@.identity(regclass) IS
 
 -- The one that tracking changed, which untrack() puts back.
 CREATE FUNCTION @extschema@.identity_before(relation regclass) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
   SELECT (@extschema@.rules(t.arguments, 'identity'))[1] FROM @extschema@.context_triggers t
   WHERE t.relation = identity_before.relation AND t.name = 'bemi_context'
 $$;
@@ -159,7 +159,7 @@ COMMENT ON FUNCTION @extschema@.set_identity(regclass, text) IS
 
 -- Whether a table has the trigger, with these arguments, and nobody disabled it.
 CREATE FUNCTION @extschema@.has_trigger(relation regclass, arguments text[]) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
   SELECT EXISTS (
     SELECT FROM @extschema@.context_triggers t WHERE t.relation = has_trigger.relation AND t.name = 'bemi_context'
     AND t.is_whole AND t.enabled IN ('O', 'A') AND @extschema@.rules(t.arguments, 'every') = has_trigger.arguments
@@ -171,7 +171,7 @@ COMMENT ON FUNCTION @extschema@.has_trigger(regclass, text[]) IS
 
 -- Makes the trigger, or replaces it and others of its kind.
 CREATE FUNCTION @extschema@.put_trigger(relation regclass, arguments text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   there record;
   other name;
@@ -221,7 +221,7 @@ COMMENT ON FUNCTION @extschema@.fitting_identity(regclass, text, text, text) IS
 
 -- Tracks one table, which can be. What is as it should be already is not locked.
 CREATE FUNCTION @extschema@.track_one(relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   masks text[] := mask_columns || @extschema@.inherited_masks(relation);
   arguments text[];
@@ -352,7 +352,7 @@ COMMENT ON FUNCTION @extschema@.track(regclass, text, name[], name[]) IS
 'has the changes of a table, and of its partitions, carry the context; called again, it replaces the rules';
 
 CREATE FUNCTION @extschema@.untrack_one(relation regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   trigger record;
 BEGIN

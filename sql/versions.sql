@@ -55,7 +55,7 @@ COMMENT ON TABLE @extschema@.table_versions IS
 -- In PL/pgSQL, which keeps plans: it runs after each statement that changes a table. Triggers are looked up table by table,
 -- whatever the planner thinks of how many there are.
 CREATE FUNCTION @extschema@.present_versions(relations oid[]) RETURNS SETOF @extschema@.table_versions
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
     SELECT r.oid, 0, r.oid, pg_current_wal_insert_lsn(), clock_timestamp(),
@@ -181,7 +181,7 @@ COMMENT ON FUNCTION @extschema@.lock_writers(oid) IS
 
 -- With partitions and heirs, and former partitions.
 CREATE FUNCTION @extschema@.noted_tables(relations oid[]) RETURNS oid[]
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   waiting oid[] := relations;
   noted oid[] := '{}';
