@@ -166,7 +166,8 @@ BEGIN
   ELSIF rows = 0 THEN
     RETURN 'the row is not there';
   ELSIF now IS DISTINCT FROM expected THEN
-    RETURN 'changed since: ' || @extschema@.quoted(@extschema@.differences(t -> 'compared', expected, now));
+    -- What is computed follows from the rest, as its expression has it today.
+    RETURN 'changed since: ' || @extschema@.quoted(@extschema@.differences((t -> 'compared') - ARRAY(SELECT jsonb_array_elements_text(t -> 'computed')), expected, now));
   END IF;
   RETURN NULL;
 END

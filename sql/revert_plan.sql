@@ -157,7 +157,8 @@ DECLARE
 BEGIN
   IF NOT (t -> 'is_as_ever')::boolean THEN
     BEGIN
-      RETURN COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
+      -- What is computed need not be read.
+      RETURN COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}') - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
     EXCEPTION WHEN insufficient_privilege THEN
       image := @extschema@.undo_image(t, image, place);
     END;
