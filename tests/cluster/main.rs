@@ -90,7 +90,7 @@ const DECODER: &[&[Test]] = &[
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(4));
-    let server: &'static Server = Box::leak(Box::new(Server::start("")));
+    let server: &'static Server = Box::leak(Box::new(Server::start("").with_template()));
     let tests = [
         context::TESTS,
         comment::TESTS,

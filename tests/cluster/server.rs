@@ -35,6 +35,7 @@ pub struct Server {
     environment: Vec<(&'static str, &'static str)>,
     /// The major version.
     pub major: u32,
+    has_template: bool,
     watch: Mutex<Watch>,
 }
 
@@ -74,6 +75,9 @@ log_min_error_statement = panic
 log_line_prefix = '%m [%p] %d '
 ";
 
+/// The database of which others are copies.
+const TEMPLATE: &str = "bemi_template";
+
 impl Server {
     /// Starts a server of the version of `PG_CONFIG` (default: `pg_config` on the PATH), with more settings. Those of
     /// `BEMI_TEST_SETTINGS`, with a semicolon between, hold for all servers, unless a test sets them itself.
@@ -98,7 +102,7 @@ impl Server {
             version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
         let (bin, major) = (ask("--bindir").into(), digits.parse().expect("a version"));
         let environment = environment.to_vec();
-        let server = Self { folder, bin, environment, major, watch: Mutex::default() };
+        let server = Self { folder, bin, environment, major, has_template: false, watch: Mutex::default() };
         if is_root() {
             server.check(Command::new("chown").arg("postgres").arg(&server.folder));
         }
@@ -125,6 +129,16 @@ impl Server {
         fs::write(server.data().join("postgresql.conf"), conf).expect("its settings are written");
         server.pg_ctl("start");
         server
+    }
+
+    /// Has new databases be copies of one that has the extension: making that takes longer than most tests.
+    pub fn with_template(mut self) -> Self {
+        let mut client = self.connect("postgres");
+        client.batch_execute(&format!("CREATE DATABASE {TEMPLATE}")).expect("a new database");
+        self.connect(TEMPLATE).batch_execute("CREATE EXTENSION bemi").expect("the extension");
+        client.batch_execute(&format!("ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")).expect("a template");
+        self.has_template = true;
+        self
     }
 
     fn data(&self) -> PathBuf {
@@ -231,12 +245,15 @@ impl Server {
 
     /// As [`Server::database`], with more clauses for CREATE DATABASE.
     pub fn database_with(&self, name: &str, clauses: &str) -> Database<'_> {
+        let is_copy = self.has_template && clauses.is_empty();
+        let clauses = if is_copy { format!("TEMPLATE {TEMPLATE}") } else { clauses.to_owned() };
         let mut client = self.connect("postgres");
         client
             .batch_execute(&format!("CREATE DATABASE \"{}\" {clauses}", name.replace('"', "\"\"")))
             .expect("a new database");
-        let mut client = self.connect(name);
-        client.batch_execute("CREATE EXTENSION bemi").expect("the extension");
+        if !is_copy {
+            self.connect(name).batch_execute("CREATE EXTENSION bemi").expect("the extension");
+        }
         if let Some(test) = TEST.get() {
             self.watch().tests.insert(name.to_owned(), test);
         }
