@@ -1,5 +1,6 @@
 //! Random changes with random migrations between them. The rows of each time are kept in a table that goes through the same
-//! migrations, so that the server itself says what they are today. `BEMI_FUZZ_SEED` repeats a run.
+//! migrations, so that the server itself says what they are today. `BEMI_FUZZ_SEED` repeats a run, `BEMI_FUZZ_STEPS=200`
+//! makes it longer.
 use std::collections::BTreeMap;
 
 use postgres::Client;
@@ -14,9 +15,13 @@ pub const TESTS: &[Test] =
     &[("the_past_behind_random_migrations_is_exact_or_the_column_that_is_not_is_told", property)];
 
 const SETUP: &str = "
-  CREATE TYPE mood AS ENUM ('m0', 'm1', 'm2'); CREATE TYPE pair AS (a0 mood, b0 text); CREATE DOMAIN calm AS pair; CREATE TYPE span AS RANGE (subtype = mood);
-  CREATE TABLE m (id int PRIMARY KEY, c0 int, c1 text, c2 mood, c3 pair, c4 calm, c5 mood[], c6 timestamp, c7 numeric, c8 pair[], c9 varchar(30), c10 date, c11 span);
+  CREATE TYPE mood AS ENUM ('m0', 'm1', 'm2'); CREATE TYPE pair AS (a0 mood, b0 text); CREATE DOMAIN calm AS pair; CREATE TYPE span AS RANGE (subtype = mood); CREATE DOMAIN small AS int;
+  CREATE TABLE m (id int PRIMARY KEY, c0 int, c1 text, c2 mood, c3 pair, c4 calm, c5 mood[], c6 timestamp, c7 numeric, c8 pair[], c9 varchar(30), c10 date, c11 span, c12 small);
   CREATE SCHEMA kept; CREATE TABLE kept.rows (LIKE m); ALTER TABLE kept.rows ADD at_step int; SELECT bemi.track('m')";
+
+/// The kind of the columns that are computed, and by what.
+const GENERATED: &str = "generated";
+const FACTOR: i32 = 1001;
 
 /// The table as it is now.
 struct State {
@@ -56,7 +61,7 @@ impl State {
         }
         let number = random.below(1000);
         match kind {
-            "int" | "bigint" => number.to_string(),
+            "int" | "bigint" | "small" => number.to_string(),
             "numeric" => format!("{number}.{}", random.below(100)),
             "mood" => format!("'{}'", self.label(random)),
             "mood[]" => format!("ARRAY['{}', NULL, '{}']::mood[]", self.label(random), self.label(random)),
@@ -72,13 +77,14 @@ impl State {
     /// Statements that change rows.
     fn change(&self, random: &mut Random) -> String {
         let id = random.below(6);
-        let (name, kind) = random.one_of(&self.columns);
+        let columns: Vec<&(String, &str)> = self.columns.iter().filter(|(_, kind)| *kind != GENERATED).collect();
+        let (name, kind) = random.one_of(&columns);
         match random.below(4) {
             0 => format!("DELETE FROM m WHERE id = {id}"),
             1 => format!("UPDATE m SET {name} = {} WHERE id = {id}", self.value(kind, random)),
             _ => {
-                let names: Vec<&str> = self.columns.iter().map(|(name, _)| &name[..]).collect();
-                let values: Vec<String> = self.columns.iter().map(|(_, kind)| self.value(kind, random)).collect();
+                let names: Vec<&str> = columns.iter().map(|(name, _)| &name[..]).collect();
+                let values: Vec<String> = columns.iter().map(|(_, kind)| self.value(kind, random)).collect();
                 let sets: Vec<String> = names.iter().map(|name| format!("{name} = EXCLUDED.{name}")).collect();
                 format!(
                     "INSERT INTO m (id, {}) VALUES ({id}, {}) ON CONFLICT (id) DO UPDATE SET {}",
@@ -93,7 +99,8 @@ impl State {
     /// What a column of a kind may become, and by which expression.
     fn next_type(kind: &str, random: &mut Random) -> Option<(&'static str, &'static str)> {
         let ways: &[(&str, &str)] = match kind {
-            "int" => &[("bigint", ""), ("numeric", ""), ("text", ""), ("int", "# * 2")],
+            "int" => &[("bigint", ""), ("numeric", ""), ("text", ""), ("int", "# * 2"), ("small", "")],
+            "small" => &[("bigint", ""), ("int", ""), ("text", ""), ("small", "# + 3")],
             "bigint" => &[("numeric", ""), ("text", "#::text"), ("bigint", "# + 1")],
             "numeric" => &[("text", ""), ("int", ""), ("numeric", "# / 2")],
             "mood" => &[("text", ""), ("text", "#::text")],
@@ -111,7 +118,7 @@ impl State {
     fn migration(&mut self, random: &mut Random) -> (String, Option<String>) {
         let both = |statement: &str| format!("ALTER TABLE m {statement}; ALTER TABLE kept.rows {statement}");
         let place = random.below(self.columns.len() as u64) as usize;
-        match random.below(12) {
+        match random.below(14) {
             0 | 1 => {
                 let name = self.name("r");
                 let old = std::mem::replace(&mut self.columns[place].0, name.clone());
@@ -164,6 +171,19 @@ impl State {
                 self.attributes.push((name.clone(), is_label));
                 (format!("ALTER TYPE pair ADD ATTRIBUTE {name} {}", if is_label { "mood" } else { "text" }), None)
             }
+            11 => {
+                let name = self.name("k");
+                let number = random.below(9) + 1;
+                (format!("ALTER DOMAIN small ADD CONSTRAINT {name} CHECK (VALUE <> -{number})"), None)
+            }
+            12 => {
+                let name = self.name("g");
+                self.columns.push((name.clone(), GENERATED));
+                let statements = format!(
+                    "ALTER TABLE m ADD {name} int GENERATED ALWAYS AS (id * {FACTOR}) STORED; ALTER TABLE kept.rows ADD {name} int"
+                );
+                (statements, None)
+            }
             _ => {
                 let place = random.below(self.attributes.len() as u64) as usize;
                 let name = self.name("a");
@@ -193,7 +213,8 @@ fn same(
     for (id, row) in expected {
         for (column, value) in row.as_object().unwrap() {
             // A version of a row does not have what its columns of later had as a default.
-            if is_history && (*value == 5 || *value == "5") && found[id][column].is_null() {
+            let is_late = *value == 5 || *value == "5" || *value == id * FACTOR;
+            if is_history && is_late && found[id][column].is_null() {
                 continue;
             }
             let told = format!("the column {column} of ");
@@ -248,6 +269,7 @@ fn property(server: &Server) {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
     };
+    let steps = std::env::var("BEMI_FUZZ_STEPS").map_or(40, |steps| steps.parse().unwrap());
     println!("past: BEMI_FUZZ_SEED={seed}");
     let mut random = Random::new(seed);
     let (database, mut client, _stop) = recording(server, "past_random");
@@ -266,6 +288,7 @@ fn property(server: &Server) {
         "varchar(30)",
         "date",
         "span",
+        "small",
     ];
     let mut state = State {
         columns: kinds.iter().enumerate().map(|(number, kind)| (format!("c{number}"), *kind)).collect(),
@@ -276,7 +299,7 @@ fn property(server: &Server) {
     let mut moments = Vec::new();
     let mut rewritten: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut log = Vec::new();
-    for step in 0..40 {
+    for step in 0..steps {
         for _ in 0..random.between(1, 5) {
             let statement = state.change(&mut random);
             client.batch_execute(&statement).unwrap_or_else(|error| panic!("seed {seed}: {statement}: {error:?}"));
@@ -300,6 +323,8 @@ fn property(server: &Server) {
         rewritten.entry(step).or_default().extend(column);
         log.push(statements);
     }
+    // No value that is recorded would be let in today.
+    run(&mut client, "ALTER DOMAIN small ADD CHECK (VALUE < 0) NOT VALID");
     let what = format!("seed {seed}: {log:#?}");
     let (mut reader, notices) = server.connect_listening(&database.name, "postgres");
     reader.batch_execute("SET TimeZone = 'UTC'").unwrap();
