@@ -157,8 +157,13 @@ DECLARE
 BEGIN
   IF NOT (t -> 'is_as_ever')::boolean THEN
     BEGIN
-      -- What is computed need not be read.
-      RETURN COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}') - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
+      -- By itself, so that what is looked up for it is kept.
+      result := COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
+      IF result <> '{}' THEN
+        -- What is computed need not be read.
+        result := result - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
+      END IF;
+      RETURN result;
     EXCEPTION WHEN insufficient_privilege THEN
       image := @extschema@.undo_image(t, image, place);
     END;
