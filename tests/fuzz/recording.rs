@@ -350,7 +350,7 @@ fn image(json: &mut Json, source: &mut Source, charset: Charset) {
 
 /// The rows of a document: as COPY's binary form has them, whatever is left out.
 fn rows(document: &Document) {
-    const COLUMNS: usize = 19;
+    const COLUMNS: usize = 20;
     assert_eq!(row::COLUMNS.split(',').count(), COLUMNS);
     let stamp = Stamp { source: 1, queued_at: 1, created_at: 2 };
     for encoding in [Encoding::Utf8, Encoding::Other, Encoding::Unknown] {
