@@ -57,7 +57,8 @@ thread_local! {
     static TEST: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// The settings of each server. Tests have many databases with a slot each.
+/// The settings of each server. Tests have many databases with a slot each. JIT, which only some builds have, takes longer than the
+/// queries of the tests.
 const SETTINGS: &str = "
 listen_addresses = ''
 wal_level = logical
@@ -70,6 +71,7 @@ statement_timeout = 120s
 fsync = off
 full_page_writes = off
 autovacuum_naptime = 10min
+jit = off
 log_min_messages = warning
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] %d '
