@@ -12,6 +12,8 @@ COMMENT ON FUNCTION @extschema@.rules(bytea, text) IS
 
 -- Every table that carries the trigger. One that is whole fires before every statement (pg_trigger.h: 2 BEFORE, 4 INSERT,
 -- 8 DELETE, 16 UPDATE, 32 TRUNCATE).
+-- Functions that ask it for one table have enable_seqscan off: a plan that was made while pg_trigger was small stays in the
+-- session, and would read all of it for each of thousands of tables that are tracked in one call.
 CREATE VIEW @extschema@.context_triggers AS
 SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t.tgargs AS arguments,
   t.tgtype = 62 AND t.tgqual IS NULL AND t.tgattr = '' AS is_whole

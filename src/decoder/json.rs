@@ -109,7 +109,7 @@ impl Json {
         self.kind = kind;
     }
 
-    /// Lets the text become as long as an image is in which every value has the length that it may have.
+    /// Lets the text become longer by what one value may have: less than an image of any number of columns may have.
     pub fn allow_small_image(&mut self) {
         self.allow(MAX_VALUE, Limit::Value);
     }

@@ -186,7 +186,7 @@ fn settings(server: &Server) {
             "enable_hashagg = off",
             "work_mem = '64kB'",
             "row_security = off",
-            "jit_above_cost = 0",
+            "jit = on; SET jit_above_cost = 0",
             "standard_conforming_strings = off",
             "quote_all_identifiers = on",
             "default_transaction_isolation = 'serializable'",

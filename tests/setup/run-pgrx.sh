@@ -11,6 +11,7 @@ unset PGRX_PG_CONFIG_PATH
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
 version=$(sed -nE 's/^pgrx = .*"=([0-9.]+)".*/\1/p' Cargo.toml)
 if ! cargo pgrx --version 2>/dev/null | grep -qx "cargo-pgrx $version"; then
+  tests/setup/install-packages.sh pkg-config libssl-dev
   cargo install --debug cargo-pgrx --version "$version" --locked --root target/tools
 fi
 mkdir -p "$PGRX_HOME"
