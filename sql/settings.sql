@@ -26,7 +26,9 @@ BEGIN
       ('gin_fuzzy_search_limit', '0'),
       -- Run-time checks of PL/pgSQL are for those who write functions.
       ('plpgsql.extra_errors', 'none'),
-      ('plpgsql.extra_warnings', 'none')
+      ('plpgsql.extra_warnings', 'none'),
+      -- Compiling these many small queries, each run once, takes far longer than running them.
+      ('jit', 'off')
     ) AS p (name, value)
   LOOP
     FOREACH reader IN ARRAY ARRAY[
