@@ -10,6 +10,10 @@ export interface Change {
   before: Record<string, unknown>;
   after: Record<string, unknown>;
   context: Record<string, unknown>;
+  /** The key of the row before the change, if the change gave it another one. */
+  oldPrimaryKey: string | null;
+  /** What could not be recorded of it, and why, by name; null if there is nothing. */
+  omitted: Record<string, string> | null;
   committedAt: Date;
   queuedAt: Date;
   createdAt: Date;

@@ -1,11 +1,10 @@
 export {
-  bemiContext,
   type Context,
   type ContextOptions,
   currentBemiContext,
   type MakeContext,
-  mergeBemiContext,
   type Middleware,
 } from "./context.js";
 export { instrument } from "./instrument.js";
-export { bemiDownSQL, bemiUpSQL } from "./migration.js";
+export { bemiDownSQL, bemiDownSQL as bemiDownSql, bemiUpSQL, bemiUpSQL as bemiUpSql } from "./migration.js";
+export { omitSecrets } from "./secrets.js";

@@ -22,10 +22,16 @@ export function bemiContext(context: object | null | undefined): void;
 export function bemiContext<T>(context: object | null | undefined, fn: () => T): T;
 export function bemiContext<T>(context: object | null | undefined, fn?: () => T): T | undefined {
   const next = scope(context, currentScope()?.currentQuery ?? false);
-  if (fn) return runIn(next, fn);
+  if (fn) return runIn(next, () => begun(fn()));
   enter(next);
   return undefined;
 }
+
+/** A query of a builder begins when it is awaited, which would be outside: that is done here. */
+const begun = <T>(result: T): T =>
+  isPromise(result) && !(result instanceof Promise)
+    ? (new Promise((resolve, reject) => (result as PromiseLike<unknown>).then(resolve, reject)) as T)
+    : result;
 
 /** Adds keys to the context; its own win. Otherwise as `bemiContext`. */
 export function mergeBemiContext(partial: object): void;

@@ -2,7 +2,9 @@ import { withComments, writes } from "./comment.js";
 import { inAscii, withStatement } from "./json.js";
 import type { Callback, ParameterStatus, Pg, PgClient, PgPool, PgQuery, QueryConfig } from "./node-postgres.js";
 import { bracket, type Extension } from "./prepared.js";
-import { currentScope, runIn, type Scope, warnOnce } from "./state.js";
+import { currentScope, noteInstrumented, runIn, type Scope, warnOnce } from "./state.js";
+
+export { isInstrumented } from "./state.js";
 
 /** What is known of a client's session. */
 interface Known {
@@ -39,6 +41,7 @@ export const instrument = (pg: { Client: unknown; Pool: unknown; Query: unknown 
     throw new TypeError('This is not node-postgres: pass the module, as in instrument(require("pg")).');
   }
   const client = Client.prototype;
+  noteInstrumented();
   if (Object.hasOwn(client, INSTRUMENTED)) return;
   Object.defineProperty(client, INSTRUMENTED, { value: true });
   instrumentConnect(client);

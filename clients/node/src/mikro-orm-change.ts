@@ -12,6 +12,8 @@ new EntitySchema({
   properties: {
     id: { type: "uuid", primary: true },
     primaryKey: { type: "text", fieldName: "primary_key", nullable: true },
+    oldPrimaryKey: { type: "text", fieldName: "old_primary_key", nullable: true },
+    omitted: { type: "json", nullable: true },
     table: { type: "text" },
     schema: { type: "text" },
     database: { type: "text" },

@@ -1,8 +1,21 @@
 import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
-import { instrumentPgOf } from "./find-pg.js";
+import { entry } from "./entry.js";
 
 export * from "./common.js";
 export { Change } from "./mikro-orm-change.js";
+
+const DRIVER = "@mikro-orm/postgresql";
+// MikroORM 6 writes through knex.
+const { instrumentOnce, bemiContext, mergeBemiContext } = entry([DRIVER], [DRIVER, "@mikro-orm/knex", "knex"], []);
+export { bemiContext, mergeBemiContext };
+
+/**
+ * What MikroORM's schema tools have to be told so that they leave bemi's tables and triggers alone, to be spread into its configuration.
+ * `ignoreTriggers` is known from 7.1.3 on; earlier ones take no notice of it.
+ */
+export const bemiMikroOrmOptions = (): { schemaGenerator: { ignoreSchema: string[]; ignoreTriggers: true } } => ({
+  schemaGenerator: { ignoreSchema: ["bemi"], ignoreTriggers: true },
+});
 
 /**
  * A middleware for Express, and what builds on it, under which all that handles a request has the context that `fn` makes
@@ -12,8 +25,6 @@ export const setContext = <Req = any>(
   fn: MakeContext<Req>,
   options?: ContextOptions,
 ): Middleware<Req> => {
-  const driver = "@mikro-orm/postgresql";
-  // MikroORM 6 writes through knex.
-  instrumentPgOf([driver], [driver, "@mikro-orm/knex", "knex"], []);
+  instrumentOnce();
   return middleware(fn, options);
 };

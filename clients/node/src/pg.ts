@@ -1,7 +1,10 @@
 import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
-import { instrumentPgOf } from "./find-pg.js";
+import { entry } from "./entry.js";
 
 export * from "./common.js";
+
+const { instrumentOnce, bemiContext, mergeBemiContext } = entry([]);
+export { bemiContext, mergeBemiContext };
 
 /**
  * A middleware for Express, and what builds on it, under which all that handles a request has the context that `fn` makes
@@ -11,6 +14,6 @@ export const setContext = <Req = any>(
   fn: MakeContext<Req>,
   options?: ContextOptions,
 ): Middleware<Req> => {
-  instrumentPgOf([]);
+  instrumentOnce();
   return middleware(fn, options);
 };

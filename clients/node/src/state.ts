@@ -17,6 +17,8 @@ interface Stored {
 interface State {
   readonly storage: AsyncLocalStorage<Stored>;
   readonly warned: Set<string>;
+  /** Whether some copy of node-postgres sends contexts. */
+  isInstrumented?: boolean;
 }
 
 const make = (): State => {
@@ -39,6 +41,14 @@ export const runIn = <T>(scope: Scope | undefined, fn: () => T): T => state.stor
 
 /** Has what follows in this asynchronous execution run in a scope. */
 export const enter = (scope: Scope | undefined): void => state.storage.enterWith({ scope });
+
+/** Notes that some copy of node-postgres sends contexts. */
+export const noteInstrumented = (): void => {
+  state.isInstrumented = true;
+};
+
+/** Whether some copy of node-postgres sends contexts. */
+export const isInstrumented = (): boolean => state.isInstrumented === true;
 
 /** Warns once of each kind. */
 export const warnOnce = (kind: string, message: string): void => {

@@ -9,6 +9,8 @@ const number = { to: (value?: number) => value, from: (value: string | null) => 
 Entity({ name: "changes", schema: "bemi", synchronize: false })(Change);
 PrimaryColumn("uuid")(Change.prototype, "id");
 Column({ name: "primary_key", type: "text", nullable: true })(Change.prototype, "primaryKey");
+Column({ name: "old_primary_key", type: "text", nullable: true })(Change.prototype, "oldPrimaryKey");
+Column({ type: "jsonb", nullable: true })(Change.prototype, "omitted");
 for (const name of ["table", "schema", "database", "operation"]) Column("text")(Change.prototype, name);
 for (const name of ["before", "after", "context"]) Column("jsonb")(Change.prototype, name);
 Column({ name: "committed_at", type: "timestamptz" })(Change.prototype, "committedAt");

@@ -1,11 +1,14 @@
 import type { DataSource } from "typeorm";
 import { type ContextOptions, type MakeContext, type Middleware, middleware } from "./context.js";
-import { instrumentPgOf } from "./find-pg.js";
+import { entry } from "./entry.js";
 import { instrument } from "./instrument.js";
 import type { Pg } from "./node-postgres.js";
 
 export * from "./common.js";
 export { Change } from "./typeorm-change.js";
+
+const { instrumentOnce, bemiContext, mergeBemiContext } = entry(["typeorm"], []);
+export { bemiContext, mergeBemiContext };
 
 /**
  * A middleware for Express, and what builds on it, under which all that handles a request has the context that `fn` makes
@@ -20,7 +23,7 @@ export function setContext<Req>(
   third?: ContextOptions,
 ): Middleware<Req> {
   if (typeof first === "function") {
-    instrumentPgOf(["typeorm"], []);
+    instrumentOnce();
     return middleware(first, second as ContextOptions | undefined);
   }
   const { postgres } = first.driver as { postgres?: Pg };
