@@ -115,7 +115,7 @@ BEGIN
     EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
   END IF;
   EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
-  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name)));
+  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name))), @extschema@.keep_table(to_regclass(format('@extschema@.%I', name)));
 END
 $$;
 
@@ -124,7 +124,7 @@ COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
 
 -- The recorder calls it once a minute.
 CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
 DECLARE
   month timestamptz;
   partition regclass;
@@ -262,6 +262,7 @@ BEGIN
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
   PERFORM @extschema@.make_sources();
+  PERFORM @extschema@.keep_table(t) FROM @extschema@.kept_tables() t;
   INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;

@@ -62,6 +62,15 @@ BEGIN
       ('function', 'tree', 'PUBLIC'),
       ('function', 'untrack', 'PUBLIC'),
       ('function', 'untrack_one', 'PUBLIC'),
+      -- drops.sql
+      ('function', 'before_drop_trigger', 'nobody'),
+      ('function', 'guard_drops', 'nobody'),
+      ('function', 'keep_table', 'nobody'),
+      ('function', 'kept_tables', 'PUBLIC'),
+      ('function', 'may_drop', 'PUBLIC'),
+      ('function', 'put_back', 'nobody'),
+      ('function', 'refuse_truncate', 'nobody'),
+      ('function', 'release_tables', 'nobody'),
       -- masks.sql
       ('function', 'inherited_masks', 'PUBLIC'),
       ('function', 'mask_heirs', 'PUBLIC'),
@@ -290,6 +299,7 @@ BEGIN
       ('function', 'wanted_row', 'PUBLIC'),
       -- Tables and views can be read by those, types used for columns.
       ('table', 'context_triggers', 'PUBLIC'),
+      ('table', 'dropped_triggers', 'PUBLIC'),
       ('table', 'status', 'pg_monitor'),
       ('table', 'table_versions', 'PUBLIC'),
       ('table', 'tracked', 'PUBLIC'),

@@ -164,7 +164,7 @@ pub unsafe extern "C-unwind" fn bemi_place_position(fcinfo: pg_sys::FunctionCall
 }
 
 /// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
-/// stop then by a function of the extension.
+/// stop then by a function of the extension; and removes the triggers that would keep the extension from being dropped.
 ///
 /// # Safety
 /// Called by the server.
@@ -186,6 +186,12 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
                 ErrorReport::new(code, message, "bemi_before_drop")
                     .set_hint("SELECT bemi.stop(drop_slot => true); -- what is recorded stays in bemi.changes")
                     .report(PgLogLevel::ERROR);
+            }
+            if is_ours
+                && drop.removeType == OBJECT_EXTENSION
+                && let Some(release) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"release_tables", &[])
+            {
+                pg_sys::OidFunctionCall0Coll(release, pg_sys::InvalidOid);
             }
         }
     }
