@@ -479,8 +479,13 @@ fn silence(server: &Server) {
     let database = table(server, "silence");
     let mut client = database.connect();
     client.batch_execute("SET statement_timeout = 0").unwrap();
-    let settings = ["-c wal_sender_timeout=5s", "-c wal_sender_timeout=1s -c logical_decoding_work_mem=2GB"];
-    let readers = [("silence_5s", settings[0]), ("silence_1s", settings[1])]
+    // A slow build takes longer for the rows, and a reader on the same machine for its answers.
+    let second = crate::server::patience().as_secs() / 120;
+    let settings = [
+        format!("-c wal_sender_timeout={}s", 5 * second),
+        format!("-c wal_sender_timeout={second}s -c logical_decoding_work_mem=2GB"),
+    ];
+    let readers = [("silence_5s", &settings[0]), ("silence_1s", &settings[1])]
         .map(|(slot, settings)| reader(&database, slot, &["add-tables=no.ne"], settings));
     client.execute("INSERT INTO t (v) SELECT 'row ' || i FROM generate_series(1, $1::int) i", &[&ROWS]).unwrap();
     let start = std::time::Instant::now();
