@@ -67,6 +67,13 @@ BEGIN
     FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A')) END;
   RETURN NEXT;
 
+  "check" := 'BemiHQ';
+  names := ARRAY(SELECT format('the %s %s', b.kind, b.identity) FROM @extschema@.bemihq_objects() b);
+  ok := names = '{}';
+  detail := CASE WHEN ok THEN 'nothing of its migrations is there' ELSE 'its migration has left ' || @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN 'SELECT bemi.replace_bemihq();' END;
+  RETURN NEXT;
+
   "check" := 'dropped triggers';
   SELECT COALESCE(array_agg(format('%s (by %I, %s)', c.oid::regclass, d.dropped_by, d.dropped_at) ORDER BY d.dropped_at DESC), '{}'),
     string_agg(format('SELECT bemi.track(%L);', c.oid::regclass), ' ' ORDER BY d.dropped_at DESC) INTO names, fix

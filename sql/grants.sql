@@ -99,6 +99,9 @@ BEGIN
       ('function', 'trackable', 'PUBLIC'),
       ('function', 'try_lock_tracking', 'nobody'),
       ('function', 'untrack_all', 'PUBLIC'),
+      -- bemihq.sql
+      ('function', 'bemihq_objects', 'PUBLIC'),
+      ('function', 'replace_bemihq', 'PUBLIC'),
       -- doctor_tracking.sql
       ('function', 'doctor_of_ownership', 'PUBLIC'),
       ('function', 'doctor_of_publications', 'PUBLIC'),

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("a_trigger_that_is_dropped_elsewhere_is_missed_by_name_and_time", missed),
     ("who_may_not_drop_a_trigger_gets_the_error_of_the_server", strangers),
     ("a_trigger_on_the_list_of_dropped_triggers_is_not_run", planted),
+    ("what_bemihq_has_left_is_told_and_replaced_and_stands_in_the_way_of_nothing", bemihq),
 ];
 
 fn value(client: &mut Client, query: &str) -> String {
@@ -71,12 +72,12 @@ fn let_go(server: &Server) {
     let (_database, mut client, _stop) = recording(server, "drops_let_go");
     run(&mut client, "INSERT INTO t VALUES (1, 'a'); SELECT bemi.sync()");
     assert_eq!(sqlstate(client.batch_execute("DROP EXTENSION bemi CASCADE")), "55006");
-    run(&mut client, "SELECT bemi.stop(drop_slot => true)");
+    run(&mut client, "SELECT bemi.stop(drop_slot => true); SELECT bemi.untrack_all()");
     // It was not dropped: the triggers are there still.
     assert_eq!(sqlstate(client.batch_execute("BEGIN; DROP EXTENSION bemi; SELECT 1/0")), "22012");
     run(&mut client, "ROLLBACK");
     assert_eq!(sqlstate(client.batch_execute("TRUNCATE bemi.changes")), "55006");
-    run(&mut client, "SELECT bemi.untrack_all(); DROP EXTENSION bemi");
+    run(&mut client, "DROP EXTENSION bemi");
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.changes"), "1");
     run(&mut client, "CREATE EXTENSION bemi SCHEMA bemi; SELECT bemi.start()");
     assert_eq!(sqlstate(client.batch_execute("TRUNCATE bemi.changes")), "55006");
@@ -234,4 +235,50 @@ fn planted(server: &Server) {
         &mut client,
         "DROP TRIGGER plant ON bemi.dropped_triggers; DROP OWNED BY drops_planter; DROP ROLE drops_planter",
     );
+}
+
+/// What a migration of BemiHQ's packages makes, in short.
+const BEMIHQ: &str = "CREATE FUNCTION _bemi_row_trigger_func() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_logical_emit_message(true, ''_bemi'', ''{\"theirs\":1}''); RETURN NULL; END';
+    CREATE PROCEDURE _bemi_create_triggers() LANGUAGE plpgsql AS $$ DECLARE t record; BEGIN
+      FOR t IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+        AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '_bemi_row_trigger_' || c.relname) LOOP
+        EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION _bemi_row_trigger_func()', '_bemi_row_trigger_' || t.relname, t.relname);
+      END LOOP; END $$;
+    CALL _bemi_create_triggers();
+    CREATE FUNCTION _bemi_create_table_trigger_func() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN CALL _bemi_create_triggers(); END';
+    CREATE EVENT TRIGGER _bemi_create_table_trigger ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION _bemi_create_table_trigger_func()";
+
+fn bemihq(server: &Server) {
+    // Theirs first, and ours first.
+    for ours_first in [false, true] {
+        let name = if ours_first { "bemihq_second" } else { "bemihq_first" };
+        run(&mut server.connect("postgres"), &format!("CREATE DATABASE {name}"));
+        let mut client = server.connect(name);
+        run(&mut client, "CREATE TABLE todo (id int PRIMARY KEY, v text)");
+        if ours_first {
+            run(&mut client, "CREATE EXTENSION bemi");
+        }
+        client.batch_execute(BEMIHQ).unwrap();
+        if !ours_first {
+            run(&mut client, "CREATE EXTENSION bemi");
+        }
+        let failing = "SET search_path = pg_temp; CREATE TABLE other (id int)";
+        assert_eq!(sqlstate(client.batch_execute(failing)), "42883");
+        run(
+            &mut client,
+            "RESET search_path; SELECT bemi.start(); SELECT bemi.add_partition(now() + interval '1 year')",
+        );
+        let doctor = "SELECT concat_ws(' ', ok::text, fix) FROM bemi.doctor() WHERE \"check\" = 'BemiHQ'";
+        assert_eq!(value(&mut client, doctor), "false SELECT bemi.replace_bemihq();");
+        run(&mut client, "SELECT bemi.replace_bemihq()");
+        assert_eq!(value(&mut client, doctor), "true");
+        run(&mut client, failing);
+        run(&mut client, "RESET search_path");
+        under(&mut client, "INSERT INTO todo VALUES (1, 'a')");
+        assert_eq!(
+            value(&mut client, "SELECT string_agg(concat(\"table\", context), ' ') FROM bemi.changes"),
+            "todo{\"x\": 1}"
+        );
+        run(&mut client, "SELECT bemi.stop(drop_slot => true)");
+    }
 }
