@@ -116,6 +116,20 @@ $$;
 COMMENT ON FUNCTION @extschema@.put_back(regclass) IS
 'makes the trigger of a tracked table again that was dropped, where all tables are tracked; false elsewhere';
 
+-- The event triggers may be among what it drops, so that they cannot see to it afterwards.
+CREATE FUNCTION @extschema@.guard_owned(role oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT @extschema@.may_drop() AND EXISTS (SELECT FROM @extschema@.kept_tables() k JOIN pg_class c ON c.oid = k WHERE c.relowner = role) THEN
+    RAISE EXCEPTION 'what the role % owns is not dropped: it has what bemi has recorded', quote_ident(pg_get_userbyid(role)) USING
+      ERRCODE = 'object_in_use', HINT = format('To keep it: REASSIGN OWNED BY %s TO another superuser. To lose it: SET bemi.allow_drop = on;', quote_ident(pg_get_userbyid(role)));
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.guard_owned(oid) IS
+'before DROP OWNED: refuses to drop what is recorded';
+
 CREATE FUNCTION @extschema@.guard_drops() RETURNS event_trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

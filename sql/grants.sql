@@ -65,6 +65,7 @@ BEGIN
       -- drops.sql
       ('function', 'before_drop_trigger', 'nobody'),
       ('function', 'guard_drops', 'nobody'),
+      ('function', 'guard_owned', 'nobody'),
       ('function', 'keep_table', 'nobody'),
       ('function', 'kept_tables', 'PUBLIC'),
       ('function', 'may_drop', 'PUBLIC'),

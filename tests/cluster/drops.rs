@@ -82,6 +82,20 @@ fn let_go(server: &Server) {
     run(&mut client, "CREATE EXTENSION bemi SCHEMA bemi; SELECT bemi.start()");
     assert_eq!(sqlstate(client.batch_execute("TRUNCATE bemi.changes")), "55006");
     assert_eq!(sqlstate(client.batch_execute("DROP TABLE bemi.changes CASCADE")), "55006");
+    run(
+        &mut client,
+        "SELECT bemi.stop(drop_slot => true); CREATE ROLE drops_all SUPERUSER; ALTER TABLE bemi.changes OWNER TO drops_all",
+    );
+    for owned in ["drops_all", "CURRENT_USER, drops_all", "drops_all CASCADE"] {
+        assert_eq!(sqlstate(client.batch_execute(&format!("DROP OWNED BY {owned}"))), "55006", "{owned}");
+    }
+    run(&mut client, "CREATE ROLE drops_other; DROP OWNED BY drops_other; DROP ROLE drops_other");
+    run(
+        &mut client,
+        "SET bemi.allow_drop = on; DROP OWNED BY drops_all CASCADE; RESET bemi.allow_drop; DROP ROLE drops_all",
+    );
+    assert_eq!(value(&mut client, "SELECT COALESCE(to_regclass('bemi.changes')::text, 'gone')"), "gone");
+    run(&mut client, "SELECT bemi.start()");
     run(&mut client, "SELECT bemi.stop(drop_slot => true); DROP SCHEMA bemi CASCADE");
     assert_eq!(value(&mut client, "SELECT COALESCE(to_regclass('bemi.changes')::text, 'gone')"), "gone");
 }

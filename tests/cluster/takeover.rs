@@ -210,7 +210,10 @@ fn given(server: &Server) {
     });
     assert_eq!(said, expected);
     assert!(!is_superuser(&mut client, "takeover_given"));
-    run(&mut client, "SET bemi.allow_drop = on; DROP TABLE bemi.changes; DROP TABLE bemi.recorder; RESET bemi.allow_drop");
+    run(
+        &mut client,
+        "SET bemi.allow_drop = on; DROP TABLE bemi.changes; DROP TABLE bemi.recorder; RESET bemi.allow_drop",
+    );
     goes_on(&mut client);
 }
 
