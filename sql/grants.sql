@@ -170,6 +170,9 @@ BEGIN
       ('function', 'table_at', 'PUBLIC'),
       ('function', 'table_names', 'PUBLIC'),
       -- sources.sql
+      ('function', 'renumbered_types', 'nobody'),
+      ('function', 'type_today', 'nobody'),
+      ('function', 'types_today', 'nobody'),
       ('function', 'adopt_table', 'nobody'),
       ('function', 'adopt_versions', 'nobody'),
       ('function', 'continue_source', 'nobody'),
