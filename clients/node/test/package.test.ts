@@ -49,7 +49,7 @@ import { Change as Same, bemiContext, bemiTakeOverSQL, bemiUpSQL, mergeBemiConte
 
 test("the path of BemiHQ's entity leads to the same class, in ESM and in CommonJS", () => {
   inApplication((folder) => {
-    const shown = "console.log(Change === Same, typeof Change.find, bemiTakeOverSQL().endsWith(bemiUpSQL()));\n";
+    const shown = "console.log(Change === Same, typeof Change.find, bemiTakeOverSQL().startsWith(bemiUpSQL()));\n";
     writeFileSync(join(folder, "main.mjs"), IMPORTS + shown);
     writeFileSync(join(folder, "main.cjs"), IMPORTS.replace(/import (.*) from (.*);/g, "const $1 = require($2);").replaceAll(" as ", ": ") + shown);
     for (const main of ["main.mjs", "main.cjs"]) {
