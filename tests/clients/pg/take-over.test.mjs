@@ -83,3 +83,33 @@ test("a database without theirs, and one with bemi already, take it as bemiUpSQL
   const { rows } = await plain(database, "SELECT relation::text FROM bemi.tracked");
   assert.deepEqual(rows, [{ relation: "todo" }]);
 });
+
+test("`FROM changes` runs as it stands, by the search path or by a view", async () => {
+  const database = "from_changes";
+  await makeDatabase(database);
+  await plain(database, TODO, bemiUpSQL(), "SELECT bemi.start()", `INSERT INTO todo (task) VALUES ('a') /*Bemi {"user":1} Bemi*/`, "SELECT bemi.sync()");
+  const query = `SELECT "primary_key", "table", "operation", "before", "after", "context", "committed_at" FROM changes`;
+  const seen = async (role) => {
+    const client = new pg.Client({ database, user: role });
+    await client.connect();
+    try {
+      return (await client.query(query)).rows.map(({ table, context }) => [table, context]);
+    } finally {
+      await client.end();
+    }
+  };
+  await plain(database, "DROP ROLE IF EXISTS reader, onlooker", "CREATE ROLE reader LOGIN", "CREATE ROLE onlooker LOGIN", "GRANT SELECT ON bemi.changes TO reader");
+  await plain(database, `
+    ALTER ROLE reader SET search_path = bemi, public;
+  `);
+  assert.deepEqual(await seen("reader"), [["todo", { user: 1 }]]);
+  await plain(database, `
+    CREATE VIEW changes AS SELECT * FROM bemi.changes;
+    GRANT SELECT ON changes TO reader;
+  `);
+  await plain(database, "ALTER ROLE reader RESET search_path");
+  assert.deepEqual(await seen("reader"), [["todo", { user: 1 }]]);
+  await assert.rejects(seen("onlooker"), /permission denied/);
+  await plain(database, "SELECT bemi.stop(drop_slot => true)", "DROP VIEW changes");
+  await plain(database, "DROP OWNED BY reader", "DROP ROLE reader, onlooker");
+});
