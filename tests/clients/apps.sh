@@ -42,4 +42,4 @@ export -f install
 export work tarball
 printf '%s\n' "$@" | xargs -P 2 -I{} bash -euo pipefail -c 'install {}'
 
-node --test --test-reporter=spec --test-concurrency=2 --test-timeout=300000 "${@/%/.test.mjs}"
+node --test --test-reporter=spec --test-concurrency=2 --test-timeout=600000 "${@/%/.test.mjs}"

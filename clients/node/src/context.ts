@@ -97,13 +97,16 @@ export const middleware = <Req>(fn: MakeContext<Req>, options: ContextOptions = 
       runIn(made, () => next());
     };
     let context: ReturnType<MakeContext<Req>>;
+    let isLate: boolean;
     try {
       context = fn(request);
+      isLate = isPromise(context);
     } catch (error) {
       refuse(error);
       return;
     }
-    if (isPromise(context)) void context.then(accept, refuse);
-    else accept(context);
+    // Of any thenable, the next middleware is called once.
+    if (isLate) void Promise.resolve(context).then(accept, refuse);
+    else accept(context as object | null | undefined);
   };
 };

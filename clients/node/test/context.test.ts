@@ -184,6 +184,20 @@ test("a middleware waits for a context that takes time", async () => {
   assert.throws(() => bemiContext(Promise.resolve({})), /a promise/);
 });
 
+test("a context that is a thenable of any kind calls the next middleware once", async () => {
+  const seen: unknown[] = [];
+  const request = (context: unknown) => new Promise<void>((resolve) => {
+    middleware(() => context as PromiseLike<object>)({}, {}, (error) => {
+      seen.push(error instanceof Error ? error.message : currentBemiContext());
+      setTimeout(resolve, 5);
+    });
+  });
+  await request({ then(accept: (context: object) => void) { accept({ a: 1 }); accept({ a: 2 }); throw new Error("late"); } });
+  await request({ then() { throw new Error("of then"); } });
+  await request({ get then() { throw new Error("of the getter"); } });
+  assert.deepEqual(seen, [{ a: 1 }, "of then", "of the getter"]);
+});
+
 test("a middleware hands on what its function throws", () => {
   const errors: unknown[] = [];
   middleware(() => { throw new RangeError("no"); })({}, {}, (error) => errors.push(error));

@@ -15,8 +15,7 @@ export const handler = async () => {
   todo.isCompleted = true;
   await em.flush();
 
-  // A query that begins when it is awaited.
-  await bemiContext({ worker: "MyWorker", stage: "end" }, () => em.qb(Todo).delete({ id: todo.id }));
+  await bemiContext({ worker: "MyWorker", stage: "end" }, () => em.qb(Todo).delete({ id: todo.id }).execute());
   await orm.close();
 };
 
