@@ -55,6 +55,12 @@ end
 Todo.create!(task: "Nobody, after a rollback")
 post(TodosController, :nested, 4)
 
+# One inside of another joins its transaction.
+Audit.acting(user_id: 5) do
+  Audit.acting(job: "inside") { Todo.create!(task: "Inside") }
+  Todo.create!(task: "The rest")
+end
+
 # ActiveRecord keeps statements with values prepared; their context is that of the moment.
 Audit.acting(job: "prepared 1") { Todo.create!(task: "Prepared") }
 Audit.acting(job: "prepared 2") { Todo.create!(task: "Prepared") }

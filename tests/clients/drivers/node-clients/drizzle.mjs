@@ -15,11 +15,10 @@ const todo = pgTable("todo", {
 instrument(pg);
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 4 });
 const db = drizzle({ client: pool });
-const client = "drizzle";
 
-await bemiContext({ client, user_id: 1 }, () => db.insert(todo).values({ task: "Sleep" }));
+await bemiContext({ user_id: 1 }, () => db.insert(todo).values({ task: "Sleep" }));
 
-await bemiContext({ client, user_id: 2 }, () =>
+await bemiContext({ user_id: 2 }, () =>
   db.transaction(async (tx) => {
     await tx.insert(todo).values([{ task: "Eat" }, { task: "Walk" }]);
     const nested = tx.transaction(async (savepoint) => {
@@ -33,18 +32,18 @@ await bemiContext({ client, user_id: 2 }, () =>
 
 // The server keeps it prepared; each execution has the context of the moment.
 const add = db.insert(todo).values({ task: sql.placeholder("task") }).prepare("add_todo");
-await bemiContext({ client, user_id: 3 }, () => add.execute({ task: "Prepared" }));
-await bemiContext({ client, user_id: 4 }, () => add.execute({ task: "Prepared" }));
+await bemiContext({ user_id: 3 }, () => add.execute({ task: "Prepared" }));
+await bemiContext({ user_id: 4 }, () => add.execute({ task: "Prepared" }));
 await add.execute({ task: "Prepared, nobody" });
 
-const [{ id }] = await bemiContext({ client, user_id: 5 }, () =>
+const [{ id }] = await bemiContext({ user_id: 5 }, () =>
   db.insert(todo).values({ task: "Draft" }).returning({ id: todo.id }),
 );
-await bemiContext({ client, user_id: 6 }, () =>
+await bemiContext({ user_id: 6 }, () =>
   db.insert(todo).values({ id, task: "Final" }).onConflictDoUpdate({ target: todo.id, set: { task: "Final" } }),
 );
-await bemiContext({ client, user_id: 7 }, () => db.execute(sql`DELETE FROM todo WHERE id = ${id}`));
+await bemiContext({ user_id: 7 }, () => db.execute(sql`DELETE FROM todo WHERE id = ${id}`));
 await db.insert(todo).values({ task: "Nobody" });
 
-await crowd(client, (task) => db.insert(todo).values({ task }));
+await crowd("drizzle", (task) => db.insert(todo).values({ task }));
 await pool.end();

@@ -12,11 +12,10 @@ class Todo extends Model {
 instrument(pg);
 const knex = createKnex({ client: "pg", connection: process.env.DATABASE_URL, pool: { min: 0, max: 4 } });
 Model.knex(knex);
-const client = "objection";
 
-const { id } = await bemiContext({ client, user_id: 1 }, () => Todo.query().insert({ task: "Sleep" }));
+const { id } = await bemiContext({ user_id: 1 }, () => Todo.query().insert({ task: "Sleep" }));
 
-await bemiContext({ client, user_id: 2 }, () =>
+await bemiContext({ user_id: 2 }, () =>
   Todo.transaction(async (trx) => {
     await Todo.query(trx).insert([{ task: "Eat" }, { task: "Walk" }]);
     const nested = trx.transaction(async (savepoint) => {
@@ -27,10 +26,10 @@ await bemiContext({ client, user_id: 2 }, () =>
     await Todo.query(trx).patch({ is_completed: true }).where({ task: "Eat" });
   }),
 );
-await bemiContext({ client, user_id: 3 }, () => Todo.query().insert({ id, task: "Upserted" }).onConflict("id").merge());
-await bemiContext({ client, user_id: 4 }, () => Todo.query().upsertGraph({ id, task: "Graph" }));
-await bemiContext({ client, user_id: 5 }, () => Todo.query().deleteById(id));
+await bemiContext({ user_id: 3 }, () => Todo.query().insert({ id, task: "Upserted" }).onConflict("id").merge());
+await bemiContext({ user_id: 4 }, () => Todo.query().upsertGraph({ id, task: "Graph" }));
+await bemiContext({ user_id: 5 }, () => Todo.query().deleteById(id));
 await Todo.query().insert({ task: "Nobody" });
 
-await crowd(client, (task) => Todo.query().insert({ task }));
+await crowd("objection", (task) => Todo.query().insert({ task }));
 await knex.destroy();

@@ -6,11 +6,10 @@ import { crowd } from "./crowd.mjs";
 const pgp = pgPromise();
 instrument(pgp.pg);
 const db = pgp({ connectionString: process.env.DATABASE_URL, max: 4 });
-const client = "pg-promise";
 
-await bemiContext({ client, user_id: 1 }, () => db.none("INSERT INTO todo (task) VALUES ($1)", ["Sleep"]));
+await bemiContext({ user_id: 1 }, () => db.none("INSERT INTO todo (task) VALUES ($1)", ["Sleep"]));
 
-await bemiContext({ client, user_id: 2 }, () =>
+await bemiContext({ user_id: 2 }, () =>
   db.tx(async (t) => {
     await t.batch(["Eat", "Walk"].map((task) => t.none("INSERT INTO todo (task) VALUES ($<task>)", { task })));
     const nested = t.tx(async (savepoint) => {
@@ -24,18 +23,18 @@ await bemiContext({ client, user_id: 2 }, () =>
 
 // The server keeps it prepared; each execution has the context of the moment.
 const add = new pgp.PreparedStatement({ name: "add_todo", text: "INSERT INTO todo (task) VALUES ($1) RETURNING id" });
-const { id } = await bemiContext({ client, user_id: 3 }, () => db.one(add, ["Prepared"]));
-await bemiContext({ client, user_id: 4 }, () => db.one(add, ["Prepared"]));
+const { id } = await bemiContext({ user_id: 3 }, () => db.one(add, ["Prepared"]));
+await bemiContext({ user_id: 4 }, () => db.one(add, ["Prepared"]));
 await db.one(add, ["Prepared, nobody"]);
 
-await bemiContext({ client, user_id: 5 }, () =>
+await bemiContext({ user_id: 5 }, () =>
   db.none(`${pgp.helpers.insert([{ id, task: "Upserted" }], ["id", "task"], "todo")}
            ON CONFLICT (id) DO UPDATE SET task = excluded.task`),
 );
-await bemiContext({ client, user_id: 6 }, () =>
+await bemiContext({ user_id: 6 }, () =>
   db.multi("INSERT INTO todo (task) VALUES ('One of two'); DELETE FROM todo WHERE id = $1", [id]),
 );
 await db.none("INSERT INTO todo (task) VALUES ('Nobody')");
 
-await crowd(client, (task) => db.none("INSERT INTO todo (task) VALUES ($1)", [task]));
+await crowd("pg-promise", (task) => db.none("INSERT INTO todo (task) VALUES ($1)", [task]));
 pgp.end();

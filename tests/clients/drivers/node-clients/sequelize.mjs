@@ -6,16 +6,15 @@ import { crowd } from "./crowd.mjs";
 
 instrument(pg);
 const sequelize = new Sequelize(process.env.DATABASE_URL, { dialectModule: pg, pool: { max: 4 }, logging: false });
-const client = "sequelize";
 const Todo = sequelize.define(
   "Todo",
   { task: DataTypes.TEXT, isCompleted: { type: DataTypes.BOOLEAN, field: "is_completed", defaultValue: false } },
   { tableName: "todo", timestamps: false },
 );
 
-const { id } = await bemiContext({ client, user_id: 1 }, () => Todo.create({ task: "Sleep" }));
+const { id } = await bemiContext({ user_id: 1 }, () => Todo.create({ task: "Sleep" }));
 
-await bemiContext({ client, user_id: 2 }, () =>
+await bemiContext({ user_id: 2 }, () =>
   sequelize.transaction(async (transaction) => {
     await Todo.bulkCreate([{ task: "Eat" }, { task: "Walk" }], { transaction });
     const nested = sequelize.transaction({ transaction }, async (savepoint) => {
@@ -26,12 +25,12 @@ await bemiContext({ client, user_id: 2 }, () =>
     await Todo.update({ isCompleted: true }, { where: { task: "Eat" }, transaction });
   }),
 );
-await bemiContext({ client, user_id: 3 }, () => Todo.upsert({ id, task: "Upserted" }));
-await bemiContext({ client, user_id: 4 }, () => Todo.destroy({ where: { id } }));
+await bemiContext({ user_id: 3 }, () => Todo.upsert({ id, task: "Upserted" }));
+await bemiContext({ user_id: 4 }, () => Todo.destroy({ where: { id } }));
 const bind = ["Bound"];
-await bemiContext({ client, user_id: 5 }, () => sequelize.query("INSERT INTO todo (task) VALUES ($1)", { bind }));
+await bemiContext({ user_id: 5 }, () => sequelize.query("INSERT INTO todo (task) VALUES ($1)", { bind }));
 
-await bemiContext({ client, user_id: 6 }, () => Todo.findOrCreate({ where: { task: "Found by nobody" } }));
+await bemiContext({ user_id: 6 }, () => Todo.findOrCreate({ where: { task: "Found by nobody" } }));
 
 const findOrCreate = (Model, options) =>
   sequelize.transaction(async (transaction) => {
@@ -39,9 +38,9 @@ const findOrCreate = (Model, options) =>
     await sequelize.query("SELECT bemi.set_context($1, true)", { bind, transaction });
     return Model.findOrCreate({ ...options, transaction });
   });
-await bemiContext({ client, user_id: 7 }, () => findOrCreate(Todo, { where: { task: "Found" } }));
-await bemiContext({ client, user_id: 8 }, () => findOrCreate(Todo, { where: { task: "Found" } }));
+await bemiContext({ user_id: 7 }, () => findOrCreate(Todo, { where: { task: "Found" } }));
+await bemiContext({ user_id: 8 }, () => findOrCreate(Todo, { where: { task: "Found" } }));
 await Todo.create({ task: "Nobody" });
 
-await crowd(client, (task) => Todo.create({ task }));
+await crowd("sequelize", (task) => Todo.create({ task }));
 await sequelize.close();

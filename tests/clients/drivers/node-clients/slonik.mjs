@@ -6,11 +6,10 @@ import { crowd } from "./crowd.mjs";
 
 instrument(pg);
 const pool = await createPool(process.env.DATABASE_URL, { maximumPoolSize: 4 });
-const client = "slonik";
 
-await bemiContext({ client, user_id: 1 }, () => pool.query(sql.unsafe`INSERT INTO todo (task) VALUES (${"Sleep"})`));
+await bemiContext({ user_id: 1 }, () => pool.query(sql.unsafe`INSERT INTO todo (task) VALUES (${"Sleep"})`));
 
-await bemiContext({ client, user_id: 2 }, () =>
+await bemiContext({ user_id: 2 }, () =>
   pool.transaction(async (transaction) => {
     const tasks = sql.unnest([["Eat"], ["Walk"]], ["text"]);
     await transaction.query(sql.unsafe`INSERT INTO todo (task) SELECT * FROM ${tasks}`);
@@ -22,17 +21,17 @@ await bemiContext({ client, user_id: 2 }, () =>
     await transaction.query(sql.unsafe`UPDATE todo SET is_completed = true WHERE task = 'Eat'`);
   }),
 );
-const id = await bemiContext({ client, user_id: 3 }, () =>
+const id = await bemiContext({ user_id: 3 }, () =>
   pool.oneFirst(sql.unsafe`INSERT INTO todo (task) VALUES ('Draft') RETURNING id`),
 );
-await bemiContext({ client, user_id: 4 }, () =>
+await bemiContext({ user_id: 4 }, () =>
   pool.query(sql.unsafe`INSERT INTO todo (id, task) VALUES (${id}, 'Final')
                         ON CONFLICT (id) DO UPDATE SET task = excluded.task`),
 );
-await bemiContext({ client, user_id: 5 }, () =>
+await bemiContext({ user_id: 5 }, () =>
   pool.any(sql.unsafe`WITH gone AS (DELETE FROM todo WHERE id = ${id} RETURNING task) SELECT task FROM gone`),
 );
 await pool.query(sql.unsafe`INSERT INTO todo (task) VALUES ('Nobody')`);
 
-await crowd(client, (task) => pool.query(sql.unsafe`INSERT INTO todo (task) VALUES (${task})`));
+await crowd("slonik", (task) => pool.query(sql.unsafe`INSERT INTO todo (task) VALUES (${task})`));
 await pool.end();

@@ -6,8 +6,6 @@ import os
 
 import asyncpg
 
-WHO = {"client": "asyncpg"}
-
 
 async def set_context(conn, **context):
     await conn.execute("SELECT bemi.set_context($1, true)", json.dumps(context))
@@ -20,7 +18,7 @@ def comment(**context):
 
 async def add(pool, user_id, task):
     async with pool.acquire() as conn, conn.transaction():
-        await set_context(conn, **WHO, user_id=user_id)
+        await set_context(conn, user_id=user_id)
         await conn.execute("INSERT INTO todo (task) VALUES ($1)", task)
 
 
@@ -33,7 +31,7 @@ async def main():
 
         try:
             async with pool.acquire() as conn, conn.transaction():
-                await set_context(conn, **WHO, user_id=3)
+                await set_context(conn, user_id=3)
                 await conn.execute("INSERT INTO todo (task) VALUES ('Lost')")
                 raise ZeroDivisionError
         except ZeroDivisionError:
@@ -41,7 +39,7 @@ async def main():
         await pool.execute("INSERT INTO todo (task) VALUES ('Nobody, after a rollback')")
 
         async with pool.acquire() as conn, conn.transaction():
-            await set_context(conn, **WHO, user_id=4)
+            await set_context(conn, user_id=4)
             try:
                 async with conn.transaction():
                     await conn.execute("""SELECT bemi.merge_context('{"step": "try"}', true)""")
@@ -60,14 +58,14 @@ async def main():
             prepared = await conn.prepare("INSERT INTO todo (task) VALUES ($1)")
             for user_id in (5, 6):
                 async with conn.transaction():
-                    await set_context(conn, **WHO, user_id=user_id)
+                    await set_context(conn, user_id=user_id)
                     await prepared.fetch("Prepared")
 
-            statement = "DELETE FROM todo WHERE task LIKE 'Many %' " + comment(**WHO, user_id=7, name="/* Bemi*/ */ $1")
+            statement = "DELETE FROM todo WHERE task LIKE 'Many %' " + comment(user_id=7, name="/* Bemi*/ */ $1")
             await conn.execute(statement)
 
             # The context of the session; the pool resets it (RESET ALL) when the connection comes back.
-            await conn.execute("SELECT bemi.set_context($1)", json.dumps({**WHO, "user_id": 8}))
+            await conn.execute("SELECT bemi.set_context($1)", json.dumps({"user_id": 8}))
             await conn.execute("INSERT INTO todo (task) VALUES ('Session')")
         await pool.execute("INSERT INTO todo (task) VALUES ('Nobody, behind the pool')")
         assert await pool.fetchval("SELECT pg_backend_pid()") == only_backend, "all of them shared one connection"

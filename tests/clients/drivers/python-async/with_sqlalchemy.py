@@ -14,7 +14,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 driver = sys.argv[1]
 url = os.environ["DATABASE_URL"].replace("postgresql://", f"postgresql+{driver}://")
-client = f"AsyncSession, {driver}"
 
 
 class Base(DeclarativeBase):
@@ -53,7 +52,7 @@ sessions = async_sessionmaker(engine, expire_on_commit=False)
 
 
 async def add(user_id):
-    with acting(client=client, user_id=user_id):
+    with acting(client=driver, user_id=user_id):
         async with sessions() as session:
             session.add(Todo(task=f"Crowd {user_id}"))
             await session.commit()
@@ -64,11 +63,11 @@ async def add(user_id):
 
 
 async def main():
-    with acting(client=client, user_id=1):
+    with acting(user_id=1):
         async with AsyncSession(engine) as session, session.begin():
             session.add(Todo(task="Sleep"))
 
-    with acting(client=client, user_id=2, name="*/ Bemi*/; DROP TABLE todo; -- :x %s $1 é\u2028"):
+    with acting(user_id=2, name="*/ Bemi*/; DROP TABLE todo; -- :x %s $1 é\u2028"):
         async with sessions() as session, session.begin():
             session.add_all([Todo(task="Eat"), Todo(task="Walk")])
             try:
@@ -81,7 +80,7 @@ async def main():
             statement = update(Todo).where(Todo.task == "Eat").values(is_completed=True)
             await session.execute(statement)
 
-    with acting(client=client, user_id=3):
+    with acting(user_id=3):
         async with sessions() as session:
             session.add(Todo(task="Lost"))
             await session.flush()
@@ -89,7 +88,7 @@ async def main():
     async with sessions() as session, session.begin():
         session.add(Todo(task="Nobody, after a rollback"))
 
-    with acting(client=client, user_id=4):
+    with acting(user_id=4):
         async with sessions() as session, session.begin():
             todo = await session.scalar(select(Todo).where(Todo.task == "Walk"))
             upsert = postgresql_insert(Todo).values(id=todo.id, task="Upserted")
