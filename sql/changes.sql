@@ -80,9 +80,11 @@ $$;
 COMMENT ON FUNCTION @extschema@.grant_as_changes(regclass) IS
 'lets those read a partition of bemi.changes who may read that, and nobody write it';
 
+-- Event triggers of others, which may fail, do not fire for the tables of the recorder: only those that fire in every session.
+
 -- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
 CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET timezone = 'UTC' AS $$
 DECLARE
   first timestamptz := date_trunc('month', month);
   next timestamptz := first + interval '1 month';
@@ -115,7 +117,7 @@ BEGIN
     EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
   END IF;
   EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
-  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name)));
+  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name))), @extschema@.keep_table(to_regclass(format('@extschema@.%I', name)));
 END
 $$;
 
@@ -124,7 +126,7 @@ COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
 
 -- The recorder calls it once a minute.
 CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
 DECLARE
   month timestamptz;
   partition regclass;
@@ -183,7 +185,7 @@ COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
 'whether the default partition of bemi.changes holds changes';
 
 CREATE FUNCTION @extschema@.make_changes() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET default_tablespace = '' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET default_tablespace = '' AS $$
 BEGIN
   IF to_regclass('@extschema@.changes') IS NULL THEN
     CREATE TABLE @extschema@.changes (
@@ -262,6 +264,7 @@ BEGIN
     COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
   PERFORM @extschema@.make_sources();
+  PERFORM @extschema@.keep_table(t) FROM @extschema@.kept_tables() t;
   INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
@@ -270,7 +273,7 @@ COMMENT ON FUNCTION @extschema@.make_changes() IS
 'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
 
 CREATE FUNCTION @extschema@.make_sources() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 BEGIN
   IF to_regclass('@extschema@.sources') IS NULL THEN
     CREATE TABLE @extschema@.sources (
@@ -306,7 +309,7 @@ REVOKE EXECUTE ON FUNCTION @extschema@.make_changes(), @extschema@.make_sources(
 -- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
 -- sees there what he may read of bemi.changes.
 CREATE FUNCTION @extschema@.make_changes_diff() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 DECLARE
   -- PostgreSQL 14 reads the tables of a view with the rights of its owner.
   is_invoker boolean := current_setting('server_version_num')::int >= 150000;

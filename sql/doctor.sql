@@ -137,7 +137,8 @@ BEGIN
   INTO lacking FROM (VALUES
     (1, 'bemi_on_ddl', 'ddl_command_end', 'on_ddl', 'new tables, partitions and renamed columns are not followed'),
     (2, 'bemi_versions', 'ddl_command_end', 'note_ddl', 'the past of tables that are changed cannot be read'),
-    (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl', 'the past of tables that are changed cannot be read')
+    (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl', 'the past of tables that are changed cannot be read'),
+    (4, 'bemi_guard_drops', 'sql_drop', 'guard_drops', 'what is recorded, and the triggers of tracked tables, can be dropped unseen')
   ) AS t (place, name, event, function, task) LEFT JOIN pg_event_trigger e ON e.evtname = t.name
   WHERE e.evtenabled IS DISTINCT FROM 'A' ORDER BY t.place LIMIT 1;
   -- PostgreSQL 17 and later can turn all of them off.

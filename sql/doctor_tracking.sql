@@ -66,6 +66,30 @@ BEGIN
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.relation::regclass, t.name), ' ')
     FROM @extschema@.context_triggers t WHERE t.enabled NOT IN ('O', 'A')) END;
   RETURN NEXT;
+
+  "check" := 'BemiHQ';
+  names := ARRAY(SELECT format('the %s %s', b.kind, b.identity) FROM @extschema@.bemihq_objects() b);
+  ok := names = '{}';
+  detail := CASE WHEN ok THEN 'nothing of its migrations is there' ELSE 'its migration has left ' || @extschema@.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN 'SELECT bemi.replace_bemihq();' END;
+  RETURN NEXT;
+
+  "check" := 'dropped triggers';
+  SELECT COALESCE(array_agg(format('%s (by %I, %s)', c.oid::regclass, d.dropped_by, d.dropped_at) ORDER BY d.dropped_at DESC), '{}'),
+    string_agg(format('SELECT bemi.track(%L);', c.oid::regclass), ' ' ORDER BY d.dropped_at DESC) INTO names, fix
+  FROM @extschema@.dropped_triggers d JOIN pg_class c ON c.oid = d.relation
+  WHERE NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = c.oid);
+  ok := names = '{}';
+  detail := CASE WHEN ok THEN 'no table is untracked because its trigger was dropped by hand' ELSE 'no longer tracked since then: ' || @extschema@.some_of(names) END;
+  RETURN NEXT;
+
+  "check" := 'recorded changes';
+  SELECT COALESCE(array_agg(k::text ORDER BY k::text), '{}'), string_agg(format('SELECT bemi.keep_table(%L);', k), ' ' ORDER BY k::text) INTO names, fix
+  FROM @extschema@.kept_tables() k WHERE NOT EXISTS (
+    SELECT FROM pg_trigger t WHERE t.tgrelid = k AND t.tgname = 'bemi_keep' AND t.tgenabled = 'A' AND t.tgfoid = '@extschema@.refuse_truncate()'::regprocedure);
+  ok := names = '{}';
+  detail := CASE WHEN ok THEN 'TRUNCATE is refused' ELSE 'TRUNCATE is not refused: ' || @extschema@.some_of(names) END;
+  RETURN NEXT;
 END
 $$;
 

@@ -400,7 +400,7 @@ ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;
 -- Up to PostgreSQL 15 a rule makes a view of an empty table, as old dumps do where views refer to each other; but not of one that has,
 -- or may have, triggers.
 CREATE FUNCTION @extschema@.make_way_for_view(relation oid) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET bemi.allow_drop = on AS $$
 DECLARE
   trigger name;
 BEGIN
@@ -426,13 +426,13 @@ CREATE FUNCTION @extschema@.before_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_ddl';
 
 COMMENT ON FUNCTION @extschema@.before_ddl() IS
-'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there, and CREATE RULE make a view of a table';
+'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there, and CREATE RULE make a view of a table; remembers the rules before DROP TRIGGER';
 
-CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE') EXECUTE FUNCTION @extschema@.before_ddl();
+CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER') EXECUTE FUNCTION @extschema@.before_ddl();
 ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_before_ddl IS
-'lets a dump be restored into schemas that are tracked';
+'lets a dump be restored into schemas that are tracked, and triggers that are dropped be put back';
 
 COMMENT ON EVENT TRIGGER bemi_on_ddl IS
 'keeps the tracking of schemas, partitions and renamed columns complete';

@@ -62,6 +62,16 @@ BEGIN
       ('function', 'tree', 'PUBLIC'),
       ('function', 'untrack', 'PUBLIC'),
       ('function', 'untrack_one', 'PUBLIC'),
+      -- drops.sql
+      ('function', 'before_drop_trigger', 'nobody'),
+      ('function', 'guard_drops', 'nobody'),
+      ('function', 'guard_owned', 'nobody'),
+      ('function', 'keep_table', 'nobody'),
+      ('function', 'kept_tables', 'PUBLIC'),
+      ('function', 'may_drop', 'PUBLIC'),
+      ('function', 'put_back', 'nobody'),
+      ('function', 'refuse_truncate', 'nobody'),
+      ('function', 'release_tables', 'nobody'),
       -- masks.sql
       ('function', 'inherited_masks', 'PUBLIC'),
       ('function', 'mask_heirs', 'PUBLIC'),
@@ -90,6 +100,9 @@ BEGIN
       ('function', 'trackable', 'PUBLIC'),
       ('function', 'try_lock_tracking', 'nobody'),
       ('function', 'untrack_all', 'PUBLIC'),
+      -- bemihq.sql
+      ('function', 'bemihq_objects', 'PUBLIC'),
+      ('function', 'replace_bemihq', 'PUBLIC'),
       -- doctor_tracking.sql
       ('function', 'doctor_of_ownership', 'PUBLIC'),
       ('function', 'doctor_of_publications', 'PUBLIC'),
@@ -157,6 +170,9 @@ BEGIN
       ('function', 'table_at', 'PUBLIC'),
       ('function', 'table_names', 'PUBLIC'),
       -- sources.sql
+      ('function', 'renumbered_types', 'nobody'),
+      ('function', 'type_today', 'nobody'),
+      ('function', 'types_today', 'nobody'),
       ('function', 'adopt_table', 'nobody'),
       ('function', 'adopt_versions', 'nobody'),
       ('function', 'continue_source', 'nobody'),
@@ -290,6 +306,7 @@ BEGIN
       ('function', 'wanted_row', 'PUBLIC'),
       -- Tables and views can be read by those, types used for columns.
       ('table', 'context_triggers', 'PUBLIC'),
+      ('table', 'dropped_triggers', 'PUBLIC'),
       ('table', 'status', 'pg_monitor'),
       ('table', 'table_versions', 'PUBLIC'),
       ('table', 'tracked', 'PUBLIC'),

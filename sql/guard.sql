@@ -3,6 +3,8 @@
 -- gives the statement that ends it. It comes before all else of the script, since the schema may have been made by others.
 
 SET LOCAL search_path = pg_catalog, pg_temp;
+-- Event triggers of others are for statements of people, and one that fails would fail this one.
+SET LOCAL session_replication_role = replica;
 
 -- The text is run first, and is made a function then: no name is looked up in the schema before that is known to be safe.
 DO $do$

@@ -229,7 +229,9 @@ SELECT
     UNION ALL SELECT pg_catalog.format('the publication %I has UPDATE and DELETE fail: %s', p.publication, p.reason)
       FROM @extschema@.identity_conflict(c.oid::regclass, @extschema@.identity(c.oid::regclass)) p
     ORDER BY problem
-  ) AS missing
+  ) AS missing,
+  (SELECT pg_catalog.format('the trigger was dropped by %I at %s%s', d.dropped_by, d.dropped_at, CASE WHEN d.is_back THEN ', and put back at once' ELSE '' END)
+    FROM @extschema@.dropped_triggers d WHERE d.relation = c.oid) AS dropped
 FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT t.relation FROM @extschema@.context_triggers t);
 
 GRANT SELECT ON @extschema@.tracked TO PUBLIC;

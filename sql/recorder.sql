@@ -466,9 +466,9 @@ CREATE FUNCTION @extschema@.before_drop() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_drop';
 
 COMMENT ON FUNCTION @extschema@.before_drop() IS
-'for the event trigger: refuses to drop the extension while the server keeps the log for its recorder';
+'for the event trigger: refuses to drop the extension while the server keeps the log for its recorder, and lets go of what is recorded';
 
-CREATE EVENT TRIGGER bemi_before_drop ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA') EXECUTE FUNCTION @extschema@.before_drop();
+CREATE EVENT TRIGGER bemi_before_drop ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION @extschema@.before_drop();
 ALTER EVENT TRIGGER bemi_before_drop ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_before_drop IS

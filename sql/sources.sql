@@ -156,19 +156,96 @@ $$;
 COMMENT ON FUNCTION @extschema@.numbers_today(oid, jsonb, oid) IS
 'the numbers that the columns of a table have, by those that its noted versions have';
 
--- Gives a table's versions, noted under another OID, the OID and the numbers of columns that it has here.
+-- Types, their labels and their attributes have other numbers here: which, follows from the columns of the last version, and from
+-- the names of labels and attributes. What is gone gets numbers that nothing has.
+CREATE FUNCTION @extschema@.types_today(noted oid, numbers jsonb, relation oid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  last jsonb := (SELECT v.types FROM @extschema@.table_versions v WHERE v.relation = noted AND v.types IS NOT NULL ORDER BY v.source DESC, v.position DESC LIMIT 1);
+  today jsonb := @extschema@.types_of(relation);
+  types jsonb := '{}'::jsonb;
+  labels jsonb := '{}'::jsonb;
+  attributes jsonb := '{}'::jsonb;
+  -- Types of then with those of now that they are.
+  pairs text[] := ARRAY(SELECT ARRAY[o.value ->> 0, n.value ->> 0] FROM jsonb_each(last -> 'columns') o JOIN jsonb_each(today -> 'columns') n ON n.key = numbers ->> o.key);
+  place int := 1;
+  was text;
+  old jsonb;
+  new jsonb;
+BEGIN
+  WHILE place <= cardinality(pairs) / 2 LOOP
+    was := pairs[place][1];
+    old := last -> 'defined' -> was;
+    new := today -> 'defined' -> pairs[place][2];
+    IF old IS NOT NULL AND new IS NOT NULL AND NOT types ? was THEN
+      types := types || jsonb_build_object(was, pairs[place][2]::bigint);
+      labels := labels || COALESCE((SELECT jsonb_object_agg(o.key, n.key) FROM jsonb_each_text(old -> 'labels') o JOIN jsonb_each_text(new -> 'labels') n USING (value)), '{}'::jsonb);
+      attributes := attributes || jsonb_build_object(was, COALESCE((
+        SELECT jsonb_object_agg(o.key, n.key) FROM jsonb_each(old -> 'attributes') o JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0), '{}'::jsonb));
+      pairs := pairs || ARRAY(
+        SELECT ARRAY[o.value ->> 1, n.value ->> 1] FROM jsonb_each(old -> 'attributes') o JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0
+        UNION ALL SELECT ARRAY[old -> 'base' ->> 0, new -> 'base' ->> 0] WHERE old ? 'base' AND new ? 'base'
+        UNION ALL SELECT ARRAY[old ->> part, new ->> part] FROM unnest('{element,subtype,range}'::text[]) part WHERE old ? part AND new ? part);
+    END IF;
+    place := place + 1;
+  END LOOP;
+  -- 4290000000 and more are the OIDs of tables that are gone.
+  labels := COALESCE((
+    SELECT jsonb_object_agg(g.label, (4280000000 + g.place)::text) FROM (
+      SELECT k.label, row_number() OVER (ORDER BY k.label) AS place FROM (
+        SELECT DISTINCT jsonb_object_keys(d.value -> 'labels') AS label FROM @extschema@.table_versions v, jsonb_each(v.types -> 'defined') d WHERE v.relation = noted) k) g), '{}'::jsonb) || labels;
+  types := COALESCE((
+    SELECT jsonb_object_agg(g.type, 4280000000 + g.place) FROM (
+      SELECT k.type, row_number() OVER (ORDER BY k.type) AS place FROM (
+        SELECT DISTINCT jsonb_object_keys(v.types -> 'defined') AS type FROM @extschema@.table_versions v WHERE v.relation = noted) k) g), '{}'::jsonb) || types;
+  RETURN jsonb_build_object('types', types, 'labels', labels, 'attributes', attributes);
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.types_today(oid, jsonb, oid) IS
+'the numbers that types, labels and attributes of a table have, by those that its noted versions have';
+
+-- A type, or what has a type and a modifier behind it, with the number of today.
+CREATE FUNCTION @extschema@.type_today(types jsonb, type jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN jsonb_typeof(type) = 'array' THEN jsonb_set(type, '{0}', @extschema@.type_today(types, type -> 0)) ELSE COALESCE(types -> (type #>> '{}'), type) END
+$$;
+
+COMMENT ON FUNCTION @extschema@.type_today(jsonb, jsonb) IS
+'a type of a noted version, with the number that it has here';
+
+CREATE FUNCTION @extschema@.renumbered_types(noted jsonb, numbers jsonb, today jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT jsonb_build_object(
+    'columns', COALESCE((SELECT jsonb_object_agg(numbers ->> c.key, @extschema@.type_today(today -> 'types', c.value)) FROM jsonb_each(noted -> 'columns') c), '{}'::jsonb),
+    'defined', COALESCE((
+      SELECT jsonb_object_agg(today -> 'types' ->> d.key, COALESCE((
+        SELECT jsonb_object_agg(p.key, CASE p.key
+          WHEN 'labels' THEN (SELECT jsonb_object_agg(today -> 'labels' ->> l.key, l.value) FROM jsonb_each(p.value) l)
+          WHEN 'attributes' THEN COALESCE((SELECT jsonb_object_agg(COALESCE(today -> 'attributes' -> d.key ->> a.key, (2000 + a.key::int)::text),
+              jsonb_set(a.value, '{1}', @extschema@.type_today(today -> 'types', a.value -> 1))) FROM jsonb_each(p.value) a), '{}'::jsonb)
+          ELSE @extschema@.type_today(today -> 'types', p.value) END)
+        FROM jsonb_each(d.value) p), '{}'::jsonb))
+      FROM jsonb_each(noted -> 'defined') d), '{}'::jsonb))
+  WHERE noted IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION @extschema@.renumbered_types(jsonb, jsonb, jsonb) IS
+'the types of a noted version, with the numbers that they have here';
+
+-- Gives a table's versions, noted under another OID, the OID and the numbers of columns and types that it has here.
 CREATE FUNCTION @extschema@.adopt_table(noted oid, latest jsonb, relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   numbers jsonb := @extschema@.numbers_today(noted, latest, relation);
+  today jsonb := @extschema@.types_today(noted, numbers, relation);
 BEGIN
   UPDATE @extschema@.table_versions v SET relation = adopt_table.relation,
     columns = (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.columns) c),
-    -- Types that are not the server's own have other OIDs here: how values of theirs were to be read is not known any more.
-    types = CASE WHEN v.types -> 'defined' = '{}'::jsonb
-      THEN v.types || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.types -> 'columns') c)) END,
-    rewrites = v.rewrites || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key,
-      CASE WHEN v.types -> 'defined' = '{}'::jsonb THEN c.value ELSE 'null'::jsonb END) FROM jsonb_each(v.rewrites -> 'columns') c)),
+    types = @extschema@.renumbered_types(v.types, numbers, today),
+    rewrites = v.rewrites || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key, CASE jsonb_typeof(c.value) WHEN 'array'
+      THEN (SELECT COALESCE(jsonb_agg(@extschema@.type_today(today -> 'types', k.step) ORDER BY k.place), '[]'::jsonb) FROM jsonb_array_elements(c.value) WITH ORDINALITY AS k (step, place))
+      ELSE c.value END) FROM jsonb_each(v.rewrites -> 'columns') c)),
     key_columns = CASE WHEN v.key_columns IS NOT NULL
       THEN ARRAY(SELECT (numbers ->> k.number::text)::smallint FROM unnest(v.key_columns) WITH ORDINALITY AS k (number, place) ORDER BY k.place) END
   WHERE v.relation = noted;
@@ -177,7 +254,7 @@ END
 $$;
 
 COMMENT ON FUNCTION @extschema@.adopt_table(oid, jsonb, oid) IS
-'gives the versions of a table that were restored the OID and the numbers of columns that it has here';
+'gives the versions of a table that were restored the OID, and the numbers of columns and types, that it has here';
 
 -- The table that has a name here, or had it when its first version was noted here.
 CREATE FUNCTION @extschema@.restored_table(schema name, "table" name, first_source int) RETURNS oid

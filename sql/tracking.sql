@@ -173,7 +173,7 @@ COMMENT ON FUNCTION @extschema@.has_trigger(regclass, text[]) IS
 
 -- Makes the trigger, or replaces it and others of its kind.
 CREATE FUNCTION @extschema@.put_trigger(relation regclass, arguments text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
 DECLARE
   there record;
   other name;
@@ -354,7 +354,7 @@ COMMENT ON FUNCTION @extschema@.track(regclass, text, name[], name[]) IS
 'has the changes of a table, and of its partitions, carry the context; called again, it replaces the rules';
 
 CREATE FUNCTION @extschema@.untrack_one(relation regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
 DECLARE
   trigger record;
 BEGIN

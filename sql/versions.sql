@@ -193,7 +193,9 @@ BEGIN
   -- Those aside that are not tracked, and never were. One by one: a join might look at all tables.
   WHILE place <= cardinality(waiting) LOOP
     candidate := waiting[place];
-    SELECT relispartition INTO is_partition FROM pg_class WHERE oid = candidate AND relkind IN ('r', 'p') AND relpersistence <> 't';
+    -- Nor those of the recorder, which have partitions too.
+    SELECT relispartition INTO is_partition FROM pg_class WHERE oid = candidate AND relkind IN ('r', 'p') AND relpersistence <> 't'
+      AND relnamespace <> '@extschema@'::regnamespace;
     IF FOUND THEN
       IF is_partition OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = candidate)
         OR EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.relation = candidate)

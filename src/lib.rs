@@ -41,9 +41,11 @@ mod extension {
     pgrx::extension_sql_file!("../sql/trigger.sql", name = "trigger", requires = ["context"]);
     pgrx::extension_sql_file!("../sql/publications.sql", name = "publications", requires = ["trigger"]);
     pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["publications"]);
-    pgrx::extension_sql_file!("../sql/masks.sql", name = "masks", requires = ["tracking"]);
+    pgrx::extension_sql_file!("../sql/drops.sql", name = "drops", requires = ["tracking"]);
+    pgrx::extension_sql_file!("../sql/masks.sql", name = "masks", requires = ["drops"]);
     pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["masks"]);
-    pgrx::extension_sql_file!("../sql/doctor_tracking.sql", name = "doctor_tracking", requires = ["future"]);
+    pgrx::extension_sql_file!("../sql/bemihq.sql", name = "bemihq", requires = ["future"]);
+    pgrx::extension_sql_file!("../sql/doctor_tracking.sql", name = "doctor_tracking", requires = ["bemihq"]);
     pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["doctor_tracking"]);
     pgrx::extension_sql_file!("../sql/changes.sql", name = "changes", requires = ["doctor"]);
     pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["changes"]);

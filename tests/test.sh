@@ -9,7 +9,11 @@ for tool in node npm python3 cargo; do
   command -v $tool >/dev/null || { echo "$tool is missing: the tests need Rust 1.95, Node 20 and Python 3.11." >&2; exit 1; }
 done
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
-step() { echo; echo "== $(date +%T) $*"; }
+# What failed beside ends all of it at the next step.
+step() {
+  [ -z "${lane:-}" ] || [ ! -e "$beside/failed" ] || end_of_lane
+  echo; echo "== $(date +%T) $*"
+}
 
 pg=${BEMI_PG:-/opt/pg}
 config() { if [ "$1" = 15 ]; then echo /usr/lib/postgresql/15/bin/pg_config; else echo "$pg/$1/bin/pg_config"; fi; }
@@ -31,6 +35,8 @@ fi
 beside=$(mktemp -d /tmp/bemi-beside.XXXXXX)
 without_servers() {
   set -e
+  local lane=
+  trap 'touch "$beside/failed"' ERR
   # What the tests wait for comes first.
   for major in 14 16; do
     step "PostgreSQL $major: build"

@@ -40,13 +40,13 @@ package() { (cd clients/node && npx tsc -p test && node --test --test-timeout=30
 pg() {
   local folder=$BEMI_CLIENTS_WORK/pg
   mkdir -p "$folder"
-  cp tests/clients/pg/* "$folder"
+  cp tests/clients/pg/* tests/clients/bemihq.sql "$folder"
   install "$folder"
   # npm would keep another package of the same version.
   rm -rf "$folder/node_modules/bemi"
   (cd "$folder" && npm install --no-save "$BEMI_TARBALL")
   tests/setup/install-packages.sh pgbouncer
-  (cd "$folder" && "$OLDPWD/tests/clients/with-pgbouncer.sh" node --test --test-timeout=300000 --test-reporter=spec named.test.mjs statements.test.mjs)
+  (cd "$folder" && "$OLDPWD/tests/clients/with-pgbouncer.sh" node --test --test-timeout=300000 --test-reporter=spec named.test.mjs statements.test.mjs take-over.test.mjs)
 }
 
 apps() { tests/clients/apps.sh; }

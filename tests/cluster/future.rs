@@ -19,7 +19,7 @@ pub const TESTS: &[Test] = &[
     ("a_dump_is_restored_into_tracked_schemas_with_its_rules", restored_over),
     ("foreign_tables_are_imported_into_tracked_schemas_untracked", imported),
     ("event_triggers_of_others_with_our_functions_do_no_harm", misused_event_triggers),
-    ("five_thousand_tables_are_tracked_in_one_call", five_thousand),
+    ("thousands_of_tables_are_tracked_in_one_call", thousands),
 ];
 
 fn tracked(client: &mut postgres::Client) -> Vec<String> {
@@ -424,16 +424,17 @@ fn misused_event_triggers(server: &Server) {
 }
 
 /// On a server of its own, for the locks that it takes. What the INSERT takes is told, not judged.
-fn five_thousand(_: &Server) {
-    const TABLES: usize = 5000;
+fn thousands(main: &Server) {
+    // What it takes grows faster than the tables do: with one version there are more.
+    let tables = if main.major == 17 { 5000 } else { 2000 };
     let server = Server::start("max_locks_per_transaction = 128\n");
-    let mut database = server.database("five_thousand");
+    let mut database = server.database("thousands");
     let (mut client, notices) = server.connect_listening(&database.name, "postgres");
     // Beside other tests the tables alone may take longer than a statement is allowed to.
     client.batch_execute("SET statement_timeout = 0").unwrap();
     client
         .batch_execute(&format!(
-            "DO $$ BEGIN FOR i IN 1..{TABLES} LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text)', i); END LOOP; END $$"
+            "DO $$ BEGIN FOR i IN 1..{tables} LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text)', i); END LOOP; END $$"
         ))
         .unwrap();
     let insert = |database: &crate::server::Database| {
@@ -455,10 +456,10 @@ fn five_thousand(_: &Server) {
     client.batch_execute("SELECT bemi.track_all()").unwrap();
     let elapsed = start.elapsed();
     let said = notices.take();
-    assert!(said.iter().any(|notice| notice.contains("tracked 2500 of 5000 tables")), "{said:?}");
-    assert_eq!(said.len(), 11, "{said:?}");
+    assert!(said.iter().any(|notice| notice.contains(&format!("tracked 1500 of {tables} tables"))), "{said:?}");
+    assert_eq!(said.len(), 1 + tables / 500, "{said:?}");
     let after = insert(&database);
-    println!("{TABLES} tables tracked in {elapsed:.1?}; an INSERT takes {before:.1?} before and {after:.1?} after");
+    println!("{tables} tables tracked in {elapsed:.1?}; an INSERT takes {before:.1?} before and {after:.1?} after");
     let start = Instant::now();
     let row = client
         .query_one(
@@ -469,7 +470,7 @@ fn five_thousand(_: &Server) {
     println!("bemi.doctor() takes {:.1?}", start.elapsed());
     assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (7, true));
     database.create_slot();
-    client.batch_execute("SELECT bemi.set_context('{\"a\":1}'); INSERT INTO t4999 VALUES (1)").unwrap();
+    client.batch_execute("SELECT bemi.set_context('{\"a\":1}'); INSERT INTO t1999 VALUES (1)").unwrap();
     assert_eq!(contexts(&database.documents()), [json!({"a":1})]);
     client.batch_execute("SELECT bemi.untrack_all()").unwrap();
     assert_eq!(tracked(&mut client), [""; 0]);

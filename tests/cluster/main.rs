@@ -17,6 +17,7 @@ mod ddl;
 mod decoder;
 mod differential;
 mod doctor;
+mod drops;
 mod emission;
 mod functions;
 mod future;
@@ -111,6 +112,7 @@ fn main() {
         rules::TESTS,
         future::TESTS,
         doctor::TESTS,
+        drops::TESTS,
         masks::TESTS,
         lock_queue::TESTS,
         publications::TESTS,

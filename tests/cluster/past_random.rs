@@ -10,9 +10,12 @@ use crate::Test;
 use crate::random::Random;
 use crate::recorder::recording;
 use crate::server::{Notices, Server, run};
+use crate::sources::{dump, restore};
 
-pub const TESTS: &[Test] =
-    &[("the_past_behind_random_migrations_is_exact_or_the_column_that_is_not_is_told", property)];
+pub const TESTS: &[Test] = &[
+    ("the_past_behind_random_migrations_is_exact_or_the_column_that_is_not_is_told", |server| property(server, false)),
+    ("the_past_behind_random_migrations_and_a_restore_is_exact_or_refused", |server| property(server, true)),
+];
 
 const SETUP: &str = "
   CREATE TYPE mood AS ENUM ('m0', 'm1', 'm2'); CREATE TYPE pair AS (a0 mood, b0 text); CREATE DOMAIN calm AS pair; CREATE TYPE span AS RANGE (subtype = mood); CREATE DOMAIN small AS int;
@@ -242,9 +245,18 @@ struct Check<'a> {
     rewritten: &'a BTreeMap<usize, Vec<String>>,
     late: &'a [String],
     what: &'a str,
+    /// The first step behind a restore: times before are across a gap.
+    restored: usize,
 }
 
 impl Check<'_> {
+    /// What was told, but for the gap behind a restore.
+    fn heard(&self) -> Vec<String> {
+        let mut heard = self.notices.take();
+        heard.retain(|notice| self.restored == 0 || !notice.contains("changes are missing"));
+        heard
+    }
+
     /// Compares what the table was like behind a step.
     fn step(&mut self, step: usize, moment: &str) {
         let what = format!("{}, step {step}", self.what);
@@ -252,9 +264,16 @@ impl Check<'_> {
         let expected = rows(self.client, &kept, &what);
         self.notices.take();
         let past = format!("SELECT id, to_jsonb(q)::text FROM bemi.as_of(NULL::m, '{moment}') q");
-        let found = rows(self.client, &past, &what);
-        let rewritten: Vec<String> = self.rewritten.range(step..).flat_map(|(_, columns)| columns.clone()).collect();
-        same(&expected, &found, &self.notices.take(), (&rewritten, self.late), &what);
+        if step < self.restored {
+            let error = self.client.query(&past, &[]).expect_err(&what);
+            let error = error.as_db_error().unwrap_or_else(|| panic!("{what}: {error:?}"));
+            assert_eq!(error.code().code(), "55000", "{what}: {error:?}");
+        } else {
+            let found = rows(self.client, &past, &what);
+            let rewritten: Vec<String> =
+                self.rewritten.range(step..).flat_map(|(_, columns)| columns.clone()).collect();
+            same(&expected, &found, &self.heard(), (&rewritten, self.late), &what);
+        }
         for id in [step as i32 % 6, (step as i32 + 3) % 6] {
             let last = format!(
                 "SELECT {id}, to_jsonb(\"row\")::text FROM (SELECT * FROM bemi.history(NULL::m, '{id}') h WHERE committed_at <= '{moment}' ORDER BY version DESC LIMIT 1) h WHERE operation <> 'DELETE'"
@@ -262,14 +281,58 @@ impl Check<'_> {
             let found = rows(self.client, &last, &what);
             let expected =
                 expected.iter().filter(|(key, _)| **key == id).map(|(key, row)| (*key, row.clone())).collect();
-            let heard = self.notices.take();
+            let heard = self.heard();
             let all: Vec<String> = self.rewritten.values().flatten().cloned().collect();
             same(&expected, &found, &heard, (&all, self.late), &format!("{what}, history"));
         }
     }
 }
 
-fn property(server: &Server) {
+/// Undoes all changes behind a step, as far as they can be, and compares the rows of which all were undone.
+fn undo(check: &mut Check, step: usize, moment: &str) -> usize {
+    let what = format!("{}, revert to step {step}", check.what);
+    let kept = format!("SELECT id, (to_jsonb(k) - 'at_step')::text FROM kept.rows k WHERE at_step = {step}");
+    let expected = rows(check.client, &kept, &what);
+    run(check.client, "BEGIN; SET CONSTRAINTS ALL DEFERRED");
+    let all = format!(
+        "SELECT primary_key::int, status, COALESCE(detail, '') FROM bemi.revert(relation => 'm', since => '{moment}', on_conflict => 'skip')"
+    );
+    let done = check.client.query(&all, &[]).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let found = rows(check.client, "SELECT id, to_jsonb(m)::text FROM m", &what);
+    run(check.client, "ROLLBACK");
+    let mut statuses: BTreeMap<i32, Vec<(String, String)>> = BTreeMap::new();
+    for row in &done {
+        statuses.entry(row.get(0)).or_default().push((row.get(1), row.get(2)));
+    }
+    let rewritten: Vec<&String> = check.rewritten.range(step..).flat_map(|(_, columns)| columns).collect();
+    let mut exact = 0;
+    for (id, undone) in &statuses {
+        // What is not undone says why.
+        assert!(undone.iter().all(|(status, detail)| status == "reverted" || !detail.is_empty()), "{what}: {undone:?}");
+        if !undone.iter().all(|(status, _)| status == "reverted") {
+            continue;
+        }
+        exact += 1;
+        assert_eq!(expected.contains_key(id), found.contains_key(id), "{what}: row {id}");
+        let (Some(expected), Some(found)) = (expected.get(id), found.get(id)) else { continue };
+        for (column, value) in expected.as_object().unwrap() {
+            let is_known = !rewritten.contains(&column) && !check.late.contains(column);
+            assert!(!is_known || found[column] == *value, "{what}: row {id}, {column}: {value} is {}", found[column]);
+        }
+    }
+    exact
+}
+
+/// Has a dump of the database restored into another one, which records from then on.
+fn restored(server: &Server, client: &mut Client, name: &str) -> Client {
+    run(client, "SELECT bemi.sync(); SELECT bemi.stop(drop_slot => true)");
+    let file = dump(server, name);
+    let mut other = restore(server, &format!("{name}_restored"), &file);
+    run(&mut other, "SELECT bemi.start(accept_gap => true); SELECT bemi.sync(); SET TimeZone = 'UTC'");
+    other
+}
+
+fn property(server: &Server, with_restore: bool) {
     let seed: u64 = match std::env::var("BEMI_FUZZ_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
@@ -277,7 +340,10 @@ fn property(server: &Server) {
     let steps = std::env::var("BEMI_FUZZ_STEPS").map_or(40, |steps| steps.parse().unwrap());
     println!("past: BEMI_FUZZ_SEED={seed}");
     let mut random = Random::new(seed);
-    let (database, mut client, _stop) = recording(server, "past_random");
+    let name = if with_restore { "past_restored" } else { "past_random" };
+    let (database, mut client, _stop) = recording(server, name);
+    let mut now_in = database.name.clone();
+    let mut behind_restore = 0;
     run(&mut client, SETUP);
     run(&mut client, "SET TimeZone = 'UTC'");
     let kinds = [
@@ -306,6 +372,11 @@ fn property(server: &Server) {
     let mut rewritten: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut log = Vec::new();
     for step in 0..steps {
+        if with_restore && step == steps / 2 {
+            client = restored(server, &mut client, name);
+            now_in = format!("{name}_restored");
+            behind_restore = step;
+        }
         for _ in 0..random.between(1, 5) {
             let statement = state.change(&mut random);
             client.batch_execute(&statement).unwrap_or_else(|error| panic!("seed {seed}: {statement}: {error:?}"));
@@ -329,14 +400,23 @@ fn property(server: &Server) {
         rewritten.entry(step).or_default().extend(column);
         log.push(statements);
     }
-    // No value that is recorded would be let in today.
-    run(&mut client, "ALTER DOMAIN small ADD CHECK (VALUE < 0) NOT VALID");
     let what = format!("seed {seed}: {log:#?}");
-    let (mut reader, notices) = server.connect_listening(&database.name, "postgres");
+    let (mut reader, notices) = server.connect_listening(&now_in, "postgres");
     reader.batch_execute("SET TimeZone = 'UTC'").unwrap();
     let (rewritten, late) = (&rewritten, &state.late[..]);
-    let mut check = Check { client: &mut reader, notices: &notices, rewritten, late, what: &what };
+    let mut check =
+        Check { client: &mut reader, notices: &notices, rewritten, late, what: &what, restored: behind_restore };
+    let mut exact = 0;
+    for step in [steps - 2, steps - 3, steps - 4, steps - 6, steps * 3 / 4, behind_restore, 0] {
+        exact += undo(&mut check, step, &moments[step]);
+    }
+    println!("{exact} rows were undone whole");
+    // No value that is recorded would be let in today.
+    run(&mut client, "ALTER DOMAIN small ADD CHECK (VALUE < 0) NOT VALID");
     for (step, moment) in moments.iter().enumerate() {
         check.step(step, moment);
+    }
+    if with_restore {
+        run(&mut client, "SELECT bemi.stop(drop_slot => true)");
     }
 }

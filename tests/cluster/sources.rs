@@ -67,13 +67,13 @@ fn move_on(server: &Server, files: usize) {
     }
 }
 
-fn dump(server: &Server, database: &str) -> PathBuf {
+pub fn dump(server: &Server, database: &str) -> PathBuf {
     let file = server.host().join(format!("{database}.dump"));
     server.check(server.program("pg_dump", database).arg("-Fc").arg("-f").arg(&file));
     file
 }
 
-fn restore(server: &Server, database: &str, file: &PathBuf) -> Client {
+pub fn restore(server: &Server, database: &str, file: &PathBuf) -> Client {
     server.connect("postgres").batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
     server.check(server.program("pg_restore", database).args(["-e", "-j", "2", "-d", database]).arg(file));
     server.connect(database)

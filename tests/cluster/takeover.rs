@@ -143,7 +143,7 @@ fn planted(server: &Server) {
         );
         // A table of that name is kept, and used if it has the form that it should have.
         if what.ends_with("recorder") {
-            client.batch_execute("DROP TABLE bemi.recorder").unwrap();
+            client.batch_execute("SET bemi.allow_drop = on; DROP TABLE bemi.recorder; RESET bemi.allow_drop").unwrap();
         }
         client.batch_execute("SELECT bemi.track_all(); SELECT * FROM bemi.doctor()").unwrap();
         if what.contains("keep_partitions") || what.contains("recorder") {
@@ -210,7 +210,10 @@ fn given(server: &Server) {
     });
     assert_eq!(said, expected);
     assert!(!is_superuser(&mut client, "takeover_given"));
-    run(&mut client, "DROP TABLE bemi.changes; DROP TABLE bemi.recorder");
+    run(
+        &mut client,
+        "SET bemi.allow_drop = on; DROP TABLE bemi.changes; DROP TABLE bemi.recorder; RESET bemi.allow_drop",
+    );
     goes_on(&mut client);
 }
 

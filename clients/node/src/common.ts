@@ -6,5 +6,12 @@ export {
   type Middleware,
 } from "./context.js";
 export { instrument } from "./instrument.js";
-export { bemiDownSQL, bemiDownSQL as bemiDownSql, bemiUpSQL, bemiUpSQL as bemiUpSql } from "./migration.js";
+export {
+  bemiDownSQL,
+  bemiDownSQL as bemiDownSql,
+  bemiTakeOverSQL,
+  bemiTakeOverSQL as bemiTakeOverSql,
+  bemiUpSQL,
+  bemiUpSQL as bemiUpSql,
+} from "./migration.js";
 export { omitSecrets } from "./secrets.js";

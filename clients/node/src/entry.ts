@@ -4,7 +4,7 @@ import { isInstrumented } from "./instrument.js";
 
 /** The functions that set a context, for one entry point: the first context has its `pg` instrumented, whoever made that. */
 export interface Entry {
-  /** Has the `pg` of this entry point send contexts. @throws Error if there is none. */
+  /** Has the `pg` of this entry point send contexts. @throws Error if there is none, and none was passed to `instrument`. */
   instrumentOnce(): void;
   bemiContext: typeof context.bemiContext;
   mergeBemiContext: typeof context.mergeBemiContext;
@@ -15,27 +15,22 @@ export const entry = (...chains: string[][]): Entry => {
   let isDone = false;
   const instrumentOnce = (): void => {
     if (isDone) return;
-    instrumentPgOf(...chains);
-    isDone = true;
-  };
-  const prepare = (value: object | null | undefined): void => {
-    if (isDone || value == null) return;
     try {
-      instrumentOnce();
+      instrumentPgOf(...chains);
     } catch (error) {
       // It may be hidden in a bundle; then somebody has passed it to instrument().
       if (!isInstrumented()) throw error;
-      isDone = true;
     }
+    isDone = true;
   };
   return {
     instrumentOnce,
     bemiContext<T>(value: object | null | undefined, fn?: () => T): T | undefined {
-      prepare(value);
+      if (value != null) instrumentOnce();
       return fn ? context.bemiContext(value, fn) : (context.bemiContext(value), undefined);
     },
     mergeBemiContext<T>(partial: object, fn?: () => T): T | undefined {
-      prepare(partial);
+      instrumentOnce();
       return fn ? context.mergeBemiContext(partial, fn) : (context.mergeBemiContext(partial), undefined);
     },
   } as Entry;

@@ -1,7 +1,14 @@
 import { createRequire } from "node:module";
+import { isAbsolute } from "node:path";
 import { here } from "./here.js";
 import { instrument } from "./instrument.js";
 import type { Pg } from "./node-postgres.js";
+
+/** Where packages are looked for: beside this one, where the program was started, and where it stands. */
+const starts = (): string[] => {
+  const main = process.argv[1];
+  return [here, `${process.cwd()}/package.json`, ...(main !== undefined && isAbsolute(main) ? [main] : [])];
+};
 
 /**
  * Instruments each copy of `pg` that one of these chains of packages leads to, from this package or from the application:
@@ -10,7 +17,7 @@ import type { Pg } from "./node-postgres.js";
  */
 export const instrumentPgOf = (...chains: string[][]): void => {
   let isFound = false;
-  for (const start of [here, `${process.cwd()}/package.json`]) {
+  for (const start of starts()) {
     for (const chain of chains) {
       let require = createRequire(start);
       let path: string;

@@ -1,3 +1,5 @@
+import { type IsSecret, OMITTED } from "./secrets.js";
+
 /** Writes contexts as JSON that fits: what does not fit, or cannot be written, is left out by itself, and named. */
 
 /** The key that names what was left out. */
@@ -57,8 +59,17 @@ export interface Fitting {
 /** How many bytes JSON takes; numbers, as many as they may take in the server, which writes out their exponents. */
 type Measure = (json: string) => number;
 
-/** The members of an object as JSON that fits. `escape` is applied to the JSON of each string. */
-export const fit = (context: object, limits: Limits, escape: (json: string) => string, measure: Measure): Fitting => {
+/**
+ * The members of an object as JSON that fits. `escape` is applied to the JSON of each string; members for which
+ * `isSecret` holds are "[omitted]".
+ */
+export const fit = (
+  context: object,
+  limits: Limits,
+  escape: (json: string) => string,
+  measure: Measure,
+  isSecret?: IsSecret,
+): Fitting => {
   const ancestors = new Set<object>();
   let visited = 0;
 
@@ -72,7 +83,8 @@ export const fit = (context: object, limits: Limits, escape: (json: string) => s
   const visit = (holder: object, name: string, depth: number, key: string): Node | Reason | undefined => {
     visited++;
     try {
-      const value = plain((holder as Record<string, unknown>)[name], name);
+      const given = (holder as Record<string, unknown>)[name];
+      const value = isSecret && !Array.isArray(holder) && isSecret(name, given) ? OMITTED : plain(given, name);
       if (value === undefined || typeof value === "function" || typeof value === "symbol") return undefined;
       if (typeof value !== "object" || value === null) {
         if (typeof value === "string" && value.length > limits.size) return "TOO_LONG";

@@ -79,6 +79,12 @@ const instrumentPool = (pool: PgPool): void => {
   prototype.connect = function (callback) {
     return connect.call(this, typeof callback === "function" ? bound(callback) : callback);
   };
+  // Who has waited since before that is called without a context, and not in that of whoever gives a client back.
+  const pulse = prototype._pulseQueue;
+  if (typeof pulse !== "function") return;
+  prototype._pulseQueue = function () {
+    return runIn(undefined, () => pulse.call(this));
+  };
 };
 
 const instrumentQuery = (prototype: PgClient, Query: Pg["Query"]): void => {

@@ -1,4 +1,5 @@
 import { type Fitting, fit, OMITTED_KEY, type Reason, REASONS } from "./fit.js";
+import type { IsSecret } from "./secrets.js";
 import { warnOnce } from "./state.js";
 
 /**
@@ -15,10 +16,11 @@ export type Context = Record<string, unknown>;
 
 /**
  * The context as JSON that `jsonb` accepts. What the server would not take (too long, too deep, circular) is left out by
- * itself and named under the key `bemi_omitted`, with a warning once, since no statement may fail for it.
+ * itself and named under the key `bemi_omitted`, with a warning once, since no statement may fail for it. Members for
+ * which `isSecret` holds are "[omitted]".
  * @throws TypeError if it is no object.
  */
-export const encode = (context: object): string => {
+export const encode = (context: object, isSecret?: IsSecret): string => {
   if (!isObject(context)) {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not ${describe(context)}.`);
   }
@@ -27,7 +29,7 @@ export const encode = (context: object): string => {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(read)}.`);
   }
   try {
-    return fitted(read as object, MAX_CONTEXT_SIZE, harmless);
+    return fitted(read as object, MAX_CONTEXT_SIZE, harmless, isSecret);
   } catch (error) {
     // Nothing of it can be read, as of a proxy that was revoked.
     const reason = describeError(error);
@@ -46,8 +48,8 @@ const fromToJSON = (context: object): unknown => {
   }
 };
 
-const fitted = (context: object, size: number, escape: (json: string) => string): string => {
-  const made = fit(context, { size, members: MAX_MEMBERS - 1 }, escape, Buffer.byteLength);
+const fitted = (context: object, size: number, escape: (json: string) => string, isSecret?: IsSecret): string => {
+  const made = fit(context, { size, members: MAX_MEMBERS - 1 }, escape, Buffer.byteLength, isSecret);
   warnOf(made);
   return made.json;
 };

@@ -9,12 +9,24 @@ const DRIVER = "@mikro-orm/postgresql";
 const { instrumentOnce, bemiContext, mergeBemiContext } = entry([DRIVER], [DRIVER, "@mikro-orm/knex", "knex"], []);
 export { bemiContext, mergeBemiContext };
 
+/** What is given to MikroORM's schema generator. */
+export interface SchemaGeneratorOptions {
+  ignoreSchema?: string[] | undefined;
+}
+
 /**
- * What MikroORM's schema tools have to be told so that they leave bemi's tables and triggers alone, to be spread into its configuration.
- * `ignoreTriggers` is known from 7.1.3 on; earlier ones take no notice of it.
+ * What MikroORM's schema tools have to be told so that they leave bemi's tables and triggers alone, to be spread into its
+ * configuration: without it, they drop them. `schemaGenerator` is what else the generator is told; another `schemaGenerator`
+ * behind it would replace this one. `ignoreTriggers` is known from 7.1.3 on; version 6 does not look at triggers.
  */
-export const bemiMikroOrmOptions = (): { schemaGenerator: { ignoreSchema: string[]; ignoreTriggers: true } } => ({
-  schemaGenerator: { ignoreSchema: ["bemi"], ignoreTriggers: true },
+export const bemiMikroOrmOptions = <Options extends SchemaGeneratorOptions = {}>(
+  schemaGenerator?: Options,
+): { schemaGenerator: Options & { ignoreSchema: string[]; ignoreTriggers: true } } => ({
+  schemaGenerator: {
+    ...(schemaGenerator as Options),
+    ignoreSchema: [...(schemaGenerator?.ignoreSchema ?? []), "bemi"],
+    ignoreTriggers: true,
+  },
 });
 
 /**

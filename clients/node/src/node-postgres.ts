@@ -57,6 +57,8 @@ export interface PgClient {
 
 export interface PgPool {
   connect(callback?: Callback): unknown;
+  /** Serves those who wait, called by whoever gives a client back; pg-pool's own. */
+  _pulseQueue?(): unknown;
 }
 
 /** The module `pg`. */

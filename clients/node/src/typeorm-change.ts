@@ -1,8 +1,8 @@
-import { Column, Entity, PrimaryColumn } from "typeorm";
+import { BaseEntity, Column, Entity, PrimaryColumn } from "typeorm";
 import type { Change as Fields } from "./change.js";
 
 export interface Change extends Fields {}
-export class Change {}
+export class Change extends BaseEntity {}
 
 const number = { to: (value?: number) => value, from: (value: string | null) => (value === null ? null : Number(value)) };
 

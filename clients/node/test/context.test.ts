@@ -124,6 +124,47 @@ test("requests of one connection do not see what another has set outside of a mi
   assert.deepEqual(seen, ['{"user":"alice"}', "null", '{"user":"alice"}', "null", "null", "null"]);
 });
 
+test("a middleware leaves out secrets wherever they stand, and what it is told besides; or nothing", () => {
+  const request = {
+    userId: 7, endpoint: "/login", authorization: "Bearer x",
+    params: { name: "Ann", password: "p", hasPassword: true, card: { Iban: "DE", cvc: 123 }, tokens: ["a"], at: new Date(0), list: [{ apiKey: "k" }] },
+    entity: { toJSON: () => ({ secret: "s", task: "Sleep" }) },
+  };
+  const seen = (options?: object): unknown => {
+    let context;
+    middleware(() => request, options)({}, {}, () => (context = currentBemiContext()));
+    return context;
+  };
+  const expected = {
+    userId: 7, endpoint: "/login", authorization: "[omitted]",
+    params: {
+      name: "Ann", password: "[omitted]", hasPassword: true, card: { Iban: "DE", cvc: "[omitted]" }, tokens: "[omitted]",
+      at: "1970-01-01T00:00:00.000Z", list: [{ apiKey: "[omitted]" }],
+    },
+    entity: { secret: "[omitted]", task: "Sleep" },
+  };
+  assert.deepEqual(seen(), expected);
+  assert.deepEqual(seen({ omitSecrets: true }), expected);
+  expected.params.card.Iban = "[omitted]";
+  assert.deepEqual(seen({ omitSecrets: ["iban"] }), expected);
+  assert.deepEqual(seen({ omitSecrets: false }), JSON.parse(JSON.stringify(request)));
+});
+
+test("a secret that is too much is left out all the same, and one that cannot be read fails no request", () => {
+  const params: Record<string, unknown> = { password: "x".repeat(1_000_000), get token() { throw new Error("no"); } };
+  let deep: unknown = { secret: 1 };
+  for (let i = 0; i < 100_000; i++) deep = { deep };
+  const errors: unknown[] = [];
+  middleware(() => ({ userId: 7, params, deep }))({}, {}, (error) => {
+    errors.push(error);
+    const context = currentBemiContext() as { userId: number; params: object; bemi_omitted: object };
+    assert.equal(context.userId, 7);
+    assert.deepEqual(context.params, { password: "[omitted]" });
+    assert.ok("params.token" in context.bemi_omitted);
+  });
+  assert.deepEqual(errors, [undefined]);
+});
+
 test("what is changed in an object later is not seen", () => {
   const context = { list: [1] };
   bemiContext(context, () => {

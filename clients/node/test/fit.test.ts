@@ -137,14 +137,20 @@ test("a text, a name or a number that is longer for the server is measured as su
   assert.equal(comment(accented, false), '/*Bemi {"user":1,"bemi_omitted":{"a":"longer than the limit"}} Bemi*/');
 });
 
+/** Of this process alone, however busy the machine is. */
+const milliseconds = (start: NodeJS.CpuUsage): number => {
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1000;
+};
+
 test("among any number of members, the user's is the last that goes", () => {
   const many = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`key ${i}`, i]));
-  const start = performance.now();
+  const start = process.cpuUsage();
   const known = encoded({ ...many, userId: 187234 });
   assert.equal(known["userId"], 187234);
   assert.ok(Object.keys(known).length > 800);
   assert.match(known["bemi_omitted"]["(others)"], /^\d+ more$/);
-  assert.ok(performance.now() - start < 5000);
+  assert.ok(milliseconds(start) < 5000, `${milliseconds(start)} ms`);
 });
 
 test("a large body does not take long", () => {
@@ -157,9 +163,9 @@ test("a large body does not take long", () => {
     Array(800).fill(Array(800).fill([])), explosive, nested(100_000 / 20), Buffer.alloc(5_000_000),
   ];
   for (const params of bodies) {
-    const start = performance.now();
+    const start = process.cpuUsage();
     assert.equal(encoded({ endpoint: "/", params, userId: 187234 })["userId"], 187234);
-    assert.ok(performance.now() - start < 3000, `${performance.now() - start} ms`);
+    assert.ok(milliseconds(start) < 3000, `${milliseconds(start)} ms`);
   }
 });
 

@@ -115,13 +115,13 @@ pub fn database() -> Result<String, Failure> {
     transaction(|| one("SELECT quote_ident(current_database())").unwrap_or_default())
 }
 
-/// Whether somebody added to `bemi.changes` what may refuse a row for reasons of its own: triggers, checks, indexes. If it
-/// cannot be found out, it counts as if there were.
+/// Whether somebody added to `bemi.changes` what may refuse a row for reasons of its own: triggers on INSERT (bit 4 of their
+/// type), checks, indexes. If it cannot be found out, it counts as if there were.
 pub fn table_has_additions() -> bool {
     let found = transaction(|| {
         let statement = "
             WITH tables AS (SELECT relid FROM pg_partition_tree('bemi.changes'))
-            SELECT EXISTS (SELECT FROM pg_trigger JOIN tables ON relid = tgrelid WHERE NOT tgisinternal)
+            SELECT EXISTS (SELECT FROM pg_trigger JOIN tables ON relid = tgrelid WHERE NOT tgisinternal AND tgtype & 4 <> 0)
                 OR EXISTS (SELECT FROM pg_constraint JOIN tables ON relid = conrelid WHERE contype = 'c')
                 OR EXISTS (SELECT FROM pg_index i JOIN tables ON relid = indrelid JOIN pg_class c ON c.oid = indexrelid
                     LEFT JOIN pg_inherits h ON h.inhrelid = indexrelid LEFT JOIN pg_class p ON p.oid = h.inhparent

@@ -164,7 +164,8 @@ pub unsafe extern "C-unwind" fn bemi_place_position(fcinfo: pg_sys::FunctionCall
 }
 
 /// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
-/// stop then by a function of the extension.
+/// stop then by a function of the extension; and removes the triggers that would keep the extension from being dropped.
+/// DROP OWNED drops both the extension and what is recorded; so it is refused here.
 ///
 /// # Safety
 /// Called by the server.
@@ -186,6 +187,21 @@ pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInf
                 ErrorReport::new(code, message, "bemi_before_drop")
                     .set_hint("SELECT bemi.stop(drop_slot => true); -- what is recorded stays in bemi.changes")
                     .report(PgLogLevel::ERROR);
+            }
+            if is_ours
+                && drop.removeType == OBJECT_EXTENSION
+                && let Some(release) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"release_tables", &[])
+            {
+                pg_sys::OidFunctionCall0Coll(release, pg_sys::InvalidOid);
+            }
+        } else if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
+            && (*statement).type_ == pg_sys::NodeTag::T_DropOwnedStmt
+            && let Some(guard) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"guard_owned", &[pg_sys::OIDOID])
+        {
+            let drop: &pg_sys::DropOwnedStmt = &*statement.cast();
+            for role in sys::members::<pg_sys::RoleSpec>(drop.roles) {
+                let role = pg_sys::get_rolespec_oid(role, true);
+                pg_sys::OidFunctionCall1Coll(guard, pg_sys::InvalidOid, pg_sys::Datum::from(role));
             }
         }
     }

@@ -11,6 +11,8 @@ use crate::sys;
 
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(100);
 static TRACKED_ONLY: GucSetting<bool> = GucSetting::<bool>::new(true);
+/// Read by `bemi.may_drop()`.
+static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// The value of `bemi.retention`, kept by the server.
 static mut RETENTION: *mut c_char = core::ptr::null_mut();
 
@@ -32,6 +34,14 @@ pub fn init() {
         c"",
         &TRACKED_ONLY,
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"bemi.allow_drop",
+        c"Allows DROP and TRUNCATE of what is recorded, and DROP TRIGGER of tracked tables without a warning.",
+        c"",
+        &ALLOW_DROP,
+        GucContext::Userset,
         GucFlags::default(),
     );
     // SAFETY: the server keeps the address of a static; the hook is guarded.

@@ -159,9 +159,32 @@ unsafe fn table_to_be_a_view(rule: &pg_sys::RuleStmt) -> Option<pg_sys::Oid> {
     (relation != pg_sys::InvalidOid && sys::owns_relation(relation)).then_some(relation)
 }
 
+/// The table whose trigger `bemi_context` is to be dropped.
+///
+/// # Safety
+/// The statement is whole, as the server's parser makes it.
+unsafe fn table_of_dropped_trigger(drop: &pg_sys::DropStmt) -> Option<pg_sys::Oid> {
+    if drop.removeType != pg_sys::ObjectType::OBJECT_TRIGGER {
+        return None;
+    }
+    // SAFETY: a trigger is a list of names, the last of which is its own; the function looks the table up in the catalogs.
+    let relation = unsafe {
+        let names = sys::members::<pg_sys::List>(drop.objects).next()?;
+        let length = (*names).length;
+        let last = sys::members::<pg_sys::Node>(names).last()?;
+        if !(2..=4).contains(&length) || sys::string(last) != c"bemi_context" {
+            return None;
+        }
+        let table = pg_sys::makeRangeVarFromNameList(pg_sys::list_truncate(pg_sys::list_copy(names), length - 1));
+        let flags = pg_sys::RVROption::RVR_MISSING_OK;
+        pg_sys::RangeVarGetRelidExtended(table, 0, flags, None, core::ptr::null_mut())
+    };
+    (relation != pg_sys::InvalidOid && sys::owns_relation(relation)).then_some(relation)
+}
+
 /// `bemi.before_ddl()`: a CREATE TRIGGER that makes the trigger of a tracked table replaces one that is there. A dump that
 /// is restored where the schema is tracked makes a table, which is tracked at once, and then its trigger with its rules;
-/// or an old one makes a view of it by a rule.
+/// or an old one makes a view of it by a rule. Before a DROP TRIGGER it has the rules remembered that the trigger has.
 ///
 /// # Safety
 /// Called by the server.
@@ -186,6 +209,13 @@ pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo
                 sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"make_way_for_view", &[pg_sys::OIDOID])
         {
             pg_sys::OidFunctionCall1Coll(make_way, pg_sys::InvalidOid, pg_sys::Datum::from(relation));
+        } else if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
+            && (*statement).type_ == pg_sys::NodeTag::T_DropStmt
+            && let Some(relation) = table_of_dropped_trigger(&*statement.cast())
+            && let Some(remember) =
+                sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"before_drop_trigger", &[pg_sys::OIDOID])
+        {
+            pg_sys::OidFunctionCall1Coll(remember, pg_sys::InvalidOid, pg_sys::Datum::from(relation));
         }
     }
     pg_sys::Datum::from(0)

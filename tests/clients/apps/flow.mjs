@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { test } from "node:test";
 import { contextsWithoutSQL } from "./contexts.mjs";
@@ -107,6 +107,21 @@ export function testFlow(suite) {
   });
 }
 
+export function testWorker(suite) {
+  test("a worker that never calls setContext sends its contexts", { skip: !suite.worker }, async () => {
+    const { app } = suite;
+    const { changes } = await app.changesOf(() => app.command(suite.worker));
+    const seen = changes.filter(({ task }) => task === "worker").map(({ operation, context }) => [operation, context]);
+    const context = (stage) => ({ worker: "MyWorker", stage });
+    assert.deepEqual(seen, [["CREATE", context("calculate")], ["UPDATE", context("store")], ["DELETE", context("end")]]);
+  });
+
+  test("MikroORM's schema tools see nothing of bemi", { skip: !suite.schema }, async () => {
+    const { stdout } = await suite.app.command(suite.schema);
+    assert.doesNotMatch(stdout, /bemi/);
+  });
+}
+
 export function testRevert(suite) {
   test("the ORM takes the migration back, and nothing of bemi is left in the tables", async () => {
     const { app } = suite;
@@ -121,5 +136,21 @@ export function testRevert(suite) {
     assert.deepEqual(await app.rows("SELECT 1 FROM pg_extension WHERE extname = 'bemi'"), []);
     const [{ identity }] = await app.rows("SELECT relreplident AS identity FROM pg_class WHERE oid = 'todo'::regclass");
     assert.equal(identity, "d");
+  });
+
+  test("where a migration of BemiHQ's packages has run, another one takes theirs away, and is taken back", async () => {
+    const { app } = suite;
+    const theirs = () => app.rows("SELECT 1 FROM pg_trigger WHERE tgname = '_bemi_row_trigger_todo'");
+    await app.rows(await readFile(new URL("../bemihq.sql", import.meta.url), "utf8"));
+    assert.equal((await theirs()).length, 1);
+    const migrate = await readFile(path.join(app.folder, "migrate.sh"), "utf8");
+    await writeFile(path.join(app.folder, "take-over.sh"), migrate.replace("migration:create", "migration:create --from-bemihq"));
+    await app.command("bash -e take-over.sh");
+    assert.deepEqual(await theirs(), []);
+    assert.equal((await app.rows("SELECT 1 FROM bemi.tracked WHERE relation = 'todo'::regclass")).length, 1);
+    // The first migration of bemi stands before it, and finds nothing to take back any more.
+    for (let i = 0; i < 2; i++) await app.command(suite.revert);
+    assert.deepEqual(await app.rows("SELECT 1 FROM pg_extension WHERE extname = 'bemi'"), []);
+    assert.deepEqual(await theirs(), []);
   });
 }

@@ -2,7 +2,7 @@
 import { after, before, describe } from "node:test";
 import { testBodies } from "./bodies.mjs";
 import { testConcurrency } from "./concurrency.mjs";
-import { testFlow, testRevert } from "./flow.mjs";
+import { testFlow, testRevert, testWorker } from "./flow.mjs";
 import { App } from "./harness.mjs";
 import { testStatements } from "./statements.mjs";
 
@@ -17,6 +17,7 @@ export function testApp(description) {
     testConcurrency(context);
     testBodies(context);
     testStatements(context);
+    testWorker(context);
     testRevert(context);
   });
 }

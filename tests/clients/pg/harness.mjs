@@ -24,10 +24,13 @@ export const plain = async (database, ...statements) => {
   const { Client } = require("pg-oldest");
   const client = new Client({ database });
   await client.connect();
-  let result;
-  for (const statement of statements) result = await bemiContext(null, () => client.query(statement));
-  await client.end();
-  return result;
+  try {
+    let result;
+    for (const statement of statements) result = await bemiContext(null, () => client.query(statement));
+    return result;
+  } finally {
+    await client.end();
+  }
 };
 
 /** Makes a database, without the extension, or anew. */

@@ -1,8 +1,10 @@
 import { Migrator } from "@mikro-orm/migrations";
 import { defineConfig } from "@mikro-orm/postgresql";
+import { bemiMikroOrmOptions } from "bemi/mikro-orm";
 import { Todo } from "./entities/Todo";
 
 export default defineConfig({
+  ...bemiMikroOrmOptions(),
   clientUrl: process.env.DATABASE_URL,
   pool: { max: 5 },
   entities: [Todo],
