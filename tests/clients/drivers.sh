@@ -2,7 +2,7 @@
 # drivers.sh [NAME...]: runs the recipes of tests/clients/drivers (all, or those named), each in a database of its own
 # on the server that PGHOST, PGPORT and PGUSER lead to, as within with-server.sh, and compares what bemi recorded with
 # expected.txt. What is installed for them is kept in BEMI_CLIENTS_WORK (default: target/clients) for the next time; the
-# packages of the system (PgBouncer, Java, Go) are installed by tests/clients/run.sh.
+# packages of the system (PgBouncer, Java, Go, Ruby) are installed by tests/clients/run.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=${BEMI_CLIENTS_WORK:-$PWD/target/clients}

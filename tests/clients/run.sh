@@ -53,6 +53,7 @@ apps() { tests/clients/apps.sh; }
 
 drivers() {
   local packages=(pgbouncer libpostgresql-jdbc-java golang-go golang-github-jackc-pgx-v4-dev)
+  packages+=(ruby-activerecord ruby-actionpack ruby-railties ruby-marginalia ruby-pg)
   command -v javac >/dev/null || packages+=(default-jdk-headless)
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
   tests/setup/install-packages.sh "${packages[@]}"

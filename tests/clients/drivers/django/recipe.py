@@ -154,6 +154,25 @@ asyncio.run(requests())
 with acting(job="clean up"):
     Todo.objects.filter(task="Eat").delete()
 
+# Rows that come through a cursor of the server, one by one, while others are written.
+with acting(user_id=1, job="iterate"):
+    for todo in Todo.objects.filter(task="Asynchronous").order_by("id").iterator(chunk_size=1):
+        todo.is_completed = True
+        todo.save()
+# The same in a transaction. Who has opened the cursor does not act when somebody else writes before its end.
+with transaction.atomic():
+    with acting(user_id=2, job="open"):
+        cursor = Todo.objects.filter(task="Asynchronous").order_by("id").select_for_update().iterator(chunk_size=1)
+        next(cursor)
+    with acting(user_id=1, job="between"):
+        Todo.objects.create(task="Beside a cursor")
+    Todo.objects.filter(task="Beside a cursor").delete()
+    next(cursor)
+    with connection.cursor() as names:
+        names.execute("SELECT statement FROM pg_cursors")
+        assert "Bemi" in names.fetchone()[0]
+    cursor.close()
+
 # Keys are often no JSON of their own.
 with acting(user_id=UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), since=date(2026, 7, 1)):
     Todo.objects.create(task="UUID and date")
