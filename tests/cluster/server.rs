@@ -456,9 +456,12 @@ impl Database<'_> {
     }
 }
 
-/// Runs statements each in a transaction of its own, unless they say otherwise. No text or body in them holds `; `.
+/// Runs statements each in a transaction of its own, unless they say otherwise. No text or body in them holds `; `. They wait
+/// for the recorder as long as tests do.
 pub fn run(client: &mut Client, statements: &str) {
+    let sync = format!("bemi.sync('{} s')", patience().as_secs());
     for statement in statements.split("; ") {
+        let statement = &statement.replace("bemi.sync()", &sync);
         client.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}: {statement}"));
     }
 }
