@@ -60,8 +60,8 @@ sql "SELECT bemi.stop(drop_slot => true)" >/dev/null
 PGDATABASE=$application
 sql "DROP DATABASE ${application}_late (FORCE)"
 sql "SELECT bemi.replace_bemihq()" >/dev/null 2>&1
-for kind in trigger event_trigger proc; do
-  expect "$kind" 0 "$(sql "SELECT count(*) FROM pg_$kind t WHERE t::text LIKE '%\_bemi\_%'")"
+for name in pg_trigger.tgname pg_event_trigger.evtname pg_proc.proname; do
+  expect "$name" 0 "$(sql "SELECT count(*) FROM ${name%.*} WHERE $name LIKE '\_bemi\_%'")"
 done
 sql "SET search_path = elsewhere; CREATE TABLE t (id int)"
 run 48
