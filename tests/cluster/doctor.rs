@@ -39,7 +39,7 @@ fn illnesses(_: &Server) {
     let all = client.query("SELECT * FROM bemi.doctor()", &[]).unwrap().len();
     let has_ownership: bool =
         client.query_one("SELECT to_regprocedure('bemi.unsafe()') IS NOT NULL", &[]).unwrap().get(0);
-    assert_eq!(all, 20 + usize::from(has_ownership));
+    assert_eq!(all, 23 + usize::from(has_ownership));
     let knows_allow_list: bool = client
         .query_one("SELECT count(*) = 1 FROM pg_settings WHERE name = 'output_plugin_libraries'", &[])
         .unwrap()

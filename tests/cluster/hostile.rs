@@ -186,8 +186,10 @@ fn foreign_names(server: &Server) {
 fn deep_types(server: &Server) {
     let mut database = server.database("deep_types");
     database.create_slot();
-    database
-        .connect()
+    let mut client = database.connect();
+    // Beside other tests these types alone may take longer than a statement is allowed to.
+    client.batch_execute("SET statement_timeout = 0").unwrap();
+    client
         .batch_execute(
             "DO $$ BEGIN CREATE TYPE deep_0 AS (a int);
                FOR i IN 1..5000 LOOP EXECUTE format('CREATE TYPE deep_%s AS (a deep_%s)', i, i - 1); IF i % 500 = 0 THEN COMMIT; END IF; END LOOP;
