@@ -153,7 +153,10 @@ fn is_refusal(error: &Error) -> bool {
     ];
     let Some(cause) = error.as_db_error() else { return false };
     let (code, message) = (cause.code().code(), cause.message());
-    let is_race = message.starts_with("tuple concurrently ") || message.contains("cache lookup failed");
+    // The last one is of CLUSTER, whose partitions may be dropped before it has locked them.
+    let is_race = ["tuple concurrently ", "cache lookup failed", "could not open relation with OID"]
+        .iter()
+        .any(|race| message.contains(race));
     is_collision(error) || CODES.contains(&code) || code == "XX000" && is_race
 }
 
