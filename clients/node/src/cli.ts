@@ -105,7 +105,8 @@ const main = (): void => {
   console.log(`Migration file created: ${path}`);
   if (earlier.length > 0) {
     const advice = content === TRACK ? " Where they have run, this one needs --from-bemihq." : "";
-    console.error(`bemi: ${earlier.join(", ")} of BemiHQ's package: import "bemi/${write === typeorm ? "typeorm" : "mikro-orm"}" there instead.${advice}`);
+    const entry = write === typeorm ? "bemi/typeorm" : "bemi/mikro-orm";
+    console.error(`bemi: ${earlier.join(", ")} of BemiHQ's package: import "${entry}" there instead.${advice}`);
   }
   const lacking = write === mikroOrm ? lackingForMikroOrm(process.cwd()) : undefined;
   if (lacking) console.error(`bemi: ${lacking}`);

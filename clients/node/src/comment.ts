@@ -1,5 +1,5 @@
 import { inAscii, within } from "./json.js";
-import { places } from "./sql.js";
+import { type Places, places } from "./sql.js";
 import { warnOnce } from "./state.js";
 
 /** How long the comments of a text may be together, in characters, if it has several statements. */
@@ -11,12 +11,28 @@ export const comment = (json: string, isUtf8: boolean, size?: number): string =>
   return `/*Bemi ${isUtf8 ? sent : inAscii(sent, size)} Bemi*/`;
 };
 
+/** How many texts are remembered, and how many characters each has at most: those of an ORM come again and again. */
+const MAX_KNOWN = 200;
+const MAX_KNOWN_LENGTH = 2000;
+const known = new Map<string, Places>();
+
+const placesOf = (text: string): Places => {
+  if (text.length > MAX_KNOWN_LENGTH) return places(text);
+  let found = known.get(text);
+  if (!found) {
+    found = places(text);
+    if (known.size >= MAX_KNOWN) known.clear();
+    known.set(text, found);
+  }
+  return found;
+};
+
 /** Whether a text has a statement that writes. */
-export const writes = (text: string): boolean => places(text).writes;
+export const writes = (text: string): boolean => placesOf(text).writes;
 
 /** The text with a context for each of its statements that write; the same text if there is none. */
 export const withComments = (text: string, json: string, isUtf8: boolean): string => {
-  const { writes, ends, isUnsure, areSeveral } = places(text);
+  const { writes, ends, isUnsure, areSeveral } = placesOf(text);
   if (!writes) return text;
   let added = comment(json, isUtf8);
   if (isUnsure) {

@@ -1,5 +1,6 @@
 import { type Fitting, fit, OMITTED_KEY, type Reason, REASONS } from "./fit.js";
 import type { IsSecret } from "./secrets.js";
+import { small } from "./small.js";
 import { warnOnce } from "./state.js";
 
 /**
@@ -29,7 +30,7 @@ export const encode = (context: object, isSecret?: IsSecret): string => {
     throw new TypeError(`A context is an object such as { userId: 1 }, and not what its toJSON() gives: ${describe(read)}.`);
   }
   try {
-    return fitted(read as object, MAX_CONTEXT_SIZE, harmless, isSecret);
+    return small(read as object, harmless, isSecret) ?? fitted(read as object, MAX_CONTEXT_SIZE, harmless, isSecret);
   } catch (error) {
     // Nothing of it can be read, as of a proxy that was revoked.
     const reason = describeError(error);

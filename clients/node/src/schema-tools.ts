@@ -7,8 +7,8 @@ const CONFIGURATIONS = ["src/", "", "dist/", "build/"].flatMap((folder) =>
   ["ts", "mts", "cts", "js", "mjs", "cjs"].map((extension) => `${folder}mikro-orm.config.${extension}`),
 );
 
-const ADVICE = `Without these options "mikro-orm schema:update" drops bemi's triggers and tables, and "migration:create" writes that into
-migrations. Spread them into the configuration of MikroORM:
+const ADVICE = `Without these options "mikro-orm schema:update" wants to drop bemi's tables and the triggers of yours, and "migration:create"
+writes that into migrations. Spread them into the configuration of MikroORM:
 
   import { bemiMikroOrmOptions } from "bemi/mikro-orm";
 
@@ -62,7 +62,8 @@ export const lackingForMikroOrm = (folder: string): string | undefined => {
   const version = versionOf(folder);
   const [major = 0, minor = 0, patch = 0] = (version ?? "").split(".").map((part) => parseInt(part, 10));
   if (major === 7 && minor === 1 && patch < 3) {
-    return `MikroORM ${version} drops triggers that it does not know, bemi's too, and has no option against it. Update it to 7.1.3 or later.\n${ADVICE}`;
+    const told = `MikroORM ${version} drops triggers that it does not know, bemi's too, and has no option against it.`;
+    return `${told} Update it to 7.1.3 or later.\n${ADVICE}`;
   }
   const found = configurationOf(folder);
   if (!found) return `no configuration of MikroORM is found here.\n${ADVICE}`;

@@ -1,7 +1,10 @@
 /** Names that hold what no trail should keep, in any case, with any words before and behind. */
 const SECRET = /passw(?:or)?d|passphrase|secret(?!ar[iy])|token|authorization|credential|cookie|(?:api|private|access)[-_ ]?key/i;
 /** Short ones, which stand in other words too: as words of their own, in snake_case, kebab-case and camelCase. */
-const SHORT = /(?<![A-Za-z])(?:pwd|otp|pin|cvv|cvc|PWD|OTP|PIN|CVV|CVC|Pwd|Otp|Pin|Cvv|Cvc)(?![a-z])|(?<=[a-z0-9])(?:Pwd|Otp|Pin|Cvv|Cvc|PWD|OTP|PIN|CVV|CVC)(?![a-z])/;
+const SHORT = (() => {
+  const [lower, upper] = ["pwd|otp|pin|cvv|cvc", "PWD|OTP|PIN|CVV|CVC|Pwd|Otp|Pin|Cvv|Cvc"];
+  return new RegExp(`(?<![A-Za-z])(?:${lower}|${upper})(?![a-z])|(?<=[a-z0-9])(?:${upper})(?![a-z])`);
+})();
 
 /** What stands in their place. */
 export const OMITTED = "[omitted]";

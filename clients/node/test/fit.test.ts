@@ -3,7 +3,10 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { comment } from "../src/comment.js";
 import { bemiContext, currentBemiContext, mergeBemiContext } from "../src/context.js";
+import { fit } from "../src/fit.js";
 import { encode, inAscii, MAX_CONTEXT_SIZE, MAX_MEMBERS } from "../src/json.js";
+import { secretsOf } from "../src/secrets.js";
+import { small as written } from "../src/small.js";
 
 type Json = Record<string, any>;
 
@@ -135,6 +138,31 @@ test("a text, a name or a number that is longer for the server is measured as su
   assert.equal(Buffer.byteLength(accented), 40_017);
   assert.equal(inAscii(accented), '{"user":1,"bemi_omitted":{"a":"longer than the limit"}}');
   assert.equal(comment(accented, false), '/*Bemi {"user":1,"bemi_omitted":{"a":"longer than the limit"}} Bemi*/');
+});
+
+test("a small context is written at once, as it is written otherwise", () => {
+  const escape = (json: string): string => json.replaceAll("*", "\\u002a");
+  const isSecret = secretsOf([]);
+  const limits = { size: 48_000, members: 899 };
+  const contexts = fc.dictionary(fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom("password", "token", "__proto__", "toJSON", "bemi_omitted")), fc.anything({
+    key: fc.constantFrom("a", "secret", "pin", "*/", "then"), withBigInt: true, withDate: true, withMap: true, withSparseArray: true, withTypedArray: true,
+    withNullPrototype: true, withBoxedValues: true, withObjectString: true,
+  }));
+  let count = 0;
+  fc.assert(fc.property(contexts, fc.boolean(), (context, hides) => {
+    const json = written(context, escape, hides ? isSecret : undefined);
+    if (json === undefined) return;
+    count++;
+    assert.equal(json, fit(context, limits, escape, Buffer.byteLength, hides ? isSecret : undefined).json);
+  }), { numRuns: 5000 });
+  assert.ok(count > 500, String(count));
+  assert.equal(written({ a: [undefined, () => 1, Symbol("s"), -0, NaN], b: undefined, c: Symbol("s") }, escape), '{"a":[null,null,null,0,null]}');
+  const circular: Record<string, unknown> = {};
+  circular["self"] = circular;
+  const throws = { get a() { throw new Error("no"); } };
+  for (const other of [circular, throws, { a: 1n }, { a: 1e300 }, { a: new Date() }, { a: "x".repeat(5000) }, { a: Array(300).fill(1) }, { bemi_omitted: {} }]) {
+    assert.equal(written(other, escape), undefined);
+  }
 });
 
 /** Of this process alone, however busy the machine is. */

@@ -1,6 +1,6 @@
 #!/bin/bash
-# run.sh [ROUNDS [REQUESTS]]: what the npm package costs an application on Express and TypeORM, against the same one with an empty
-# AsyncLocalStorage, in CPU time of its process for each request; then whether 100,000 requests leave anything behind. No part
+# run.sh [ROUNDS [REQUESTS [LEAK]]]: what the npm package costs an application on Express and TypeORM, against the same one with an empty
+# AsyncLocalStorage, in CPU time of its process for each request; then whether LEAK requests (100,000) leave anything behind. No part
 # of the tests. Run it within tests/clients/with-server.sh, after `tests/clients/run.sh apps`, whose packages it uses.
 set -euo pipefail
 cd "$(dirname "$0")"
