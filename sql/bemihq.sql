@@ -3,14 +3,16 @@
 
 CREATE FUNCTION @extschema@.bemihq_objects() RETURNS TABLE (kind text, identity text, removal text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'event trigger', format('%I', e.evtname), format('DROP EVENT TRIGGER %I', e.evtname)
-  FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid WHERE p.proname = '_bemi_create_table_trigger_func'
-  UNION ALL
-  SELECT 'trigger', format('%I on %s', t.tgname, t.tgrelid::regclass), format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
-  FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal AND t.tgparentid = 0
-  UNION ALL
-  SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure::text, format('DROP ROUTINE %s', p.oid::regprocedure)
-  FROM pg_proc p WHERE p.proname IN ('_bemi_create_table_trigger_func', '_bemi_create_triggers', '_bemi_row_trigger_func')
+  SELECT o.kind, o.identity, o.removal FROM (
+    SELECT 1, 'event trigger', format('%I', e.evtname), format('DROP EVENT TRIGGER %I', e.evtname)
+    FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid WHERE p.proname = '_bemi_create_table_trigger_func'
+    UNION ALL
+    SELECT 2, 'trigger', format('%I on %s', t.tgname, t.tgrelid::regclass), format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal AND t.tgparentid = 0
+    UNION ALL
+    SELECT 3, CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure::text, format('DROP ROUTINE %s', p.oid::regprocedure)
+    FROM pg_proc p WHERE p.proname IN ('_bemi_create_table_trigger_func', '_bemi_create_triggers', '_bemi_row_trigger_func')
+  ) AS o (place, kind, identity, removal) ORDER BY o.place, o.identity
 $$;
 
 COMMENT ON FUNCTION @extschema@.bemihq_objects() IS
@@ -20,7 +22,8 @@ CREATE FUNCTION @extschema@.replace_bemihq() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   schemas name[] := ARRAY(SELECT DISTINCT n.nspname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
-    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal AND n.nspname <> '@extschema@');
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal
+    AND n.nspname NOT IN ('@extschema@', 'information_schema') AND NOT starts_with(n.nspname::text, 'pg_'));
   theirs record;
   done int := 0;
 BEGIN

@@ -80,9 +80,8 @@ $$;
 COMMENT ON FUNCTION @extschema@.grant_as_changes(regclass) IS
 'lets those read a partition of bemi.changes who may read that, and nobody write it';
 
--- Event triggers of others, which may fail, do not fire for the tables of the recorder: only those that fire in every session.
-
--- Makes a table of its own for a month, and moves to it what the default partition holds of that month.
+-- Makes a table of its own for a month, and moves to it what the default partition holds of that month. Here, and where the other
+-- tables are made, session_replication_role keeps event triggers of others, which may fail, from firing.
 CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET timezone = 'UTC' AS $$
 DECLARE

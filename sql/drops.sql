@@ -90,23 +90,23 @@ COMMENT ON FUNCTION @extschema@.before_drop_trigger(oid) IS
 CREATE FUNCTION @extschema@.put_back(relation regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  dropping jsonb := NULLIF(current_setting('bemi.dropping', true), '');
+  dropping jsonb;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN @extschema@.tracked_schemas s ON s.schema = n.nspname WHERE c.oid = relation)
+  dropping := NULLIF(current_setting('bemi.dropping', true), '');
+  -- Without its rules it would show what they mask.
+  IF (dropping ->> 'relation')::oid IS DISTINCT FROM relation THEN
+    RETURN false;
+  ELSIF NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN @extschema@.tracked_schemas s ON s.schema = n.nspname WHERE c.oid = relation)
     AND NOT EXISTS (SELECT FROM pg_class c, pg_partition_ancestors(c.oid) a JOIN @extschema@.context_triggers t ON t.relation = a.relid
       WHERE c.oid = put_back.relation AND c.relispartition)
   THEN
     RETURN false;
   END IF;
-  IF (dropping ->> 'relation')::oid = relation THEN
-    PERFORM @extschema@.put_trigger(relation, ARRAY(SELECT jsonb_array_elements_text(dropping -> 'arguments')));
-    IF dropping ->> 'enabled' = 'A' THEN
-      EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
-    END IF;
-  ELSE
-    PERFORM @extschema@.follow_table(relation);
+  PERFORM @extschema@.put_trigger(relation, ARRAY(SELECT jsonb_array_elements_text(dropping -> 'arguments')));
+  IF dropping ->> 'enabled' = 'A' THEN
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
   END IF;
-  RETURN EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = put_back.relation);
+  RETURN true;
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'the trigger bemi_context of % could not be put back: %', relation, SQLERRM;
   RETURN false;
@@ -153,6 +153,7 @@ BEGIN
     CONTINUE WHEN its_table IS NULL OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = its_table);
     is_back := @extschema@.put_back(its_table);
     PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.dropped_triggers'::regclass::oid]);
+    DELETE FROM @extschema@.dropped_triggers d WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation);
     INSERT INTO @extschema@.dropped_triggers VALUES (its_table, clock_timestamp(), session_user, is_back)
     ON CONFLICT ON CONSTRAINT dropped_triggers_pkey DO UPDATE SET dropped_at = EXCLUDED.dropped_at, dropped_by = EXCLUDED.dropped_by, is_back = EXCLUDED.is_back;
     IF is_back THEN

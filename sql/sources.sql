@@ -221,7 +221,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     'defined', COALESCE((
       SELECT jsonb_object_agg(today -> 'types' ->> d.key, COALESCE((
         SELECT jsonb_object_agg(p.key, CASE p.key
-          WHEN 'labels' THEN (SELECT jsonb_object_agg(today -> 'labels' ->> l.key, l.value) FROM jsonb_each(p.value) l)
+          WHEN 'labels' THEN COALESCE((SELECT jsonb_object_agg(today -> 'labels' ->> l.key, l.value) FROM jsonb_each(p.value) l), '{}'::jsonb)
           WHEN 'attributes' THEN COALESCE((SELECT jsonb_object_agg(COALESCE(today -> 'attributes' -> d.key ->> a.key, (2000 + a.key::int)::text),
               jsonb_set(a.value, '{1}', @extschema@.type_today(today -> 'types', a.value -> 1))) FROM jsonb_each(p.value) a), '{}'::jsonb)
           ELSE @extschema@.type_today(today -> 'types', p.value) END)

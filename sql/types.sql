@@ -17,7 +17,7 @@ BEGIN
     FROM pg_type t WHERE t.oid = known[place];
     parts := '{}'::oid[];
     IF found.typtype = 'e'::"char" THEN
-      definition := jsonb_build_object('labels', (SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_enum e WHERE e.enumtypid = found.oid));
+      definition := jsonb_build_object('labels', COALESCE((SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_enum e WHERE e.enumtypid = found.oid), '{}'::jsonb));
     ELSIF found.typtype = 'c'::"char" THEN
       SELECT jsonb_build_object('attributes', COALESCE(jsonb_object_agg(a.attnum, jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod)), '{}'::jsonb)), array_agg(a.atttypid)
       INTO definition, parts FROM pg_attribute a WHERE a.attrelid = found.typrelid AND a.attnum > 0 AND NOT a.attisdropped;

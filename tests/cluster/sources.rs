@@ -18,12 +18,13 @@ pub const TESTS: &[Test] = &[
     ("a_recorder_that_finds_itself_on_another_server_begins_a_source_by_itself", upgraded),
     ("a_dump_restored_over_a_recorded_database_is_noticed_and_what_follows_is_recorded", replaced),
     ("rows_that_a_restore_brings_before_the_key_are_named_by_history", before_the_key),
+    ("labels_and_attributes_that_changed_places_before_a_dump_are_followed_behind_it", changed_places),
     ("who_may_not_bypass_policies_can_dump_a_tracked_database", owner),
 ];
 
 /// A table with a dropped column, a renamed one, another name, and two rows with a past.
 const PAST: &str = "
-    CREATE TABLE filler (id int PRIMARY KEY); CREATE TABLE todo (gone int, id int PRIMARY KEY, task text); SELECT bemi.track_all();
+    CREATE TYPE nothing AS ENUM (); CREATE TABLE filler (id int PRIMARY KEY, n nothing); CREATE TABLE todo (gone int, id int PRIMARY KEY, task text); SELECT bemi.track_all();
     SELECT bemi.start();
     INSERT INTO todo (id, task) VALUES (1, 'a'), (2, 'gone'); ALTER TABLE todo DROP gone; UPDATE todo SET task = 'b' WHERE id = 1;
     ALTER TABLE todo RENAME TO tasks; ALTER TABLE tasks RENAME task TO title; UPDATE tasks SET title = 'c' WHERE id = 1;
@@ -32,6 +33,30 @@ const PAST: &str = "
 const LATER: &str = "
     SELECT bemi.start(accept_gap => true); UPDATE tasks SET title = 'd' WHERE id = 1; INSERT INTO tasks (id, title) VALUES (2, 'new');
     UPDATE tasks SET title = 'e' WHERE id = 1; SELECT bemi.sync()";
+
+/// Values of types whose names meant something else when they were recorded.
+const CHANGED_PLACES: &str = "
+    CREATE TYPE mood AS ENUM ('calm', 'wild'); CREATE TYPE pair AS (gone int, a mood, b text); CREATE TABLE moods (id int PRIMARY KEY, m mood, p pair);
+    SELECT bemi.track_all(); SELECT bemi.start(); INSERT INTO moods VALUES (1, 'calm', ROW(7, 'wild', 'x')), (2, NULL, NULL); SELECT bemi.sync();
+    ALTER TYPE mood RENAME VALUE 'calm' TO 'x'; ALTER TYPE mood RENAME VALUE 'wild' TO 'calm'; ALTER TYPE mood RENAME VALUE 'x' TO 'wild';
+    ALTER TYPE pair DROP ATTRIBUTE gone; ALTER TYPE pair RENAME ATTRIBUTE a TO c; ALTER TYPE pair RENAME ATTRIBUTE b TO a;
+    UPDATE moods SET m = NULL, p = NULL WHERE id = 1; SELECT bemi.sync()";
+
+fn changed_places(server: &Server) {
+    let database = server.database("sources_swapped");
+    let mut client = database.connect();
+    each(&mut client, CHANGED_PLACES);
+    let first = "SELECT (\"row\")::text FROM bemi.history(NULL::moods, '1') ORDER BY version LIMIT 1";
+    assert_eq!(value(&mut client, first), "(1,wild,\"(calm,x)\")");
+    let mut restored = restore(server, "sources_swapped_copy", &dump(server, "sources_swapped"));
+    each(&mut restored, "SELECT bemi.start(accept_gap => true); SELECT bemi.sync()");
+    assert_eq!(value(&mut restored, first), "(1,wild,\"(calm,x)\")");
+    // Names that change here are followed too.
+    each(&mut restored, "ALTER TYPE mood RENAME VALUE 'wild' TO 'tame'; ALTER TYPE pair RENAME ATTRIBUTE c TO d");
+    assert_eq!(value(&mut restored, first), "(1,tame,\"(calm,x)\")");
+    end(&mut restored);
+    end(&mut client);
+}
 
 /// Runs statements each in a transaction of its own.
 fn each(client: &mut Client, statements: &str) {
