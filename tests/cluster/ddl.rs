@@ -79,8 +79,7 @@ const KINDS: &[&str] = &[
     "ANALYZE {t}",
     "VACUUM {t}",
     "VACUUM FULL {t}",
-    // Not pg_attribute: the server (16.15) then sometimes says to every session that attributes of a table are missing.
-    "VACUUM FULL pg_trigger ;; VACUUM FULL pg_proc",
+    "VACUUM FULL pg_trigger ;; VACUUM FULL pg_proc ;; VACUUM FULL pg_attribute",
     "CLUSTER {t} USING {t}_pkey",
     "REINDEX TABLE {t}",
     "REINDEX TABLE pg_trigger",
@@ -311,7 +310,21 @@ fn compare<'a>(who: &str, ledger: &Ledger, found: impl Iterator<Item = [&'a Valu
     problems
 }
 
+/// What the server (16.15) once said, to every session at once, while pg_attribute was rewritten.
+const REWRITTEN: &str = "pg_attribute catalog is missing";
+
+/// A run that ends with nothing but that error says nothing; the next one has to be without it.
 fn beside(_: &Server) {
+    let mut problems = attempt();
+    if !problems.is_empty() && problems.iter().all(|problem| problem.contains(REWRITTEN)) {
+        println!("once again, since the server said: {}", shown(&problems));
+        problems = attempt();
+    }
+    assert!(problems.is_empty(), "{}", shown(&problems));
+}
+
+/// The problems that came up.
+fn attempt() -> Vec<String> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seconds = number("BEMI_DDL_SECONDS").unwrap_or(SECONDS);
     let seed = number("BEMI_DDL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
@@ -353,7 +366,9 @@ fn beside(_: &Server) {
         defined.into_inner(),
         refused.into_inner().unwrap()
     );
-    assert!(problems.is_empty(), "{}", shown(&problems));
+    if !problems.is_empty() {
+        return problems;
+    }
     finish(&mut client, &rows.into_inner().unwrap(), &mut problems);
     // The recorder.
     client.batch_execute("SELECT bemi.sync('100 s')").unwrap();
@@ -400,8 +415,8 @@ fn beside(_: &Server) {
     let documents: Vec<[Value; 4]> = documents.map(parts).collect();
     problems.extend(compare("reader", &ledger, documents.iter().map(|parts| parts.each_ref())));
     problems.extend(server.log().lines().filter(|line| line.contains("could not note")).map(str::to_owned));
-    assert!(problems.is_empty(), "{}", shown(&problems));
     server.stop();
+    problems
 }
 
 /// Sees whether the tables are as the writers left them, and writes a last row.

@@ -43,12 +43,12 @@ const CHANGED_PLACES: &str = "
     UPDATE moods SET m = NULL, p = NULL WHERE id = 1; SELECT bemi.sync()";
 
 fn changed_places(server: &Server) {
-    let database = server.database("sources_swapped");
+    let database = server.database("sources_changed_places");
     let mut client = database.connect();
     each(&mut client, CHANGED_PLACES);
     let first = "SELECT (\"row\")::text FROM bemi.history(NULL::moods, '1') ORDER BY version LIMIT 1";
     assert_eq!(value(&mut client, first), "(1,wild,\"(calm,x)\")");
-    let mut restored = restore(server, "sources_swapped_copy", &dump(server, "sources_swapped"));
+    let mut restored = restore(server, "sources_changed_places_copy", &dump(server, "sources_changed_places"));
     each(&mut restored, "SELECT bemi.start(accept_gap => true); SELECT bemi.sync()");
     assert_eq!(value(&mut restored, first), "(1,wild,\"(calm,x)\")");
     // Names that change here are followed too.
