@@ -33,10 +33,12 @@ COMMENT ON FUNCTION @extschema@.place_position(bigint) IS
 'the position of a place in the log of its source';
 
 -- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
--- asks this before each write, and bemi.require_safe() at the first one, each second, and after each that was refused.
-CREATE FUNCTION @extschema@.require_owner() RETURNS void
+-- asks this before each write, and bemi.require_safe() at the first one, each second, after each that was refused, and when the
+-- answer is another one than before: then somebody may have owned a table in between.
+CREATE FUNCTION @extschema@.require_owner() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  tables oid[];
   wrong record;
 BEGIN
   -- With all partitions: nobody adds anything from here on.
@@ -44,14 +46,18 @@ BEGIN
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     LOCK TABLE @extschema@.recorder IN ROW EXCLUSIVE MODE;
   END IF;
-  FOR wrong IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t LOOP
+  tables := @extschema@.own_tables();
+  FOR wrong IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(tables) t LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
+  -- A new owner, or new rights of others, are new rows of the catalogs.
+  RETURN (SELECT string_agg(concat_ws(' ', c.oid, c.xmin, c.ctid, a.xmin, a.ctid), ', ' ORDER BY c.oid) FROM unnest(tables) t (oid)
+    JOIN pg_class c ON c.oid = t.oid JOIN pg_authid a ON a.oid = c.relowner);
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.require_owner() IS
-'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it';
+'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it; gives text that is another one when owners or rights have changed in between';
 
 -- What may be read of the whole may be read of a part, as pg_dump does. A part whose whole has policies has none, and shows
 -- nothing by itself.
@@ -91,7 +97,7 @@ DECLARE
   owner name;
   is_moved boolean := false;
 BEGIN
-  PERFORM @extschema@.require_owner();
+  PERFORM @extschema@.require_owner(), @extschema@.require_safe();
   IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = '@extschema@.changes'::regclass AND inhrelid = to_regclass(format('@extschema@.%I', name))) THEN
     RETURN;
   ELSIF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
@@ -264,6 +270,8 @@ BEGIN
   END IF;
   PERFORM @extschema@.make_sources();
   PERFORM @extschema@.keep_table(t) FROM @extschema@.kept_tables() t;
+  -- It stays locked: before, somebody might have added something.
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
   INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;

@@ -138,7 +138,11 @@ BEGIN
     (1, 'bemi_on_ddl', 'ddl_command_end', 'on_ddl', 'new tables, partitions and renamed columns are not followed'),
     (2, 'bemi_versions', 'ddl_command_end', 'note_ddl', 'the past of tables that are changed cannot be read'),
     (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl', 'the past of tables that are changed cannot be read'),
-    (4, 'bemi_guard_drops', 'sql_drop', 'guard_drops', 'what is recorded, and the triggers of tracked tables, can be dropped unseen')
+    (4, 'bemi_guard_drops', 'sql_drop', 'guard_drops', 'what is recorded, and the triggers of tracked tables, can be dropped unseen'),
+    (5, 'bemi_before_ddl', $t$ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER')$t$, 'before_ddl',
+      'rules can make views of the tables of bemi, and triggers that are dropped cannot be put back'),
+    (6, 'bemi_before_drop', $t$ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')$t$, 'before_drop',
+      'the extension can be dropped while the server keeps the log for its recorder')
   ) AS t (place, name, event, function, task) LEFT JOIN pg_event_trigger e ON e.evtname = t.name
   WHERE e.evtenabled IS DISTINCT FROM 'A' ORDER BY t.place LIMIT 1;
   -- PostgreSQL 17 and later can turn all of them off.

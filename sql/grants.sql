@@ -19,6 +19,7 @@ BEGIN
       ('function', 'removal', 'PUBLIC'),
       ('function', 'require_safe', 'nobody'),
       ('function', 'require_safe_tables', 'nobody'),
+      ('function', 'is_plain', 'nobody'),
       ('function', 'unsafe', 'PUBLIC'),
       ('function', 'unsafe_code', 'PUBLIC'),
       ('function', 'unsafe_objects', 'PUBLIC'),

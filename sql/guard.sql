@@ -256,21 +256,43 @@ $$;
 COMMENT ON FUNCTION @extschema@.require_safe() IS
 'raises an error if a role that is no superuser could have something run by one, or write what the recorder writes';
 
--- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on.
+CREATE FUNCTION @extschema@.is_plain(relation oid) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_is_plain';
+
+COMMENT ON FUNCTION @extschema@.is_plain(oid) IS
+'locks a table in ROW EXCLUSIVE MODE; true if it is a superuser''s, nobody else may write it, and nothing of others runs when it is written';
+
+-- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on. Queries do not see what
+-- came after the snapshot of their transaction, which whoever runs a statement has chosen.
 CREATE FUNCTION @extschema@.require_safe_tables(relations oid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  relation regclass;
+  relation oid;
+  others oid[] := '{}';
   wrong record;
 BEGIN
   FOREACH relation IN ARRAY relations LOOP
-    EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', relation);
+    IF NOT @extschema@.is_plain(relation) THEN
+      others := others || relation;
+    END IF;
   END LOOP;
+  IF others = '{}' THEN
+    RETURN;
+  END IF;
+  -- An update of a table is one of its children too.
+  WITH RECURSIVE heirs AS (
+    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (others)
+    UNION SELECT i.inhrelid FROM heirs h JOIN pg_inherits i ON i.inhparent = h.inhrelid
+  ) SELECT others || COALESCE(array_agg(h.inhrelid), '{}') INTO others FROM heirs h;
   FOR wrong IN
-    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(relations) c
+    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(others) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(others) c
   LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION 'a transaction with the isolation level % does not see all of what hangs on the table %', current_setting('transaction_isolation'), others[1]::regclass
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- at the beginning of the transaction';
+  END IF;
 END
 $$;
 

@@ -424,8 +424,10 @@ BEGIN
       WHERE committed_at >= '1000-01-01 00:00:00+00'::timestamptz));
   END IF;
   -- The worker writes nothing then, not even that.
-  FOR unsafe IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t
-    WHERE state IN ('starting', 'catching up', 'recording', 'waiting') LIMIT 1
+  FOR unsafe IN
+    SELECT f.detail, f.fix FROM (
+      SELECT t.* FROM @extschema@.unsafe_tables(@extschema@.own_tables()) t UNION ALL SELECT c.* FROM @extschema@.unsafe_code(@extschema@.own_tables()) c
+    ) f WHERE state IN ('starting', 'catching up', 'recording', 'waiting') LIMIT 1
   LOOP
     state := 'waiting';
     detail := unsafe.detail;

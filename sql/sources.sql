@@ -124,11 +124,7 @@ COMMENT ON FUNCTION @extschema@.require_own_trail() IS
 CREATE FUNCTION @extschema@.keep_versions(relations oid[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.recorded_versions'::regclass
-    AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0))
-  THEN
-    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorded_versions'::regclass::oid]);
-  END IF;
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorded_versions'::regclass::oid]);
   IF relations IS NULL THEN
     DELETE FROM @extschema@.recorded_versions;
     INSERT INTO @extschema@.recorded_versions SELECT v.* FROM @extschema@.table_versions v WHERE v.source > 0;
@@ -286,6 +282,7 @@ DECLARE
   -- From here on downwards.
   free bigint := (SELECT COALESCE(min(v.relation::bigint), 4294967295) FROM @extschema@.table_versions v WHERE v.relation > 4290000000);
 BEGIN
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
   -- From a dump, or of the extension that was there before.
   INSERT INTO @extschema@.table_versions SELECT r.* FROM @extschema@.recorded_versions r ON CONFLICT DO NOTHING;
   IF NOT EXISTS (SELECT FROM @extschema@.table_versions v WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation) THEN

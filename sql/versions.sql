@@ -131,13 +131,7 @@ BEGIN
   IF noted = '[]'::jsonb THEN
     RETURN;
   END IF;
-  -- The whole check only where it may find something: this runs after each statement that changes a table.
-  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.table_versions'::regclass
-    AND (NOT r.rolsuper OR c.relhastriggers OR c.relhasrules OR c.relchecks > 0
-      OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))))
-  THEN
-    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
-  END IF;
+  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
   INSERT INTO @extschema@.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
     types, ignored, masked, rewrites, is_late, noted_by)
   SELECT v.relation, source, v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
@@ -309,6 +303,8 @@ BEGIN
       END LOOP;
     END;
     IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+      -- What was refused above is said, and not more.
+      PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.table_versions'::regclass::oid]);
       UPDATE @extschema@.table_versions v SET is_made_with_rows = true WHERE v.relation = ANY (relations) AND NOT v.is_empty AND v.noted_at >= transaction_timestamp();
     END IF;
   END IF;

@@ -60,6 +60,7 @@ mod streaming;
 mod supervision;
 mod takeover;
 mod takeover_later;
+mod takeover_while;
 mod tracking;
 mod types;
 mod untriggered;
@@ -129,6 +130,7 @@ fn main() {
         supervision::TESTS,
         takeover::TESTS,
         takeover_later::TESTS,
+        takeover_while::TESTS,
         as_of::TESTS,
         as_of_changed::TESTS,
         past_types::TESTS,

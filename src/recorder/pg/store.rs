@@ -1,5 +1,5 @@
 //! Writes what waits into `bemi.changes`, together with how far it is recorded, in one transaction.
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::collections::TryReserveError;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::control::run;
+use super::control::{self, run};
 use super::reader::{file_failed, out_of_memory};
 use super::transaction::{Failure, transaction};
 use crate::decoder::encode::lsn;
@@ -75,8 +75,8 @@ impl LastContext {
 
 thread_local! {
     static ROWS: RefCell<Option<Rows>> = const { RefCell::new(None) };
-    /// When the whole check last succeeded, if nothing was refused since.
-    static CHECKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When the whole check last succeeded, if nothing was refused since, and what bemi.require_owner() gave then.
+    static CHECKED: RefCell<Option<(Instant, String)>> = const { RefCell::new(None) };
 }
 
 const WHOLE_CHECK: Duration = Duration::from_secs(1);
@@ -207,16 +207,16 @@ pub fn record(
 }
 
 /// Raises an error if what hangs on the tables is not a superuser's. The whole check takes some milliseconds: it is left out
-/// for as long as nobody can have owned a table in between, unseen by the other.
+/// for as long as nobody can have owned a table in between.
 fn require_safe() {
     // Taken away until it has succeeded: what was refused is looked at as a whole the next time.
-    let checked = CHECKED.take().filter(|checked| checked.elapsed() < WHOLE_CHECK);
-    let statement = match checked {
-        Some(_) => "SELECT bemi.require_owner()",
-        None => "SELECT bemi.require_owner(), bemi.require_safe()",
-    };
-    Spi::run(statement).unwrap_or_else(|error| error!("{error}"));
-    CHECKED.set(checked.or_else(|| Some(Instant::now())));
+    let checked = CHECKED.take();
+    let owners = control::one::<String>("SELECT bemi.require_owner()").unwrap_or_default();
+    let checked = checked.filter(|(at, before)| at.elapsed() < WHOLE_CHECK && *before == owners);
+    if checked.is_none() {
+        run("SELECT bemi.require_safe()");
+    }
+    CHECKED.set(checked.or_else(|| Some((Instant::now(), owners))));
 }
 
 /// Says how far it is recorded now.

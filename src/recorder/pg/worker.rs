@@ -49,12 +49,12 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
     match transaction(settings::pin).and_then(|()| guarded(run)).and_then(|result| result) {
         Ok(()) => process::exit(0),
         Err(failure) => match control::slot_is_lost() {
-            Ok(true) => {
+            true => {
                 log!("the recorder of bemi ends, since its slot is lost: {}", failure.message);
                 control::report(State::SlotLost, Some(&failure));
                 process::exit(0);
             }
-            _ => {
+            false => {
                 log!("the recorder of bemi failed, and is started again: {}", failure.message);
                 control::report(State::Waiting, Some(&failure));
                 process::exit(1);
@@ -263,7 +263,7 @@ impl Recorder {
                     }
                     // What it wrote before is not there any more, as after pg_restore --clean: nobody knows what is missing.
                     if failure.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-                        && control::slot_is_lost()?
+                        && control::slot_is_lost()
                     {
                         return Err(failure);
                     }

@@ -3,6 +3,7 @@
 use core::ffi::{CStr, c_char};
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::sys::extension_lock::{self, Part};
@@ -148,15 +149,29 @@ impl Done {
 /// # Safety
 /// A transaction is active.
 unsafe fn table_to_be_a_view(rule: &pg_sys::RuleStmt) -> Option<pg_sys::Oid> {
-    // SAFETY: names in a parse tree are C strings, and a rule has a relation; the function looks it up in the catalogs.
+    if rule.event != pg_sys::CmdType::CMD_SELECT {
+        return None;
+    }
+    // SAFETY: a rule has a relation; the function looks it up in the catalogs.
     let relation = unsafe {
-        if rule.event != pg_sys::CmdType::CMD_SELECT || CStr::from_ptr(rule.rulename) != c"_RETURN" {
-            return None;
-        }
         let flags = pg_sys::RVROption::RVR_MISSING_OK;
         pg_sys::RangeVarGetRelidExtended(rule.relation, 0, flags, None, core::ptr::null_mut())
     };
     (relation != pg_sys::InvalidOid && sys::owns_relation(relation)).then_some(relation)
+}
+
+/// Raises an error for what is in the schema of the extension. Whoever reads it, with the rights of a superuser too, would run
+/// what the rule says.
+fn refuse_rule_in(schema: pg_sys::Oid, relation: pg_sys::Oid) {
+    // SAFETY: look-ups in the catalogs; the name is a copy.
+    unsafe {
+        if pg_sys::get_rel_namespace(relation) == schema {
+            let name = CStr::from_ptr(pg_sys::get_rel_name(relation)).to_string_lossy();
+            let message = format!("the relation {name} of bemi gets no rule for SELECT");
+            ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message, "bemi_before_ddl")
+                .report(PgLogLevel::ERROR);
+        }
+    }
 }
 
 /// The table whose trigger `bemi_context` is to be dropped.
@@ -208,6 +223,7 @@ pub unsafe extern "C-unwind" fn bemi_before_ddl(fcinfo: pg_sys::FunctionCallInfo
             && let Some(make_way) =
                 sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"make_way_for_view", &[pg_sys::OIDOID])
         {
+            refuse_rule_in(pg_sys::get_func_namespace(make_way), relation);
             pg_sys::OidFunctionCall1Coll(make_way, pg_sys::InvalidOid, pg_sys::Datum::from(relation));
         } else if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
             && (*statement).type_ == pg_sys::NodeTag::T_DropStmt

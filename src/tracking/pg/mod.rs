@@ -1,3 +1,4 @@
 //! What this stage knows that SQL cannot see.
 mod ddl;
 mod functions;
+mod plain;
