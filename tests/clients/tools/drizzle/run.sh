@@ -1,0 +1,40 @@
+#!/bin/bash
+# run.sh: drizzle-kit's push, pull, generate and migrate, and push with a schemaFilter that names bemi.
+. "$BEMI_TOOL"
+
+kit() { npx --no-install drizzle-kit "$@"; }
+
+test_push_spares_bemi() {
+  NEXT=1 runs kit push --force --verbose
+  names_nothing_of_bemis output
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+  runs kit push --force
+  bemi_is_spared
+}
+
+test_push_with_a_schema_filter_that_names_bemi_spares_the_history() {
+  SCHEMAS=public,bemi is_refused 'it has what bemi has recorded|extension bemi requires it' kit push --force
+  bemi_is_spared
+}
+
+test_pull_shows_the_application_alone() {
+  runs kit pull
+  names_nothing_of_bemis generated/schema.ts generated/*.sql
+  grep 'pgTable("todo"' generated/schema.ts
+  bemi_is_spared
+}
+
+test_generate_and_migrate_spare_bemi() {
+  runs kit pull
+  runs kit generate
+  rm -rf generated
+  runs kit generate
+  # The table is there already: the first migration is of the other developers.
+  sed -i 's/CREATE TABLE "todo"/CREATE TABLE IF NOT EXISTS "todo"/' generated/*.sql
+  NEXT=1 runs kit generate
+  names_nothing_of_bemis generated/*.sql generated/meta/*.json
+  runs kit migrate
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+}
+
+run_tests

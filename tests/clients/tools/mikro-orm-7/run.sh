@@ -1,0 +1,75 @@
+#!/bin/bash
+# run.sh: MikroORM 7 with bemiMikroOrmOptions(), with `ignoreSchema` alone, and with neither.
+. "$BEMI_TOOL"
+
+mikro() { npx --no-install mikro-orm "$@"; }
+
+test_schema_update_without_our_options_fails_and_spares_bemi() {
+  OPTIONS='' is_refused 'extension bemi requires it|it has what bemi has recorded' mikro schema:update --run
+  bemi_is_spared
+}
+
+test_schema_update_with_ignoreschema_alone_drops_the_trigger_which_is_put_back() {
+  export OPTIONS=schema
+  runs mikro schema:update --run
+  warns 'the trigger bemi_context of .*todo was put back'
+  bemi_is_spared
+}
+
+test_schema_update_with_our_options_spares_bemi() {
+  export OPTIONS=all NEXT=1
+  runs mikro schema:update --dump
+  names_nothing_of_bemis output
+  runs mikro schema:update --run
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+}
+
+test_migration_without_our_options_names_bemi_and_fails() {
+  export OPTIONS='' NEXT=1
+  runs mikro migration:create
+  grep -i 'drop table if exists "bemi"."changes" cascade' migrations/*.js
+  is_refused 'extension bemi requires it|it has what bemi has recorded' mikro migration:up
+  bemi_is_spared
+}
+
+test_migration_with_our_options_goes_up_and_spares_bemi() {
+  export OPTIONS=all NEXT=1
+  runs mikro migration:create
+  sed -n '/async up/,/^  }/p' migrations/*.js > up
+  names_nothing_of_bemis up
+  runs mikro migration:up
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+}
+
+test_migration_with_our_options_goes_down_and_spares_bemi() {
+  export OPTIONS=all NEXT=1
+  runs mikro migration:create
+  cat migrations/*.js
+  runs mikro migration:up
+  runs mikro migration:down
+  bemi_is_spared
+}
+
+test_the_second_migration_comes_from_the_snapshot_and_names_nothing_of_bemis() {
+  runs mikro migration:create --initial
+  NEXT=1 runs mikro migration:create --name next
+  names_nothing_of_bemis migrations/*.js
+}
+
+test_schema_drop_and_create_spare_bemi() {
+  runs mikro schema:drop --run
+  history_stays
+  runs mikro schema:create --run
+  bemi_is_spared
+}
+
+test_schema_fresh_without_our_options_spares_bemi() {
+  runs mikro schema:fresh --run
+  bemi_is_spared
+}
+
+test_features_are_the_same_with_the_package_and_each_change_has_its_context() {
+  features_are_the_same node features.mjs
+}
+
+run_tests
