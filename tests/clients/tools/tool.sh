@@ -21,7 +21,7 @@ DELETE FROM todo WHERE id = 2 /*Bemi {"user_id": 3} Bemi*/;
 SELECT bemi.sync();
 SQL
   [ "$(sql "SELECT count(*) FROM bemi.changes")" = 4 ]
-  rm -rf migrations
+  rm -rf generated
   history > "$BEFORE/history"
   objects > "$BEFORE/objects"
 }

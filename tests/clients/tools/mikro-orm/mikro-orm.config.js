@@ -11,10 +11,12 @@ const properties = {
 // What a developer adds next.
 if (process.env.NEXT) properties.note = { type: "text", nullable: true };
 
+const options = { all: bemiMikroOrmOptions(), schema: { schemaGenerator: { ignoreSchema: ["bemi"] } } };
+
 module.exports = defineConfig({
   clientUrl: process.env.DATABASE_URL,
   entities: [new EntitySchema({ name: "Todo", tableName: "todo", properties })],
   extensions: [Migrator],
-  migrations: { path: "migrations", emit: "js" },
-  ...(process.env.OPTIONS && bemiMikroOrmOptions()),
+  migrations: { path: "generated", emit: "js" },
+  ...options[process.env.OPTIONS],
 });
