@@ -5,8 +5,9 @@ set -euo pipefail
 
 sql() { psql -XAtq -v ON_ERROR_STOP=1 -c "$1"; }
 
-# An application that has been in use. Its table is the one that each tool's model describes, but for what test_ says.
+# An application that has been in use. Its table is what each tool's model describes.
 prepare() {
+  sql "SELECT bemi.stop(drop_slot => true)" > /dev/null 2>&1 || true
   PGDATABASE=postgres sql "DROP DATABASE IF EXISTS $PGDATABASE WITH (FORCE)"
   PGDATABASE=postgres sql "CREATE DATABASE $PGDATABASE"
   psql -XAtq -v ON_ERROR_STOP=1 <<'SQL'
@@ -109,7 +110,6 @@ bemi_is_spared() {
 features_are_the_same() {
   runs "$@"
   sort output > without
-  sql "SELECT bemi.stop(drop_slot => true)"
   prepare
   BEMI=1 runs "$@"
   sort output > with

@@ -41,10 +41,17 @@ test_migration_with_our_options_goes_down_and_spares_bemi() {
   bemi_is_spared
 }
 
-test_the_second_migration_comes_from_the_snapshot_and_names_nothing_of_bemis() {
+test_migrations_from_the_snapshot_name_nothing_of_bemis() {
+  export OPTIONS=all
   runs mikro migration:create --initial
-  NEXT=1 runs mikro migration:create --name next
+  runs mikro migration:up
+  export NEXT=1
+  runs mikro migration:create --name next
   names_nothing_of_bemis generated/*.js
+  runs mikro migration:up
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+  runs mikro migration:down
+  bemi_is_spared
 }
 
 test_schema_drop_and_create_spare_bemi() {

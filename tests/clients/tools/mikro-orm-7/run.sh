@@ -41,19 +41,31 @@ test_migration_with_our_options_goes_up_and_spares_bemi() {
   bemi_is_spared todo "task, note" "'Next', 'Noted'"
 }
 
-test_migration_with_our_options_goes_down_and_spares_bemi() {
+# MikroORM writes into `down` what it would drop if it did not ignore triggers. It fails there, and nothing has happened.
+test_down_of_a_migration_without_a_snapshot_names_the_trigger_and_fails() {
   export OPTIONS=all NEXT=1
   runs mikro migration:create
-  cat generated/*.js
+  grep bemi_context generated/*.js
   runs mikro migration:up
+  is_refused 'syntax error' mikro migration:down
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+  # As the page says.
+  sed -i '/bemi_context/d' generated/*.js
   runs mikro migration:down
   bemi_is_spared
 }
 
-test_the_second_migration_comes_from_the_snapshot_and_names_nothing_of_bemis() {
+test_migrations_from_the_snapshot_name_nothing_of_bemis() {
+  export OPTIONS=all
   runs mikro migration:create --initial
-  NEXT=1 runs mikro migration:create --name next
+  runs mikro migration:up
+  export NEXT=1
+  runs mikro migration:create --name next
   names_nothing_of_bemis generated/*.js
+  runs mikro migration:up
+  bemi_is_spared todo "task, note" "'Next', 'Noted'"
+  runs mikro migration:down
+  bemi_is_spared
 }
 
 test_schema_drop_and_create_spare_bemi() {

@@ -15,20 +15,37 @@ const folder = new URL("node_modules/@prisma/schema-engine-wasm/", import.meta.u
 const engine = await import(new URL("schema_engine_bg.js", folder));
 const wasm = readFileSync(new URL("schema_engine_bg.wasm", folder));
 const { instance } = await WebAssembly.instantiate(wasm, { "./schema_engine_bg.js": engine });
+globalThis.PRISMA_WASM_PANIC_REGISTRY = { set_message: (message) => console.error(message) };
 engine.__wbg_set_wasm(instance.exports);
 instance.exports.__wbindgen_start();
 
 const paths = process.argv.flatMap((argument, i) => (argument === "--datamodels" ? [process.argv[i + 1]] : []));
 const datamodels = paths.map((path) => [path, readFileSync(path, "utf8")]);
-const { bindMigrationAwareSqlAdapterFactory } = require("@prisma/driver-adapter-utils");
+const { bindMigrationAwareSqlAdapterFactory, ColumnTypeEnum } = require("@prisma/driver-adapter-utils");
 
-// The adapter does not know the type "char", which catalogs have, but char(1).
+// The adapter does not know the type "char", which catalogs have. It takes the values for uuids, of which there are none.
+const [CHAR, UUID] = [18, 2950];
 const { addFields } = Result.prototype;
 Result.prototype.addFields = function (fields) {
-  for (const field of fields) if (field.dataTypeID === 18) field.dataTypeID = 1042;
+  for (const field of fields) if (field.dataTypeID === CHAR) field.dataTypeID = UUID;
   return addFields.call(this, fields);
 };
-const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPg({ connectionString: process.env.DATABASE_URL }));
+class Factory extends PrismaPg {
+  connect = async () => this.withCharacters(await super.connect());
+  connectToShadowDb = async () => this.withCharacters(await super.connectToShadowDb());
+  withCharacters(adapter) {
+    const queryRaw = adapter.queryRaw.bind(adapter);
+    adapter.queryRaw = async (query) => {
+      const result = await queryRaw(query);
+      const columnTypes = result.columnTypes.map((type) => (type === ColumnTypeEnum.Uuid ? ColumnTypeEnum.Character : type));
+      return { ...result, columnTypes };
+    };
+    return adapter;
+  }
+}
+// Not by DATABASE_URL, whose database would be the shadow database too.
+const { PGHOST: host, PGPORT: port, PGUSER: user, PGDATABASE: database } = process.env;
+const adapter = bindMigrationAwareSqlAdapterFactory(new Factory({ host, port: Number(port), user, database }));
 const prisma = await engine.SchemaEngine.new({ datamodels: datamodels.length > 0 ? datamodels : undefined }, () => {}, adapter);
 
 const answer = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
