@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients test-assert fuzz-pure fuzz-decoder torture bench clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))

@@ -1,8 +1,8 @@
 #!/bin/bash
-# run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets, tools; default: all but orms, which
-# are all tests of tools; BEMI_TOOLS names fewer) against a throwaway
-# server of PG_CONFIG's version, into which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and
-# installs what else it takes by npm, pip, cargo and, as root, apt. What is installed is kept in target/clients for the next time.
+# run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets, tools; these by default; and orms, which
+# are all tests of schema tools, or those that BEMI_TOOLS names) against a throwaway server of PG_CONFIG's version, into
+# which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and installs what else it takes by npm, pip,
+# cargo and, as root, apt. What is installed is kept in target/clients for the next time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # All parts have one server.
