@@ -2,7 +2,7 @@
 # run.sh: drizzle-kit's push, pull, generate and migrate, and push with a schemaFilter that names bemi.
 . "$BEMI_TOOL"
 
-kit() { npx --no-install drizzle-kit "$@"; }
+kit() { node_modules/.bin/drizzle-kit "$@"; }
 
 test_push_spares_bemi() {
   NEXT=1 runs kit push --force --verbose

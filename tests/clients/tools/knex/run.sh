@@ -3,10 +3,10 @@
 . "$BEMI_TOOL"
 
 test_migrate_latest_and_rollback_spare_bemi() {
-  runs npx --no-install knex migrate:latest
+  runs node_modules/.bin/knex migrate:latest
   bemi_is_spared todo "task, note" "'Next', 'Noted'"
   is_recorded tag name "'New'"
-  runs npx --no-install knex migrate:rollback --all
+  runs node_modules/.bin/knex migrate:rollback --all
   bemi_is_spared
 }
 

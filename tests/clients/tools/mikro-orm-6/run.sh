@@ -2,7 +2,7 @@
 # run.sh: MikroORM 6 with bemiMikroOrmOptions() and without.
 . "$BEMI_TOOL"
 
-mikro() { npx --no-install mikro-orm "$@"; }
+mikro() { node_modules/.bin/mikro-orm "$@"; }
 
 test_schema_update_without_our_options_fails_and_spares_bemi() {
   OPTIONS='' is_refused 'is not dropped: it has what bemi has recorded' mikro schema:update --run

@@ -2,7 +2,7 @@
 # run.sh: MikroORM 7 with bemiMikroOrmOptions(), with `ignoreSchema` alone, and with neither.
 . "$BEMI_TOOL"
 
-mikro() { npx --no-install mikro-orm "$@"; }
+mikro() { node_modules/.bin/mikro-orm "$@"; }
 
 test_schema_update_without_our_options_fails_and_spares_bemi() {
   OPTIONS='' is_refused 'extension bemi requires it|it has what bemi has recorded' mikro schema:update --run

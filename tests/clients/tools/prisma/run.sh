@@ -5,7 +5,7 @@
 export CHECKPOINT_DISABLE=1 PRISMA_SCHEMA_ENGINE_BINARY=$PWD/schema-engine.mjs PRISMA_HIDE_UPDATE_MESSAGE=1
 # Prisma asks people, not programs, whether data may be lost.
 export PRISMA_USER_CONSENT_FOR_DANGEROUS_AI_ACTION=yes
-prisma() { npx --no-install prisma "$@"; }
+prisma() { node_modules/.bin/prisma "$@"; }
 
 # The database of an application that is in use becomes the first migration.
 baseline() {

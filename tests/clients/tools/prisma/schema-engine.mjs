@@ -31,15 +31,19 @@ Result.prototype.addFields = function (fields) {
   return addFields.call(this, fields);
 };
 class Factory extends PrismaPg {
-  connect = async () => this.withCharacters(await super.connect());
-  connectToShadowDb = async () => this.withCharacters(await super.connectToShadowDb());
-  withCharacters(adapter) {
+  connect = async () => this.fixed(await super.connect());
+  connectToShadowDb = async () => this.fixed(await super.connectToShadowDb());
+  fixed(adapter) {
     const queryRaw = adapter.queryRaw.bind(adapter);
+    const executeScript = adapter.executeScript.bind(adapter);
     adapter.queryRaw = async (query) => {
       const result = await queryRaw(query);
       const columnTypes = result.columnTypes.map((type) => (type === ColumnTypeEnum.Uuid ? ColumnTypeEnum.Character : type));
       return { ...result, columnTypes };
     };
+    // It drops the shadow database before it closes its connections there.
+    adapter.executeScript = (script) => executeScript(script.replace(/^DROP DATABASE \S+$/, "$& WITH (FORCE)"));
+    adapter.underlyingDriver().on("error", () => {});
     return adapter;
   }
 }

@@ -2,7 +2,7 @@
 # run.sh: TypeORM's synchronize, dropSchema, schema:sync, schema:log, schema:drop and migration:generate.
 . "$BEMI_TOOL"
 
-typeorm() { npx --no-install typeorm "$@" -d data-source.js; }
+typeorm() { node_modules/.bin/typeorm "$@" -d data-source.js; }
 
 test_synchronize_spares_bemi() {
   NEXT=1 SYNCHRONIZE=1 runs node start.js
@@ -31,7 +31,7 @@ test_schema_drop_and_sync_spare_bemi() {
 
 test_migration_generate_names_nothing_of_bemis() {
   mkdir generated
-  NEXT=1 runs npx --no-install typeorm migration:generate generated/next --outputJs -d data-source.js
+  NEXT=1 runs node_modules/.bin/typeorm migration:generate generated/next --outputJs -d data-source.js
   names_nothing_of_bemis generated/*.js
   runs typeorm migration:run
   bemi_is_spared todo "task, note" "'Next', 'Noted'"
