@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients test-assert fuzz-pure fuzz-decoder torture bench clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -70,6 +70,9 @@ test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, i
 
 test-clients: ## Run the tests of the clients, of real applications and drivers (Debian, as root), on a server with bemi in it.
 	PG_CONFIG=$(PG_CONFIG_PATH) tests/clients/run.sh $(ARGS)
+
+test-orms: ## Run the schema tools of ORMs, and slices of what TypeORM and MikroORM do, with and without the package (ARGS=prisma: that one).
+	PG_CONFIG=$(PG_CONFIG_PATH) BEMI_TOOLS='$(ARGS)' tests/clients/run.sh orms
 
 test-assert: SECONDS = 60
 test-assert: ## Run the tests on PostgreSQL 15 and 18 with assertions, built first (Debian, as root; about an hour).

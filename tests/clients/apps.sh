@@ -15,12 +15,9 @@ if [ $# = 0 ]; then
   for file in */package.json; do set -- "$@" "${file%/*}"; done
 fi
 
-# MikroORM 7 needs a newer Node than the tests do. The apps that say so in "engines" run by this one.
-package=node-linux-$(node -p process.arch)
-export BEMI_NODE=$work/node/node_modules/$package/bin
-if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 17) ? 0 : 1)'; then
-  [ -x "$BEMI_NODE/node" ] || npm install --loglevel=error --no-save --prefix "$work/node" "$package@22.23.3"
-fi
+# The apps that say in "engines" that they need a newer Node than the tests do run by this one.
+BEMI_NODE=$(../newer-node.sh)
+export BEMI_NODE
 
 # What the lock file names is installed once, the package itself each time.
 install() {

@@ -1,18 +1,19 @@
 #!/bin/bash
-# run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets; default: all) against a throwaway
-# server of PG_CONFIG's version, into which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and
-# installs what else it takes by npm, pip, cargo and, as root, apt. What is installed is kept in target/clients for the next time.
+# run.sh [PART...]: the tests of the clients (package, pg, apps, drivers, snippets, tools; these by default; and orms, which
+# are all tests of schema tools, or those that BEMI_TOOLS names) against a throwaway server of PG_CONFIG's version, into
+# which `make install` has put bemi. Needs Node 20 or later and Python 3.11, and installs what else it takes by npm, pip,
+# cargo and, as root, apt. What is installed is kept in target/clients for the next time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # All parts have one server.
 if [ -z "${BEMI_CLIENTS_SERVER:-}" ]; then
   BEMI_CLIENTS_SERVER=1 exec tests/clients/with-server.sh tests/clients/run.sh "$@"
 fi
-[ $# -gt 0 ] || set -- package pg apps drivers snippets
+[ $# -gt 0 ] || set -- package pg apps drivers snippets tools
 for part in "$@"; do
   case $part in
-    package | pg | apps | drivers | snippets) ;;
-    *) echo "There is no part \"$part\"; there are package, pg, apps, drivers and snippets." >&2; exit 2 ;;
+    package | pg | apps | drivers | snippets | tools | orms) ;;
+    *) echo "There is no part \"$part\"; there are package, pg, apps, drivers, snippets, tools and orms." >&2; exit 2 ;;
   esac
 done
 node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node 20 or later is needed." >&2; exit 1; }
@@ -61,6 +62,17 @@ drivers() {
 }
 
 snippets() { node --test --test-reporter=spec tests/clients/snippets.test.mjs; }
+
+# What deletes or stops the history where nothing holds it back.
+tools() { BEMI_TEST=schema_update tests/clients/tools.sh mikro-orm-6 mikro-orm-7; }
+
+orms() {
+  local packages=(ruby-activerecord ruby-pg)
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+  tests/setup/install-packages.sh "${packages[@]}"
+  # shellcheck disable=SC2086
+  tests/clients/tools.sh ${BEMI_TOOLS:-}
+}
 
 for part in "$@"; do
   step "$part"
