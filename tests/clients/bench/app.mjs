@@ -1,4 +1,4 @@
-// app.mjs bemi|empty: an application on Express and TypeORM, with the package or with an empty AsyncLocalStorage.
+// app.mjs bemi|same|empty: an application on Express and TypeORM, with the package or with an empty AsyncLocalStorage.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { setContext } from "bemi/typeorm";
 import express from "express";
@@ -13,6 +13,8 @@ const source = new DataSource({ type: "postgres", url: process.env.DATABASE_URL,
 const storage = new AsyncLocalStorage();
 const middlewares = {
   bemi: () => setContext(source, (request) => ({ userId: 187234, endpoint: request.url, params: request.body })),
+  // The same as empty, for what differs between two processes without a reason.
+  same: () => (_request, _response, next) => storage.run({}, next),
   empty: () => (_request, _response, next) => storage.run({}, next),
 };
 
@@ -30,3 +32,5 @@ app.post("/todo", async (request, response) => {
 });
 await source.initialize();
 const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
+// While the others are measured.
+server.keepAliveTimeout = 3_600_000;

@@ -44,16 +44,17 @@ const cost = async (app, count) => {
 
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 
-const apps = [await start("bemi"), await start("empty")];
+const apps = [await start("bemi"), await start("same"), await start("empty")];
 for (const app of apps) await load(app, 3000);
-const costs = { bemi: [], empty: [] };
+const costs = { bemi: [], same: [], empty: [] };
 for (let round = 0; round < rounds; round++) {
   // Each is the first in half of the rounds.
   for (const app of round % 2 ? apps : apps.toReversed()) costs[app.kind].push(await cost(app, requests));
 }
-for (const kind of ["bemi", "empty"]) console.log(`${kind}: ${median(costs[kind]).toFixed(3)} ms of CPU time a request`);
-const ratio = median(costs.empty.map((empty, round) => empty / costs.bemi[round]));
-console.log(`throughput with the package, by CPU time: ${ratio.toFixed(3)} of that with an empty AsyncLocalStorage`);
+for (const kind of Object.keys(costs)) console.log(`${kind}: ${median(costs[kind]).toFixed(3)} ms of CPU time a request`);
+const ratio = (kind) => median(costs.empty.map((empty, round) => empty / costs[kind][round])).toFixed(3);
+console.log(`throughput with the package, by CPU time: ${ratio("bemi")} of that with an empty AsyncLocalStorage`);
+console.log(`throughput of the same application in another process: ${ratio("same")}`);
 
 if (leak === 0) process.exit();
 const heaps = [];
