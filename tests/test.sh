@@ -97,7 +97,7 @@ for major in 15 14 16 17 18; do
     make --no-print-directory install PG_CONFIG="$(config $major)"
   fi
   step "PostgreSQL $major: integration tests"
-  TMPDIR=$servers make --no-print-directory test-cluster PG_CONFIG="$(config $major)"
+  TMPDIR=$servers BEMI_TEST_SHARE=1 make --no-print-directory test-cluster PG_CONFIG="$(config $major)"
   # The recorder comes back with the server by itself where it is preloaded, else when it is started again.
   preload=0 seconds=20
   case $major in 15) preload=1 seconds=60 ;; 17) preload=1 ;; esac

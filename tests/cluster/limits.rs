@@ -155,10 +155,11 @@ fn no_memory(_: &Server) {
     }
     println!("{errors} sessions had too little memory");
     assert!(errors > 0 && last, "{errors} errors");
-    // The worker comes back, without the limit.
-    wait_until("the recorder says why it waits", || {
-        let status = "SELECT COALESCE(last_error ~ 'out of memory', false) FROM bemi.status";
-        client.query_one(status, &[]).unwrap().get(0)
+    // The worker fails, says why if there is memory for that, and comes back without the limit.
+    wait_until("another worker", || {
+        let status =
+            "SELECT COALESCE(last_error ~ 'out of memory', false) OR COALESCE(pid <> $1, false) FROM bemi.status";
+        client.query_one(status, &[&worker]).unwrap().get(0)
     });
     client.batch_execute("SELECT bemi.sync('5 min')").unwrap();
     let recorded = "SELECT count(*), max(length(after->>'v')) FROM bemi.changes WHERE omitted IS NULL";

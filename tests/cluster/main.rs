@@ -26,6 +26,7 @@ mod hostile;
 mod keys;
 mod limits;
 mod lock_queue;
+mod long;
 mod masks;
 mod masks_decoded;
 mod memory;
@@ -161,10 +162,14 @@ fn main() {
         Ok("decoder") => DECODER.iter().any(|tests| tests.iter().any(|(name, _)| *name == test.0)),
         Ok(other) => panic!("BEMI_TEST_ONLY is {other}"),
     };
+    let tests = tests.concat();
+    for name in long::names() {
+        assert!(tests.iter().any(|test| test.0 == name), "tests/cluster/long.rs names {name}, which is no test");
+    }
     let trials = tests
-        .concat()
         .into_iter()
         .filter(is_chosen)
+        .filter(|test| long::is_run(test.0, server.major))
         .map(|(name, test)| Trial::test(name, move || server.run(name, test).map_err(Failed::from)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     println!("PostgreSQL {}", server.major);

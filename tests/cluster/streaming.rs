@@ -455,8 +455,11 @@ fn reached(client: &mut Client, pid: i32) -> bool {
     sent(client, pid).unwrap_or_else(|| panic!("walsender {pid} is gone"))
 }
 
-fn memory(server: &Server) {
-    let database = table(server, "stream_memory");
+/// On a server of its own: a walsender keeps room for the longest record of the log, whoever wrote it, and tests beside
+/// this one write records of a gigabyte.
+fn memory(_: &Server) {
+    let server = Server::start("");
+    let database = table(&server, "stream_memory");
     let mut client = database.connect();
     let settings = "-c logical_decoding_work_mem=1MB";
     let (reader, pid, idle) = reader(&database, "stream_memory_reader", &["stream-changes"], settings);
