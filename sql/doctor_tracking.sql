@@ -216,6 +216,12 @@ BEGIN
   "check" := 'ownership';
   SELECT count(*) = 0, COALESCE(string_agg(u.detail, '; '), 'what the recorder writes belongs to a superuser alone'), string_agg(u.fix, ' ')
   INTO ok, detail, fix FROM @extschema@.unsafe() u;
+  -- A right that no table has, and that is no reason not to record.
+  IF ok AND EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = 'pg_write_all_data'::regrole) THEN
+    SELECT false, 'may write what is recorded, by pg_write_all_data: ' || string_agg(DISTINCT quote_ident(r.rolname), ', '),
+      string_agg(DISTINCT format('REVOKE pg_write_all_data FROM %I;', r.rolname), ' ')
+    INTO ok, detail, fix FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE m.roleid = 'pg_write_all_data'::regrole;
+  END IF;
   RETURN NEXT;
 END
 $$;

@@ -84,6 +84,22 @@ fn illnesses(_: &Server) {
             "ALTER EXTENSION bemi DROP EVENT TRIGGER bemi_on_ddl; DROP EVENT TRIGGER bemi_on_ddl",
             "is gone",
         ),
+        (
+            "event trigger",
+            "ALTER EXTENSION bemi DROP EVENT TRIGGER bemi_before_ddl; DROP EVENT TRIGGER bemi_before_ddl",
+            "rules can make views",
+        ),
+        ("event trigger", "ALTER EVENT TRIGGER bemi_before_drop DISABLE", "does not fire"),
+        (
+            "event trigger",
+            "ALTER EXTENSION bemi DROP EVENT TRIGGER bemi_before_drop; DROP EVENT TRIGGER bemi_before_drop",
+            "can be dropped",
+        ),
+        (
+            "ownership",
+            "CREATE ROLE loader; CREATE ROLE \"an 'other\"; GRANT pg_write_all_data TO loader, \"an 'other\"",
+            "\"an 'other\", loader",
+        ),
     ];
     if knows_allow_list {
         cases.extend([
