@@ -332,6 +332,16 @@ $$;
 COMMENT ON FUNCTION @extschema@.history(regclass, text) IS
 'the versions of a row of a table, which may be gone';
 
+CREATE FUNCTION @extschema@.history(relation regclass, primary_key numeric) RETURNS TABLE (
+  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT * FROM @extschema@.history($1, trim_scale($2)::text)
+$$;
+
+COMMENT ON FUNCTION @extschema@.history(regclass, numeric) IS
+'the versions of a row of a table whose key is a number';
+
 CREATE FUNCTION @extschema@.history(base anyelement, primary_key numeric) RETURNS TABLE (
   version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" anyelement
 )

@@ -338,7 +338,9 @@ BEGIN
     SELECT r.slot INTO slot FROM @extschema@.recorder r WHERE r.is_wanted;
   END IF;
   LOOP
-    SELECT s.confirmed_flush_lsn INTO reached FROM pg_replication_slots s
+    -- An idle worker shows how far it has recorded everything, which it confirms later.
+    SELECT greatest(s.confirmed_flush_lsn, substring(a.query FROM '^bemi recorder: recording up to ([0-9A-F]+/[0-9A-F]+)$')::pg_lsn) INTO reached
+    FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid AND a.backend_type = 'bemi recorder' AND a.state = 'idle'
     WHERE s.slot_name = slot AND s.database = current_database() AND s.wal_status <> 'lost';
     -- Who reads the slot in place of the recorder records nothing.
     IF NOT FOUND OR (reached >= target OR NOT is_flushed) AND @extschema@.slot_problem() IS NOT NULL THEN

@@ -43,3 +43,25 @@ BEGIN
   END LOOP;
 END
 $do$;
+
+-- Each of these asks the catalogs, and what is known of a table, many small questions, whose plans do not depend on what is asked:
+-- they are made once in a session. They are among what is asked while a query of the past is planned and begun, under whatever the
+-- caller has set.
+DO $do$
+DECLARE
+  reader regprocedure;
+BEGIN
+  FOREACH reader IN ARRAY ARRAY[
+    '@extschema@.key_of(regclass)', '@extschema@.former_partitions(regclass)', '@extschema@.recorded_tree(regclass)', '@extschema@.farewells(regclass)',
+    '@extschema@.present_versions(oid[])', '@extschema@.columns_of_past(oid, text)', '@extschema@.unknown_past(regclass, timestamptz)',
+    '@extschema@.require_past(regclass, timestamptz, int)'
+  ]::regprocedure[] LOOP
+    EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', reader);
+  END LOOP;
+  FOREACH reader IN ARRAY ARRAY[
+    '@extschema@.as_of_ready(oid)', '@extschema@.as_of_query(oid, text, text)', '@extschema@.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn)'
+  ]::regprocedure[] LOOP
+    EXECUTE format('ALTER FUNCTION %s SET jit = off', reader);
+  END LOOP;
+END
+$do$;

@@ -42,6 +42,12 @@ pub fn show(activity: &str, is_busy: bool) {
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
 }
 
+/// Whether others see in pg_stat_activity what is shown.
+pub fn is_shown() -> bool {
+    // SAFETY: reads a setting of the process.
+    unsafe { pg_sys::pgstat_track_activities }
+}
+
 /// Ends the process. With 0 it is not started again, with 1 it is, after a while.
 #[allow(unreachable_code, reason = "PostgreSQL 18's headers do not say in our words that proc_exit does not return")]
 pub fn exit(code: i32) -> ! {

@@ -213,6 +213,7 @@ fn by_name(server: &Server) {
         "'todo', 26",
         "'public.todo', '026'",
         "'todo'::regclass, '26'",
+        "'todo'::regclass, 26",
         "relation => 'todo', primary_key => '26'",
         "'todo', 26::numeric",
     ];

@@ -172,15 +172,20 @@ pub fn report(state: State, failure: Option<&Failure>) {
     if let Err(failure) = written {
         log!("the recorder of bemi could not say that it is {}: {}", state.name(), failure.message);
     }
-    show(state, error.as_deref(), true);
+    show(state, error.as_deref(), None);
 }
 
-/// Says in pg_stat_activity what the worker does.
-pub fn show(state: State, error: Option<&str>, is_busy: bool) {
-    match error {
-        None => process::show(&format!("bemi recorder: {}", state.name()), is_busy),
-        Some(error) => process::show(&format!("bemi recorder: {}: {error}", state.name()), is_busy),
+/// Says in pg_stat_activity what the worker does; when it is idle, up to which position it has recorded everything, which
+/// bemi.sync() reads there.
+pub fn show(state: State, error: Option<&str>, recorded: Option<u64>) {
+    let mut activity = format!("bemi recorder: {}", state.name());
+    if let Some(error) = error {
+        activity += &format!(": {error}");
     }
+    if let Some(position) = recorded {
+        activity += &format!(" up to {}", encode::lsn(position));
+    }
+    process::show(&activity, recorded.is_none());
 }
 
 /// Makes and drops partitions of `bemi.changes`. False if the extension was dropped.

@@ -67,7 +67,7 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
 fn run() -> Result<(), Failure> {
     let Some(wanted) = control::begin()? else { return Ok(()) };
     settings::limit_locks();
-    control::show(State::Starting, None, true);
+    control::show(State::Starting, None, None);
     let (name, failures) = (wanted.slot.clone(), wanted.failures);
     let slot = CString::new(name.clone()).unwrap_or_default();
     // From here on nobody else reads it, also while this waits.
@@ -190,10 +190,12 @@ impl Recorder {
         }
     }
 
-    /// Confirms log without changes to record, if somebody waits for that, or if it is time.
+    /// Confirms log without changes to record, if somebody waits for that, or if it is time; but not what it has written
+    /// itself, which would have no end. Who waits sees how far it is, if that is shown.
     fn confirm_idle(&mut self) -> Result<(), Failure> {
         let read = self.reader.position();
-        if read > self.progress.read && (self.is_asked || self.is_due && read > self.own_end) {
+        let is_wanted = self.is_asked || self.is_due;
+        if read > self.progress.read && (is_wanted && read > self.own_end || self.is_asked && !process::is_shown()) {
             self.keep(read)?;
             self.reader.confirm(read.min(self.progress.read));
         }
@@ -331,7 +333,7 @@ impl Recorder {
     fn be_busy(&mut self, is_busy: bool) {
         // While it is idle, the time of this is when it last had recorded all.
         if !is_busy || !self.is_busy {
-            control::show(self.state, None, is_busy);
+            control::show(self.state, None, (!is_busy).then(|| self.reader.position()));
         }
         self.is_busy = is_busy;
     }
