@@ -41,6 +41,7 @@ DECLARE
   tables oid[];
   wrong record;
 BEGIN
+  PERFORM @extschema@.require_readable();
   -- With all partitions: nobody adds anything from here on.
   LOCK TABLE @extschema@.changes IN ROW EXCLUSIVE MODE;
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN

@@ -149,10 +149,10 @@ BEGIN
       RAISE EXCEPTION 'the table % is not dropped: it has what bemi has recorded', gone.object_identity USING
         ERRCODE = 'object_in_use', HINT = 'To lose it nonetheless: SET bemi.allow_drop = on;';
     END IF;
+    PERFORM @extschema@.require_readable(), @extschema@.require_safe_tables(ARRAY['@extschema@.dropped_triggers'::regclass::oid]);
     its_table := to_regclass(format('%I.%I', gone.address_names[1], gone.address_names[2]));
     CONTINUE WHEN its_table IS NULL OR EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = its_table);
     is_back := @extschema@.put_back(its_table);
-    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.dropped_triggers'::regclass::oid]);
     DELETE FROM @extschema@.dropped_triggers d WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation);
     INSERT INTO @extschema@.dropped_triggers VALUES (its_table, clock_timestamp(), session_user, is_back)
     ON CONFLICT ON CONSTRAINT dropped_triggers_pkey DO UPDATE SET dropped_at = EXCLUDED.dropped_at, dropped_by = EXCLUDED.dropped_by, is_back = EXCLUDED.is_back;

@@ -353,6 +353,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   relation regclass;
 BEGIN
+  PERFORM @extschema@.require_readable();
   IF done = 'schema' THEN
     PERFORM @extschema@.follow_schema(old_name, new_name);
     RETURN;
@@ -404,6 +405,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   trigger name;
 BEGIN
+  PERFORM @extschema@.require_readable();
   IF current_setting('server_version_num')::int >= 160000 OR NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = make_way_for_view.relation)
     OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind = 'r'::"char" AND pg_relation_size(c.oid) = 0)
   THEN

@@ -20,6 +20,8 @@ BEGIN
       ('function', 'require_safe', 'nobody'),
       ('function', 'require_safe_tables', 'nobody'),
       ('function', 'is_plain', 'nobody'),
+      ('function', 'refuse_unsafe', 'nobody'),
+      ('function', 'require_readable', 'nobody'),
       ('function', 'unsafe', 'PUBLIC'),
       ('function', 'unsafe_code', 'PUBLIC'),
       ('function', 'unsafe_objects', 'PUBLIC'),

@@ -157,6 +157,35 @@ BEGIN
     FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_rewrite w ON w.ev_class = c.oid
     WHERE NOT (c.relkind = ANY ('{v,m}'::"char"[]) AND w.rulename = '_RETURN'::name);
   RETURN QUERY
+    SELECT format('the view %s is not as it was made', c.oid::regclass),
+      'DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi; -- then the tables have to be tracked again'::text
+    FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_rewrite w ON w.ev_class = c.oid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
+    WHERE c.relkind = 'v'::"char" AND w.xmin::text <> a.xmin::text AND c.relname <> 'changes_diff'::name;
+  RETURN QUERY
+    SELECT format('the table %s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass), format('ALTER TABLE %s NO INHERIT %s;', i.inhrelid::regclass, i.inhparent::regclass)
+    FROM unnest(relations) u (oid) JOIN pg_inherits i ON i.inhrelid = u.oid JOIN pg_class p ON p.oid = i.inhparent
+    WHERE p.relkind = ANY ('{r,f}'::"char"[]) AND i.inhparent <> ALL (relations);
+  -- The server's queries for them run as the owner of the other table, and triggers of that one with them.
+  RETURN QUERY
+    SELECT format('the foreign key %I of %s refers to %s, one of which belongs to a role that is no superuser', k.conname, k.conrelid::regclass, k.confrelid::regclass),
+      format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname)
+    FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_class f ON f.oid = k.confrelid
+    WHERE k.contype = 'f'::"char" AND k.conparentid = 0 AND (k.conrelid = ANY (relations) OR k.confrelid = ANY (relations))
+      AND EXISTS (SELECT FROM pg_roles o WHERE o.oid IN (r.relowner, f.relowner) AND NOT o.rolsuper);
+  -- Functions of the server's own may run SQL that they are given as text; those are not immutable. On those no object depends.
+  RETURN QUERY
+    SELECT DISTINCT format('the %s %s uses the function %s, which is not immutable', i.type, i.identity, p.oid::regprocedure), @extschema@.removal(e.classid, e.objid, e.number)
+    FROM (
+      SELECT 'pg_constraint'::regclass::oid AS classid, k.oid AS objid, 0 AS number, k.conbin::text AS tree FROM unnest(relations) u (oid) JOIN pg_constraint k ON k.conrelid = u.oid
+      UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, 0, d.adbin::text FROM unnest(relations) u (oid) JOIN pg_attrdef d ON d.adrelid = u.oid
+      UNION ALL SELECT 'pg_class'::regclass, x.indexrelid, 0, concat_ws(' ', x.indexprs, x.indpred) FROM unnest(relations) u (oid) JOIN pg_index x ON x.indrelid = u.oid
+      UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0, t.tgqual::text FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid
+      UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid, 0, s.stxexprs::text FROM unnest(relations) u (oid) JOIN pg_statistic_ext s ON s.stxrelid = u.oid
+    ) e CROSS JOIN LATERAL regexp_matches(e.tree, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m JOIN pg_proc p ON p.oid = m[1]::oid,
+      LATERAL pg_identify_object(e.classid, e.objid, 0) i
+    WHERE p.provolatile <> 'i'::"char" AND (p.oid >= 16384::oid OR p.proname ~ 'to_xml'
+      OR p.provolatile = 'v'::"char" AND p.proname <> ALL ('{clock_timestamp,gen_random_uuid,uuidv4,uuidv7,nextval,random,timeofday}'::name[]));
+  RETURN QUERY
     -- What partitions have of the table above them is looked at there.
     WITH RECURSIVE parts AS (
       SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid WHERE NOT c.relispartition
@@ -167,7 +196,7 @@ BEGIN
       -- Foreign keys of others that refer to it have triggers of the server's own on it.
       UNION SELECT 'pg_constraint'::regclass, t.tgconstraint FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid WHERE t.tgisinternal
       UNION SELECT 'pg_constraint'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_constraint c ON c.conrelid = u.oid
-        WHERE c.coninhcount = 0 AND c.contype <> 'n'::"char"
+        WHERE (c.coninhcount = 0 OR NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = u.oid AND r.relispartition)) AND c.contype <> 'n'::"char"
       UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM unnest(relations) u (oid) JOIN pg_rewrite w ON w.ev_class = u.oid
         WHERE w.rulename = '_RETURN'::name
       UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM unnest(relations) u (oid) JOIN pg_policy p ON p.polrelid = u.oid
@@ -256,48 +285,83 @@ $$;
 COMMENT ON FUNCTION @extschema@.require_safe() IS
 'raises an error if a role that is no superuser could have something run by one, or write what the recorder writes';
 
-CREATE FUNCTION @extschema@.is_plain(relation oid) RETURNS boolean
+CREATE FUNCTION @extschema@.is_plain(relation oid, is_written boolean) RETURNS boolean
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_is_plain';
 
-COMMENT ON FUNCTION @extschema@.is_plain(oid) IS
-'locks a table in ROW EXCLUSIVE MODE; true if it is a superuser''s, nobody else may write it, and nothing of others runs when it is written';
+COMMENT ON FUNCTION @extschema@.is_plain(oid, boolean) IS
+'locks a table or view; true if it is a superuser''s, nobody else may write it, and nothing of others runs when it is read or written';
 
--- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on. Queries do not see what
--- came after the snapshot of their transaction, which whoever runs a statement has chosen.
+-- Raises an error for what is not plain, and not safe on a closer look either. Queries do not see what came after the snapshot of
+-- their transaction, which whoever runs a statement has chosen.
+CREATE FUNCTION @extschema@.refuse_unsafe(relations oid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  wrong record;
+BEGIN
+  -- An update of a table is one of its children too.
+  WITH RECURSIVE heirs AS (
+    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (relations)
+    UNION SELECT i.inhrelid FROM heirs h JOIN pg_inherits i ON i.inhparent = h.inhrelid
+  ) SELECT relations || COALESCE(array_agg(h.inhrelid), '{}') INTO relations FROM heirs h;
+  FOR wrong IN
+    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(relations) c
+  LOOP
+    RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
+  END LOOP;
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION 'a transaction with the isolation level % does not see all of what hangs on the table %', current_setting('transaction_isolation'), relations[1]::regclass
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- at the beginning of the transaction';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.refuse_unsafe(oid[]) IS
+'raises an error if something of others runs when some tables or views are read or written';
+
+-- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on.
 CREATE FUNCTION @extschema@.require_safe_tables(relations oid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relation oid;
   others oid[] := '{}';
-  wrong record;
 BEGIN
   FOREACH relation IN ARRAY relations LOOP
-    IF NOT @extschema@.is_plain(relation) THEN
+    IF NOT @extschema@.is_plain(relation, true) THEN
       others := others || relation;
     END IF;
   END LOOP;
-  IF others = '{}' THEN
-    RETURN;
-  END IF;
-  -- An update of a table is one of its children too.
-  WITH RECURSIVE heirs AS (
-    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (others)
-    UNION SELECT i.inhrelid FROM heirs h JOIN pg_inherits i ON i.inhparent = h.inhrelid
-  ) SELECT others || COALESCE(array_agg(h.inhrelid), '{}') INTO others FROM heirs h;
-  FOR wrong IN
-    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(others) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(others) c
-  LOOP
-    RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
-  END LOOP;
-  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
-    RAISE EXCEPTION 'a transaction with the isolation level % does not see all of what hangs on the table %', current_setting('transaction_isolation'), others[1]::regclass
-      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- at the beginning of the transaction';
+  IF others <> '{}' THEN
+    PERFORM @extschema@.refuse_unsafe(others);
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION @extschema@.require_safe_tables(oid[]) IS
 'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who do';
+
+-- Before something reads them as a superuser: what the planner computes of a table's checks and statistics, and what stands in a
+-- view, would run. What has the name of a table of bemi.start() may be another thing.
+CREATE FUNCTION @extschema@.require_readable() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  name text;
+  relation oid;
+  others oid[] := '{}';
+BEGIN
+  FOREACH name IN ARRAY ARRAY['recorder', 'sources', 'recorded_versions', 'table_versions', 'tracked_schemas', 'dropped_triggers', 'context_triggers'] LOOP
+    relation := to_regclass('@extschema@.' || name);
+    IF relation IS NOT NULL AND NOT @extschema@.is_plain(relation, false) THEN
+      others := others || relation;
+    END IF;
+  END LOOP;
+  IF others <> '{}' THEN
+    PERFORM @extschema@.refuse_unsafe(others);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION @extschema@.require_readable() IS
+'raises an error if something of others runs when a table or view is read that the functions of the extension read as a superuser';
 
 -- Default privileges may give a new table to others.
 CREATE FUNCTION @extschema@.own_alone(relation regclass) RETURNS void

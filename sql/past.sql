@@ -2,11 +2,12 @@
 
 -- Everything is recorded from then on.
 CREATE FUNCTION @extschema@.recorded_since() RETURNS timestamptz
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
 BEGIN
   IF to_regclass('@extschema@.recorder') IS NULL OR to_regclass('@extschema@.changes') IS NULL THEN
     RETURN NULL;
   END IF;
+  PERFORM @extschema@.require_readable();
   -- The retention drops the oldest partitions.
   RETURN greatest(
     (SELECT r.since FROM @extschema@.recorder r),
@@ -21,6 +22,7 @@ COMMENT ON FUNCTION @extschema@.recorded_since() IS
 CREATE FUNCTION @extschema@.recorded_position() RETURNS pg_lsn
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  PERFORM @extschema@.require_readable();
   RETURN CASE WHEN to_regclass('@extschema@.recorder') IS NOT NULL THEN (SELECT '0/0'::pg_lsn + @extschema@.place(COALESCE(r.source, 1), r.commit_position)::numeric FROM @extschema@.recorder r) END;
 END
 $$;

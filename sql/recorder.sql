@@ -61,7 +61,11 @@ BEGIN
   IF to_regclass('@extschema@.recorder') IS NULL THEN
     RETURN NULL;
   END IF;
+  PERFORM @extschema@.require_readable();
   RETURN (SELECT slot FROM @extschema@.recorder);
+EXCEPTION WHEN insufficient_privilege THEN
+  -- The doctor says why.
+  RETURN NULL;
 END
 $$;
 
@@ -199,7 +203,7 @@ BEGIN
   END IF;
   -- The worker waits for the end of this transaction too.
   PERFORM @extschema@.lock_recorder();
-  PERFORM @extschema@.require_safe();
+  PERFORM @extschema@.require_readable(), @extschema@.require_safe();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
     lost := @extschema@.slot_problem();
     SELECT * INTO known FROM @extschema@.recorder;
@@ -297,7 +301,7 @@ BEGIN
   -- transaction.
   PERFORM @extschema@.end_recorder();
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
-    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
+    PERFORM @extschema@.require_readable(), @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
     UPDATE @extschema@.recorder r SET is_wanted = false, state = 'stopped', state_since = now();
   END IF;
   IF drop_slot THEN
@@ -335,6 +339,7 @@ BEGIN
     target := target - (target - '0/0') % current_setting('wal_block_size')::int;
   END IF;
   IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
+    PERFORM @extschema@.require_readable();
     SELECT r.slot INTO slot FROM @extschema@.recorder r WHERE r.is_wanted;
   END IF;
   LOOP
@@ -386,6 +391,16 @@ BEGIN
     fix := 'SELECT bemi.start();';
     RETURN;
   END IF;
+  BEGIN
+    PERFORM @extschema@.require_readable();
+  EXCEPTION WHEN insufficient_privilege THEN
+    -- Nothing is read then, by the worker neither.
+    GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, fix = PG_EXCEPTION_HINT;
+    state := 'waiting';
+    last_error := detail;
+    pid := @extschema@.recorder_pid();
+    RETURN;
+  END;
   lost := CASE WHEN NOT pg_is_in_recovery() THEN @extschema@.slot_problem() END;
   SELECT * INTO known FROM @extschema@.recorder;
   SELECT a.pid, a.state, a.state_change INTO worker FROM pg_stat_activity a WHERE a.pid = @extschema@.recorder_pid();

@@ -248,6 +248,7 @@ DECLARE
   rewritten jsonb := '{}';
   relation oid;
 BEGIN
+  PERFORM @extschema@.require_readable();
   IF TG_EVENT = 'sql_drop' THEN
     relations := ARRAY(
       SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END

@@ -12,6 +12,9 @@ pub const TESTS: &[Test] = &[
     ("children_of_the_tables_of_bemi_run_nothing", children),
     ("a_column_with_code_of_another_is_not_run_by_ddl", columns),
     ("no_rule_makes_a_view_of_a_table_of_bemi", views),
+    ("no_expression_of_another_is_run_by_writing_or_planning", expressions),
+    ("no_foreign_key_or_parent_of_another_reaches_the_tables_of_bemi", relatives),
+    ("a_view_in_place_of_a_table_or_view_of_bemi_is_not_read", in_place),
 ];
 
 /// Has a table belong to the role that has the name of the database for as long as the role takes for something.
@@ -243,5 +246,178 @@ fn views(server: &Server) {
     }
     owner.batch_execute("SELECT bemi.recorder_slot(); SELECT * FROM bemi.doctor()").unwrap();
     client.batch_execute("SELECT * FROM bemi.status; SELECT * FROM bemi.doctor()").unwrap();
+    assert!(!is_superuser(&mut client, role));
+}
+
+/// Does everything that may have a superuser run what was left, and tells whether somebody was made superuser.
+fn taken_over(server: &Server, client: &mut Client, role: &str, column: &mut i32) -> bool {
+    let mut app = server.connect_with(role, role, "-c constraint_exclusion=on");
+    *column += 1;
+    for statement in [
+        &format!("ALTER TABLE mine ADD c{column} int"),
+        &format!("CREATE TABLE made{column} (id int PRIMARY KEY); SELECT bemi.track('made{column}')"),
+        &format!("DROP TRIGGER bemi_context ON made{column}"),
+        "SELECT bemi.recorder_slot()",
+        "SELECT bemi.recorded_since()",
+        "SELECT bemi.recorded_position()",
+        "SELECT bemi.sync('100 ms')",
+    ] {
+        let _ = app.batch_execute(statement);
+    }
+    let _ = client.batch_execute("INSERT INTO t (v) VALUES ('more')");
+    for statement in
+        ["SELECT * FROM bemi.status", "SELECT pg_terminate_backend(bemi.recorder_pid())", "SELECT pg_sleep(0.3)"]
+    {
+        let _ = client.batch_execute(statement);
+    }
+    is_superuser(client, role)
+}
+
+fn expressions(server: &Server) {
+    let role = "takeover_expressions";
+    let (mut client, mut owner) = recording_t(server, role);
+    owner.batch_execute("CREATE TABLE mine (id int PRIMARY KEY); SELECT bemi.track('mine')").unwrap();
+    // A function of the server that runs SQL, and one that the planner computes.
+    let rewrite = "ts_rewrite('a'::tsquery, 'select ''a''::tsquery, public.pwn_of('''')::tsquery') IS NOT NULL";
+    let folded = "public.pwn_of('a') IS NOT NULL";
+    let mut column = 0;
+    for name in ["recorder", "table_versions", "recorded_versions", "sources", "dropped_triggers"] {
+        let table = format!("bemi.{name}");
+        for (code, end) in [
+            (
+                format!("ALTER TABLE {table} ADD CONSTRAINT pwn CHECK ({rewrite}) NOT VALID"),
+                format!("ALTER TABLE {table} DROP CONSTRAINT pwn"),
+            ),
+            (
+                format!("ALTER TABLE {table} ADD CONSTRAINT pwn CHECK ({folded})"),
+                format!("ALTER TABLE {table} DROP CONSTRAINT pwn"),
+            ),
+            (
+                format!(
+                    "CREATE TRIGGER pwn AFTER INSERT OR UPDATE ON {table} FOR EACH ROW WHEN ({rewrite})
+                     EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+                ),
+                format!("DROP TRIGGER pwn ON {table}"),
+            ),
+            (
+                format!("CREATE STATISTICS public.pwn ON (public.pwn_of('a')) FROM {table}"),
+                "DROP STATISTICS public.pwn".to_owned(),
+            ),
+        ] {
+            own_for_a_moment(&mut client, &mut owner, role, &table, &code);
+            assert!(!taken_over(server, &mut client, role, &mut column), "{code}");
+            let found = client.query("SELECT detail FROM bemi.unsafe()", &[]).unwrap();
+            assert!(!found.is_empty(), "{code}");
+            client.batch_execute(&end).unwrap_or_else(|error| panic!("{error:?}: {end}"));
+            assert!(client.query("SELECT detail FROM bemi.unsafe()", &[]).unwrap().is_empty());
+        }
+        // What a superuser makes for somebody.
+        let index = format!("CREATE INDEX pwn ON {table} ((1)) WHERE public.pwn_of('a') = 'a'");
+        hang(&mut client, &index);
+        assert!(!taken_over(server, &mut client, role, &mut column), "{index}");
+        client.batch_execute("DROP INDEX bemi.pwn").unwrap();
+    }
+    goes_on(&mut client);
+    assert!(!is_superuser(&mut client, role));
+}
+
+fn relatives(server: &Server) {
+    let role = "takeover_relatives";
+    let (mut client, mut owner) = recording_t(server, role);
+    owner
+        .batch_execute(
+            "CREATE TABLE mine (id int PRIMARY KEY); SELECT bemi.track('mine'); CREATE TABLE old (id int PRIMARY KEY); SELECT bemi.track('old')",
+        )
+        .unwrap();
+    owner.batch_execute("DROP TRIGGER bemi_context ON old").unwrap();
+    let mut column = 0;
+    // A foreign key that refers to the table, and what is done with its rows when those go that they refer to.
+    run(&mut client, "GRANT REFERENCES, SELECT ON bemi.dropped_triggers TO takeover_relatives");
+    owner
+        .batch_execute(
+            "CREATE TABLE fk (r oid REFERENCES bemi.dropped_triggers ON DELETE CASCADE); INSERT INTO fk SELECT relation FROM bemi.dropped_triggers;
+             CREATE FUNCTION public.pwn_gone() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM public.take(); RETURN OLD; END$$;
+             CREATE TRIGGER a AFTER DELETE ON fk FOR EACH ROW EXECUTE FUNCTION public.pwn_gone()",
+        )
+        .unwrap();
+    run(&mut client, "REVOKE REFERENCES, SELECT ON bemi.dropped_triggers FROM takeover_relatives");
+    owner.batch_execute("DROP TABLE old").unwrap();
+    assert!(!taken_over(server, &mut client, role, &mut column));
+    let said = fixed(&mut client, "SELECT bemi.require_safe()");
+    assert!(said.len() == 1 && said[0].contains("foreign key"), "{said:?}");
+    // One that refers to a table of the role.
+    own_for_a_moment(
+        &mut client,
+        &mut owner,
+        role,
+        "bemi.tracked_schemas",
+        "CREATE TABLE sch (s name PRIMARY KEY);
+         ALTER TABLE bemi.tracked_schemas ADD FOREIGN KEY (schema) REFERENCES sch ON UPDATE CASCADE ON DELETE CASCADE",
+    );
+    assert!(!taken_over(server, &mut client, role, &mut column));
+    let said = fixed(&mut client, "SELECT bemi.require_safe()");
+    assert!(said.len() == 1 && said[0].contains("foreign key"), "{said:?}");
+    // A parent, whose owner has all rights to what is below it, and its check.
+    client.batch_execute("SELECT bemi.sync()").unwrap();
+    own_for_a_moment(
+        &mut client,
+        &mut owner,
+        role,
+        "bemi.recorder",
+        "CREATE TABLE public.par (state text NOT NULL, transactions bigint NOT NULL, CONSTRAINT pwn CHECK (public.pwn_if(state)));
+         ALTER TABLE bemi.recorder ADD CONSTRAINT pwn CHECK (public.pwn_if(state)); ALTER TABLE bemi.recorder INHERIT public.par",
+    );
+    assert!(!taken_over(server, &mut client, role, &mut column));
+    let said = fixed(&mut client, "SELECT bemi.require_safe()");
+    assert!(said.iter().any(|said| said.contains("inherits from")), "{said:?}");
+    assert!(said.iter().any(|said| said.contains("constraint pwn")), "{said:?}");
+    goes_on(&mut client);
+    assert!(!is_superuser(&mut client, role));
+}
+
+fn in_place(server: &Server) {
+    let role = "takeover_in_place";
+    let (mut client, mut owner) = owned_database(server, role);
+    run(
+        &mut client,
+        "CREATE EXTENSION bemi; CREATE TABLE t (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v text); SELECT bemi.track('t')",
+    );
+    owner.batch_execute("CREATE TABLE mine (id int PRIMARY KEY); SELECT bemi.track('mine')").unwrap();
+    let mut column = 0;
+    // Before there are such tables.
+    run(&mut client, "GRANT CREATE, USAGE ON SCHEMA bemi TO takeover_in_place");
+    owner
+        .batch_execute(
+            "CREATE VIEW bemi.recorder AS
+               SELECT public.pwn_of('x')::name AS slot, true AS is_wanted, now() AS since, 1 AS source, '0/0'::pg_lsn AS commit_position;
+             CREATE VIEW bemi.sources AS SELECT NULL::int AS source, public.pwn_of('x') AS name, 1::bigint AS system_identifier,
+               1::oid AS database_oid, '{}'::oid[] AS tables WHERE public.pwn_if('')",
+        )
+        .unwrap();
+    run(&mut client, "REVOKE CREATE ON SCHEMA bemi FROM takeover_in_place");
+    for view in ["recorder", "sources"] {
+        assert!(!taken_over(server, &mut client, role, &mut column), "{view}");
+        run(&mut client, &format!("ALTER VIEW bemi.{view} OWNER TO postgres"));
+        assert!(!taken_over(server, &mut client, role, &mut column), "{view}");
+    }
+    run(&mut client, "DROP VIEW bemi.recorder; DROP VIEW bemi.sources");
+    // In place of the view that the extension made.
+    run(
+        &mut client,
+        "GRANT CREATE ON SCHEMA bemi TO takeover_in_place; ALTER VIEW bemi.context_triggers OWNER TO takeover_in_place",
+    );
+    let definition = "SELECT rtrim(pg_get_viewdef('bemi.context_triggers'), ';')";
+    let definition: String = client.query_one(definition, &[]).unwrap().get(0);
+    let other = format!("SELECT v.* FROM ({definition}) v WHERE public.pwn_if('')");
+    owner.batch_execute(&format!("CREATE OR REPLACE VIEW bemi.context_triggers AS {other}")).unwrap();
+    run(
+        &mut client,
+        "ALTER VIEW bemi.context_triggers OWNER TO postgres; REVOKE CREATE ON SCHEMA bemi FROM takeover_in_place",
+    );
+    assert!(!taken_over(server, &mut client, role, &mut column));
+    let found = client.query("SELECT detail FROM bemi.unsafe()", &[]).unwrap();
+    assert!(found.iter().any(|row| row.get::<_, &str>(0).contains("not as it was made")), "{found:?}");
+    run(&mut client, "DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi");
+    goes_on(&mut client);
     assert!(!is_superuser(&mut client, role));
 }

@@ -27,7 +27,8 @@ pub struct Progress {
 }
 
 /// What comes before all that is written there: else a trigger of others would run with the rights of this worker.
-const REQUIRE_SAFE: &str = "SELECT bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid])";
+const REQUIRE_SAFE: &str =
+    "SELECT bemi.require_readable(), bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid])";
 
 /// Waits until the transaction that started this worker has ended; gives the slot to read, None if it was rolled back, or if
 /// nobody wants the worker any more. Slots that nobody wants are dropped, since the server keeps the log for them.
@@ -43,6 +44,10 @@ pub fn begin() -> Result<Option<Wanted>, Failure> {
             // Before it is read or written.
             run("SELECT bemi.require_safe()");
             run(REQUIRE_SAFE);
+        }
+        if !is_there && one::<bool>("SELECT to_regclass('bemi.changes') IS NOT NULL") == Some(true) {
+            log!("the recorder of bemi ends, since there is no table bemi.recorder; its slots are kept");
+            return None;
         }
         let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };
         run(&format!(

@@ -154,8 +154,10 @@ unsafe fn table_to_be_a_view(rule: &pg_sys::RuleStmt) -> Option<pg_sys::Oid> {
     }
     // SAFETY: a rule has a relation; the function looks it up in the catalogs.
     let relation = unsafe {
+        // As the statement itself will: else the name could be that of another relation when it has its lock.
+        let lock = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
         let flags = pg_sys::RVROption::RVR_MISSING_OK;
-        pg_sys::RangeVarGetRelidExtended(rule.relation, 0, flags, None, core::ptr::null_mut())
+        pg_sys::RangeVarGetRelidExtended(rule.relation, lock, flags, None, core::ptr::null_mut())
     };
     (relation != pg_sys::InvalidOid && sys::owns_relation(relation)).then_some(relation)
 }

@@ -1,71 +1,126 @@
-//! Whether writing into a table runs nothing but the server's own code, as the server knows the table at this moment: a
-//! query would see what the catalogs held when the snapshot of its transaction was taken, which may be long ago.
+//! Whether reading and writing a table runs nothing but the server's own code, as the server knows the table at this
+//! moment: a query would see what the catalogs held when the snapshot of its transaction was taken, which may be long ago.
 use core::ffi::{CStr, c_char, c_int};
+use std::ffi::CString;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::sys;
 use crate::sys::arguments::argument;
+use crate::sys::catalogs;
 
 /// What fires when rows are inserted, deleted or updated (catalog/pg_trigger.h).
 const FIRES_ON_ROWS: i16 =
     (pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_DELETE | pg_sys::TRIGGER_TYPE_UPDATE) as i16;
 
-/// `bemi.is_plain(oid)`: whether a table belongs to a superuser, nobody else may write it, and nothing that others may have
-/// made runs when it is written. False also where that needs a closer look. Keeps a lock, ROW EXCLUSIVE, with which none of
-/// it changes until the transaction ends, but for rights; whoever gets those has to wait with what he makes of them.
+/// `bemi.is_plain(oid, boolean)`: whether a table belongs to a superuser, nobody else may write it, and nothing that others
+/// may have made runs when it is read or written; or whether a view is a superuser's, and as it was made. False also where
+/// that needs a closer look. Keeps a lock with which that stays so until the transaction ends, ROW EXCLUSIVE if it is to be
+/// written, else ACCESS SHARE: rights can change, but whoever gets them has to wait with what he makes of them.
 ///
 /// # Safety
-/// Called by the server, with an argument that is not null.
+/// Called by the server, with arguments that are not null.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_is_plain(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the server's call. The relation stays open and locked while it is looked at.
     let is_plain = unsafe {
         let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
-        let relation = pg_sys::relation_open(relation, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-        let is_plain = is_alone(relation) && has_no_rights(relation) && indexes_are_plain(relation);
+        let is_written = argument(fcinfo, 1).is_some_and(|datum| datum.value() != 0);
+        let own = (*(*fcinfo).flinfo).fn_oid;
+        let lock = if is_written { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+        let relation = pg_sys::relation_open(relation, lock as pg_sys::LOCKMODE);
+        let is_plain = pg_sys::superuser_arg((*(*relation).rd_rel).relowner)
+            && if (*(*relation).rd_rel).relkind == pg_sys::RELKIND_VIEW as c_char {
+                is_as_made((*relation).rd_id)
+            } else {
+                is_alone(relation, is_written, own)
+                    && has_no_rights(relation)
+                    && trees(relation).iter().all(|tree| is_own(tree))
+            };
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         is_plain
     };
     pg_sys::Datum::from(is_plain)
 }
 
-/// Whether it is a table of a superuser without children, rules, triggers on rows, and expressions and types of others.
+/// Whether the rule of a view is of the transaction that made its columns: one that replaced it is of another.
 ///
 /// # Safety
 /// The relation is open and locked.
-unsafe fn is_alone(relation: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise: what the entry of the relation points to stays there while it is locked, since nothing
-    // below reads a catalog but superuser_arg(), which comes first.
+unsafe fn is_as_made(view: pg_sys::Oid) -> bool {
+    use pg_sys::SysCacheIdentifier::{ATTNUM, RULERELNAME};
+    // SAFETY: the rows are held while they are read; the keys are a relation, a name and a number. The name is a copy.
     unsafe {
-        if !pg_sys::superuser_arg((*(*relation).rd_rel).relowner) {
+        // Elsewhere there should be a table.
+        if CStr::from_ptr(pg_sys::get_rel_name(view)) != c"context_triggers" {
             return false;
         }
+        let key = pg_sys::Datum::from(view);
+        let rule = pg_sys::SearchSysCache2(RULERELNAME as c_int, key, pg_sys::Datum::from(c"_RETURN".as_ptr()));
+        let column = pg_sys::SearchSysCache2(ATTNUM as c_int, key, pg_sys::Datum::from(1i16));
+        let made = |row: pg_sys::HeapTuple| (!row.is_null()).then(|| (*(*row).t_data).t_choice.t_heap.t_xmin);
+        let is_as_made = made(rule).is_some() && made(rule) == made(column);
+        for row in [rule, column].into_iter().filter(|row| !row.is_null()) {
+            pg_sys::ReleaseSysCache(row);
+        }
+        is_as_made
+    }
+}
+
+/// Whether it is a table without parents and children, rules, extended statistics and types of others, and, if it is
+/// written, without triggers on rows but those of the extension, of which `own` is a function.
+///
+/// # Safety
+/// The relation is open and locked.
+unsafe fn is_alone(relation: pg_sys::Relation, is_written: bool, own: pg_sys::Oid) -> bool {
+    // SAFETY: the caller's promise: what the entry of the relation points to stays there while nothing reads a catalog,
+    // which only what stands last does.
+    unsafe {
         let form = &*(*relation).rd_rel;
         let is_table = form.relkind == pg_sys::RELKIND_RELATION as c_char && !form.relispartition;
         if !is_table || form.relhassubclass || form.relhasrules {
             return false;
         }
-        if let Some(triggers) = (*relation).trigdesc.as_ref() {
-            let fires = |i: c_int| (*triggers.triggers.add(i as usize)).tgtype & FIRES_ON_ROWS != 0;
-            if (0..triggers.numtriggers).any(fires) {
-                return false;
+        let mut functions = Vec::new();
+        if let Some(triggers) = (*relation).trigdesc.as_ref()
+            && is_written
+        {
+            for i in 0..triggers.numtriggers as usize {
+                let trigger = &*triggers.triggers.add(i);
+                if trigger.tgtype & FIRES_ON_ROWS != 0 {
+                    functions.push((trigger.tgfoid, trigger.tgqual.is_null()));
+                }
             }
         }
         let descriptor = (*relation).rd_att;
-        if let Some(constraints) = (*descriptor).constr.as_ref() {
-            let has_own_check = |i: u16| !is_own(CStr::from_ptr((*constraints.check.add(i as usize)).ccbin));
-            let has_own_default = |i: u16| !is_own(CStr::from_ptr((*constraints.defval.add(i as usize)).adbin));
-            if (0..constraints.num_check).any(has_own_check) || (0..constraints.num_defval).any(has_own_default) {
-                return false;
-            }
-        }
         let is_of_user = |i: usize| {
-            let column = crate::sys::column(descriptor, i);
+            let column = sys::column(descriptor, i);
             !column.attisdropped && column.atttypid.to_u32() >= pg_sys::FirstNormalObjectId
         };
-        !(0..(*descriptor).natts as usize).any(is_of_user)
+        if (0..(*descriptor).natts as usize).any(is_of_user) {
+            return false;
+        }
+        pg_sys::RelationGetStatExtList(relation).is_null()
+            && catalogs::parents((*relation).rd_id).is_empty()
+            && functions.iter().all(|&(function, is_bare)| is_bare && is_of_extension(function, own))
+    }
+}
+
+/// Whether a function is a superuser's, in the schema of the extension, of which `own` is a function. Reads the catalogs.
+fn is_of_extension(function: pg_sys::Oid, own: pg_sys::Oid) -> bool {
+    // SAFETY: the row is held while it is read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
+        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if row.is_null() {
+            return false;
+        }
+        let form: *const pg_sys::FormData_pg_proc = pg_sys::GETSTRUCT(row).cast();
+        let (owner, schema) = ((*form).proowner, (*form).pronamespace);
+        pg_sys::ReleaseSysCache(row);
+        schema == pg_sys::get_func_namespace(own) && pg_sys::superuser_arg(owner)
     }
 }
 
@@ -127,37 +182,63 @@ unsafe fn others_may_write(rights: *mut pg_sys::Acl, owner: pg_sys::Oid) -> bool
     }
 }
 
-/// Whether its indexes have no expressions and predicates of others.
+/// Copies of all expressions of a table: checks, defaults, and those of indexes, as the catalogs have them. (The server's
+/// own form of those of indexes has been computed as far as that goes: it would run what it should only show.)
 ///
 /// # Safety
 /// The relation is open and locked.
-unsafe fn indexes_are_plain(relation: pg_sys::Relation) -> bool {
-    // SAFETY: the list is a copy; each index is open and locked while it is looked at.
+unsafe fn trees(relation: pg_sys::Relation) -> Vec<CString> {
+    let mut trees = Vec::new();
+    // SAFETY: what the entry of the relation points to is copied before a catalog is read. The list is a copy; each index
+    // is open and locked while it is looked at, and its row, whose columns are text, stays there.
     unsafe {
+        if let Some(constraints) = (*(*relation).rd_att).constr.as_ref() {
+            let check = |i: u16| CStr::from_ptr((*constraints.check.add(i as usize)).ccbin).to_owned();
+            let default = |i: u16| CStr::from_ptr((*constraints.defval.add(i as usize)).adbin).to_owned();
+            trees.extend((0..constraints.num_check).map(check));
+            trees.extend((0..constraints.num_defval).map(default));
+        }
         let indexes = pg_sys::RelationGetIndexList(relation);
-        let length = indexes.as_ref().map_or(0, |list| list.length);
-        (0..length).all(|i| {
+        for i in 0..indexes.as_ref().map_or(0, |list| list.length) {
             let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
             let index = pg_sys::index_open(pg_sys::list_nth_oid(indexes, i), lock);
-            let trees = [pg_sys::RelationGetIndexExpressions(index), pg_sys::RelationGetIndexPredicate(index)];
+            for column in [pg_sys::Anum_pg_index_indexprs, pg_sys::Anum_pg_index_indpred] {
+                let (cache, mut is_null) = (pg_sys::SysCacheIdentifier::INDEXRELID as c_int, false);
+                let text = pg_sys::SysCacheGetAttr(cache, (*index).rd_indextuple, column as i16, &mut is_null);
+                if !is_null {
+                    trees.push(CStr::from_ptr(pg_sys::text_to_cstring(text.cast_mut_ptr())).to_owned());
+                }
+            }
             pg_sys::index_close(index, lock);
-            trees.into_iter().all(|tree| tree.is_null() || is_own(CStr::from_ptr(pg_sys::nodeToString(tree.cast()))))
-        })
+        }
     }
+    trees
 }
 
-/// Whether an expression, as the catalogs have it, names nothing that was made after the server: a number in it may be
-/// that of a function, operator or type, but for the places in the text that it was made of.
+/// Whether an expression names nothing that was made after the server, and none of its functions but immutable ones: others
+/// may run SQL that they are given as text. A number in it may be that of a function, operator or type, but for the places
+/// in the text that it was made of. Reads the catalogs.
 fn is_own(tree: &CStr) -> bool {
-    let is_own = |word: &[u8]| {
-        let numbers = word.split(|byte| !byte.is_ascii_digit());
-        let value = |digits: &[u8]| {
-            digits.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
-        };
-        numbers.map(value).all(|number| number < u64::from(pg_sys::FirstNormalObjectId))
+    let value = |digits: &[u8]| {
+        digits.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+    };
+    let has_only_own = |word: &[u8]| {
+        word.split(|byte| !byte.is_ascii_digit())
+            .map(value)
+            .all(|number| number < u64::from(pg_sys::FirstNormalObjectId))
+    };
+    let is_immutable = |word: &[u8]| {
+        let number = if word.iter().all(u8::is_ascii_digit) { value(word) } else { 0 };
+        // SAFETY: looks a function up; 0 is none, as where the server finds it by the operator.
+        number == 0
+            || unsafe { pg_sys::func_volatile((number as u32).into()) } == pg_sys::PROVOLATILE_IMMUTABLE as c_char
     };
     let words: Vec<&[u8]> = tree.to_bytes().split(u8::is_ascii_whitespace).collect();
-    (0..words.len()).all(|i| i > 0 && words[i - 1] == b":location" || is_own(words[i]))
+    (0..words.len()).all(|i| match i.checked_sub(1).map(|before| words[before]) {
+        Some(b":location") => true,
+        Some(b":funcid" | b":opfuncid") => has_only_own(words[i]) && is_immutable(words[i]),
+        _ => has_only_own(words[i]),
+    })
 }
 
 crate::sys::sql_callable!(pg_finfo_bemi_is_plain);
