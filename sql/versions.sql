@@ -248,21 +248,31 @@ DECLARE
   rewritten jsonb := '{}';
   relation oid;
 BEGIN
-  PERFORM @extschema@.require_readable();
   IF TG_EVENT = 'sql_drop' THEN
     relations := ARRAY(
       SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END
-      FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary);
+      FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary AND address_names[1] <> '@extschema@');
     -- The table of a trigger that was dropped with it is there by itself.
     relations := array_remove(relations, NULL::oid);
+    -- What is dropped of the tables of bemi takes no look at others of them: a parallel restore would be in its own way.
+    IF relations = '{}' AND NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects()
+      WHERE classid = 'pg_class'::regclass AND objsubid > 0 AND NOT is_temporary AND address_names[1] <> '@extschema@')
+    THEN
+      RETURN;
+    END IF;
+    PERFORM @extschema@.require_readable();
     -- Attributes may go with their types.
     users := @extschema@.noted_tables(@extschema@.tables_of_types(@extschema@.altered_types(ARRAY(
       SELECT objid FROM pg_event_trigger_dropped_objects() WHERE classid = 'pg_class'::regclass AND objsubid > 0 AND NOT is_temporary), '{}'::oid[])));
   ELSE
     relations := ARRAY(
       SELECT DISTINCT CASE classid WHEN 'pg_class'::regclass THEN objid WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid) END
-      FROM pg_event_trigger_ddl_commands() WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass));
+      FROM pg_event_trigger_ddl_commands() WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass) AND schema_name IS DISTINCT FROM '@extschema@');
     relations := array_remove(relations, NULL::oid);
+    IF relations = '{}' AND TG_TAG NOT IN ('ALTER SCHEMA', 'ALTER TYPE') THEN
+      RETURN;
+    END IF;
+    PERFORM @extschema@.require_readable();
     -- Whatever is in a schema, or of a type, takes a look at all tables.
     IF TG_TAG = 'ALTER SCHEMA' THEN
       relations := ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.relnamespace = d.objid WHERE d.classid = 'pg_namespace'::regclass);
