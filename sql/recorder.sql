@@ -394,7 +394,7 @@ BEGIN
   BEGIN
     PERFORM @extschema@.require_readable();
   EXCEPTION WHEN insufficient_privilege THEN
-    -- Nothing is read then, by the worker neither.
+    -- The worker does not read it either then.
     GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, fix = PG_EXCEPTION_HINT;
     state := 'waiting';
     last_error := detail;
