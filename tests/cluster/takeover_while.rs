@@ -108,8 +108,19 @@ fn old_snapshots(server: &Server) {
     // Where there is nothing to be found, they work in such transactions too.
     for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
         let mut old = server.connect_with(role, role, "");
-        old.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1; SELECT bemi.stop(); COMMIT")).unwrap();
-        old.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT bemi.start(); COMMIT")).unwrap();
+        // Where the recorder has written its state meanwhile, such a transaction is to be tried again.
+        for call in ["bemi.stop()", "bemi.start()"] {
+            wait_until(call, || {
+                let all = format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1; SELECT {call}; COMMIT");
+                let outcome = old.batch_execute(&all);
+                if outcome.is_err() {
+                    old.batch_execute("ROLLBACK").unwrap();
+                    assert_eq!(sqlstate(outcome), "40001", "{call}");
+                    return false;
+                }
+                true
+            });
+        }
         old.batch_execute(&format!(
             "BEGIN ISOLATION LEVEL {isolation}; SELECT 1; ALTER TABLE mine ADD c int; ALTER TABLE mine DROP c; COMMIT"
         ))
