@@ -318,15 +318,15 @@ $$;
 COMMENT ON FUNCTION @extschema@.refuse_unsafe(oid[]) IS
 'raises an error if something of others runs when some tables or views are read or written';
 
--- Before something writes into them as a superuser. Whoever waits to put a trigger there has to wait on.
-CREATE FUNCTION @extschema@.require_safe_tables(relations oid[]) RETURNS void
+-- Before something reads or writes them as a superuser. Whoever waits to put a trigger on one that is written has to wait on.
+CREATE FUNCTION @extschema@.require_safe_tables(relations oid[], is_written boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relation oid;
   others oid[] := '{}';
 BEGIN
   FOREACH relation IN ARRAY relations LOOP
-    IF NOT @extschema@.is_plain(relation, true) THEN
+    IF NOT @extschema@.is_plain(relation, is_written) THEN
       others := others || relation;
     END IF;
   END LOOP;
@@ -336,27 +336,17 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_safe_tables(oid[]) IS
-'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who do';
+COMMENT ON FUNCTION @extschema@.require_safe_tables(oid[], boolean) IS
+'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who read or write them';
 
--- Before something reads them as a superuser: what the planner computes of a table's checks and statistics, and what stands in a
--- view, would run. What has the name of a table of bemi.start() may be another thing.
+-- What the planner computes of a table's checks and statistics, and what stands in a view, runs when it is read. What has the name
+-- of a table of bemi.start() may be another thing.
 CREATE FUNCTION @extschema@.require_readable() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  name text;
-  relation oid;
-  others oid[] := '{}';
 BEGIN
-  FOREACH name IN ARRAY ARRAY['recorder', 'sources', 'recorded_versions', 'table_versions', 'tracked_schemas', 'dropped_triggers', 'context_triggers'] LOOP
-    relation := to_regclass('@extschema@.' || name);
-    IF relation IS NOT NULL AND NOT @extschema@.is_plain(relation, false) THEN
-      others := others || relation;
-    END IF;
-  END LOOP;
-  IF others <> '{}' THEN
-    PERFORM @extschema@.refuse_unsafe(others);
-  END IF;
+  PERFORM @extschema@.require_safe_tables(array_remove(ARRAY[
+    to_regclass('@extschema@.recorder'), to_regclass('@extschema@.sources'), to_regclass('@extschema@.recorded_versions'), to_regclass('@extschema@.table_versions'),
+    to_regclass('@extschema@.tracked_schemas'), to_regclass('@extschema@.dropped_triggers'), to_regclass('@extschema@.context_triggers')]::oid[], NULL::oid), false);
 END
 $$;
 

@@ -125,25 +125,28 @@ fn extension_tables(server: &Server) {
     goes_on(&mut client);
 }
 
+/// A table, what its owner leaves on it that runs when it is written, and what the refusal calls that.
+pub const LEFT: &[(&str, &str, &str)] = &[
+    ("bemi.changes", "CREATE RULE pwn AS ON INSERT TO bemi.changes DO ALSO SELECT public.pwn_of('')", "rule: pwn"),
+    (
+        "bemi.changes_default",
+        "ALTER TABLE bemi.changes_default ADD CONSTRAINT pwn CHECK (public.pwn_if(database)) NOT VALID",
+        "constraint pwn",
+    ),
+    (
+        "bemi.recorder",
+        "ALTER TABLE bemi.recorder ADD CONSTRAINT pwn CHECK (public.pwn_if(state)) NOT VALID",
+        "constraint pwn",
+    ),
+];
+
 fn left_behind(server: &Server) {
     let (mut client, mut owner) = owned_database(server, "takeover_left");
     run(
         &mut client,
         "CREATE EXTENSION bemi; CREATE TABLE t (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v text); SELECT bemi.track('t'); SELECT bemi.start()",
     );
-    for (table, code, what) in [
-        ("bemi.changes", "CREATE RULE pwn AS ON INSERT TO bemi.changes DO ALSO SELECT public.pwn_of('')", "rule: pwn"),
-        (
-            "bemi.changes_default",
-            "ALTER TABLE bemi.changes_default ADD CONSTRAINT pwn CHECK (public.pwn_if(database)) NOT VALID",
-            "constraint pwn",
-        ),
-        (
-            "bemi.recorder",
-            "ALTER TABLE bemi.recorder ADD CONSTRAINT pwn CHECK (public.pwn_if(state)) NOT VALID",
-            "constraint pwn",
-        ),
-    ] {
+    for (table, code, what) in LEFT {
         wait_until_recording(&mut client);
         run(&mut client, &format!("ALTER TABLE {table} OWNER TO takeover_left"));
         owner.batch_execute(code).unwrap();

@@ -5,6 +5,7 @@ use crate::Test;
 use crate::recorder::wait_until_recording;
 use crate::server::{Server, run, sqlstate, wait_until};
 use crate::takeover::{fixed, goes_on, hang, is_superuser, owned_database};
+use crate::takeover_later::LEFT;
 
 pub const TESTS: &[Test] = &[
     ("what_an_owner_for_a_moment_left_behind_is_not_run", moment),
@@ -15,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("no_expression_of_another_is_run_by_writing_or_planning", expressions),
     ("no_foreign_key_or_parent_of_another_reaches_the_tables_of_bemi", relatives),
     ("a_view_in_place_of_a_table_or_view_of_bemi_is_not_read", in_place),
+    ("a_recorder_whose_state_was_moved_away_keeps_its_slot", moved_away),
 ];
 
 /// Has a table belong to the role that has the name of the database for as long as the role takes for something.
@@ -37,19 +39,7 @@ fn recording_t(server: &Server, name: &str) -> (Client, Client) {
 fn moment(server: &Server) {
     let role = "takeover_moment";
     let (mut client, mut owner) = recording_t(server, role);
-    for (table, code, what) in [
-        ("bemi.changes", "CREATE RULE pwn AS ON INSERT TO bemi.changes DO ALSO SELECT public.pwn_of('')", "rule: pwn"),
-        (
-            "bemi.changes_default",
-            "ALTER TABLE bemi.changes_default ADD CONSTRAINT pwn CHECK (public.pwn_if(database)) NOT VALID",
-            "constraint pwn",
-        ),
-        (
-            "bemi.recorder",
-            "ALTER TABLE bemi.recorder ADD CONSTRAINT pwn CHECK (public.pwn_if(state)) NOT VALID",
-            "constraint pwn",
-        ),
-    ] {
+    for (table, code, what) in LEFT {
         // The recorder has looked at it just now.
         client
             .batch_execute("SET takeover.is_off = on; INSERT INTO t (v) VALUES ('more'); SELECT bemi.sync()")
@@ -431,4 +421,21 @@ fn in_place(server: &Server) {
     run(&mut client, "DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi");
     goes_on(&mut client);
     assert!(!is_superuser(&mut client, role));
+}
+
+fn moved_away(server: &Server) {
+    let (mut client, _owner) = recording_t(server, "takeover_moved");
+    client.batch_execute("SELECT bemi.sync()").unwrap();
+    client.batch_execute("ALTER TABLE bemi.recorder SET SCHEMA public").unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO t (v) VALUES ('more'); SELECT pg_terminate_backend(bemi.recorder_pid()); SELECT bemi.launch()",
+        )
+        .unwrap();
+    wait_until("the worker to end", || client.query_one("SELECT bemi.recorder_pid() IS NULL", &[]).unwrap().get(0));
+    let slots = "SELECT count(*) FROM bemi.recorder_slots()";
+    assert_eq!(client.query_one(slots, &[]).unwrap().get::<_, i64>(0), 1);
+    run(&mut client, "ALTER TABLE public.recorder SET SCHEMA bemi; SELECT bemi.start(); SELECT bemi.sync()");
+    assert_eq!(client.query("SELECT * FROM bemi.changes", &[]).unwrap().len(), 1);
+    goes_on(&mut client);
 }

@@ -30,7 +30,11 @@ pub unsafe extern "C-unwind" fn bemi_is_plain(fcinfo: pg_sys::FunctionCallInfo) 
         let is_written = argument(fcinfo, 1).is_some_and(|datum| datum.value() != 0);
         let own = (*(*fcinfo).flinfo).fn_oid;
         let lock = if is_written { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
-        let relation = pg_sys::relation_open(relation, lock as pg_sys::LOCKMODE);
+        let relation = pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE);
+        if relation.is_null() {
+            // It was dropped meanwhile: nothing is there to be read.
+            return pg_sys::Datum::from(true);
+        }
         let is_plain = pg_sys::superuser_arg((*(*relation).rd_rel).relowner)
             && if (*(*relation).rd_rel).relkind == pg_sys::RELKIND_VIEW as c_char {
                 is_as_made((*relation).rd_id)
@@ -229,9 +233,13 @@ fn is_own(tree: &CStr) -> bool {
     };
     let is_immutable = |word: &[u8]| {
         let number = if word.iter().all(u8::is_ascii_digit) { value(word) } else { 0 };
-        // SAFETY: looks a function up; 0 is none, as where the server finds it by the operator.
-        number == 0
-            || unsafe { pg_sys::func_volatile((number as u32).into()) } == pg_sys::PROVOLATILE_IMMUTABLE as c_char
+        // 0 is none, as where the server finds it by the operator.
+        if number == 0 {
+            return true;
+        }
+        // SAFETY: looks a function up.
+        let volatility = unsafe { pg_sys::func_volatile((number as u32).into()) };
+        volatility == pg_sys::PROVOLATILE_IMMUTABLE as c_char
     };
     let words: Vec<&[u8]> = tree.to_bytes().split(u8::is_ascii_whitespace).collect();
     (0..words.len()).all(|i| match i.checked_sub(1).map(|before| words[before]) {
