@@ -14,7 +14,7 @@ VERSION = $(shell sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -1)
 export PGRX_PG_CONFIG_PATH = $(PG_CONFIG_PATH)
 export USER ?= $(shell id -un)
 LIBRARY = target/pg$(PG_MAJOR)/bemi.so
-SQL_FILES = $(shell sed -nE 's/.*extension_sql_file!."\.\.\/([^"]+)".*/\1/p' src/lib.rs)
+SQL_FILES = $(shell sed -nE 's/.*extension_sql_file!."([^"]+)".*/src\/\1/p' src/lib.rs)
 
 help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14

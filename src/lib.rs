@@ -36,35 +36,35 @@ mod extension {
 
     pgrx::pg_module_magic!(name = c"bemi", version = c"0.1.0");
 
-    pgrx::extension_sql_file!("../sql/guard.sql", name = "guard", bootstrap);
-    pgrx::extension_sql_file!("../sql/context.sql", name = "context", requires = ["guard"]);
-    pgrx::extension_sql_file!("../sql/trigger.sql", name = "trigger", requires = ["context"]);
-    pgrx::extension_sql_file!("../sql/publications.sql", name = "publications", requires = ["trigger"]);
-    pgrx::extension_sql_file!("../sql/tracking.sql", name = "tracking", requires = ["publications"]);
-    pgrx::extension_sql_file!("../sql/drops.sql", name = "drops", requires = ["tracking"]);
-    pgrx::extension_sql_file!("../sql/masks.sql", name = "masks", requires = ["drops"]);
-    pgrx::extension_sql_file!("../sql/future.sql", name = "future", requires = ["masks"]);
-    pgrx::extension_sql_file!("../sql/bemihq.sql", name = "bemihq", requires = ["future"]);
-    pgrx::extension_sql_file!("../sql/doctor_tracking.sql", name = "doctor_tracking", requires = ["bemihq"]);
-    pgrx::extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["doctor_tracking"]);
-    pgrx::extension_sql_file!("../sql/changes.sql", name = "changes", requires = ["doctor"]);
-    pgrx::extension_sql_file!("../sql/recorder.sql", name = "recorder", requires = ["changes"]);
-    pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["recorder"]);
-    pgrx::extension_sql_file!("../sql/versions.sql", name = "versions", requires = ["types"]);
-    pgrx::extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["versions"]);
-    pgrx::extension_sql_file!("../sql/image.sql", name = "image", requires = ["sources"]);
-    pgrx::extension_sql_file!("../sql/past.sql", name = "past", requires = ["image"]);
-    pgrx::extension_sql_file!("../sql/former.sql", name = "former", requires = ["past"]);
-    pgrx::extension_sql_file!("../sql/as_of.sql", name = "as_of", requires = ["former"]);
-    pgrx::extension_sql_file!("../sql/keys.sql", name = "keys", requires = ["as_of"]);
-    pgrx::extension_sql_file!("../sql/history.sql", name = "history", requires = ["keys"]);
-    pgrx::extension_sql_file!("../sql/truncated.sql", name = "truncated", requires = ["history"]);
-    pgrx::extension_sql_file!("../sql/revert_table.sql", name = "revert_table", requires = ["truncated"]);
-    pgrx::extension_sql_file!("../sql/revert_plan.sql", name = "revert_plan", requires = ["revert_table"]);
-    pgrx::extension_sql_file!("../sql/revert.sql", name = "revert", requires = ["revert_plan"]);
-    pgrx::extension_sql_file!("../sql/revert_run.sql", name = "revert_run", requires = ["revert"]);
-    pgrx::extension_sql_file!("../sql/settings.sql", name = "settings", requires = ["revert_run"]);
-    pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["settings"], finalize);
+    pgrx::extension_sql_file!("tracking/guard.sql", name = "guard", bootstrap);
+    pgrx::extension_sql_file!("context/context.sql", name = "context", requires = ["guard"]);
+    pgrx::extension_sql_file!("trigger/trigger.sql", name = "trigger", requires = ["context"]);
+    pgrx::extension_sql_file!("tracking/publications.sql", name = "publications", requires = ["trigger"]);
+    pgrx::extension_sql_file!("tracking/tracking.sql", name = "tracking", requires = ["publications"]);
+    pgrx::extension_sql_file!("tracking/drops.sql", name = "drops", requires = ["tracking"]);
+    pgrx::extension_sql_file!("tracking/masks.sql", name = "masks", requires = ["drops"]);
+    pgrx::extension_sql_file!("tracking/future.sql", name = "future", requires = ["masks"]);
+    pgrx::extension_sql_file!("tracking/bemihq.sql", name = "bemihq", requires = ["future"]);
+    pgrx::extension_sql_file!("tracking/doctor_tracking.sql", name = "doctor_tracking", requires = ["bemihq"]);
+    pgrx::extension_sql_file!("tracking/doctor.sql", name = "doctor", requires = ["doctor_tracking"]);
+    pgrx::extension_sql_file!("recorder/changes.sql", name = "changes", requires = ["doctor"]);
+    pgrx::extension_sql_file!("recorder/recorder.sql", name = "recorder", requires = ["changes"]);
+    pgrx::extension_sql_file!("tracking/types.sql", name = "types", requires = ["recorder"]);
+    pgrx::extension_sql_file!("tracking/versions.sql", name = "versions", requires = ["types"]);
+    pgrx::extension_sql_file!("recorder/sources.sql", name = "sources", requires = ["versions"]);
+    pgrx::extension_sql_file!("history/image.sql", name = "image", requires = ["sources"]);
+    pgrx::extension_sql_file!("history/past.sql", name = "past", requires = ["image"]);
+    pgrx::extension_sql_file!("history/former.sql", name = "former", requires = ["past"]);
+    pgrx::extension_sql_file!("history/as_of.sql", name = "as_of", requires = ["former"]);
+    pgrx::extension_sql_file!("history/keys.sql", name = "keys", requires = ["as_of"]);
+    pgrx::extension_sql_file!("history/history.sql", name = "history", requires = ["keys"]);
+    pgrx::extension_sql_file!("history/truncated.sql", name = "truncated", requires = ["history"]);
+    pgrx::extension_sql_file!("history/revert/table.sql", name = "revert_table", requires = ["truncated"]);
+    pgrx::extension_sql_file!("history/revert/plan.sql", name = "revert_plan", requires = ["revert_table"]);
+    pgrx::extension_sql_file!("history/revert/revert.sql", name = "revert", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("history/revert/run.sql", name = "revert_run", requires = ["revert"]);
+    pgrx::extension_sql_file!("history/settings.sql", name = "settings", requires = ["revert_run"]);
+    pgrx::extension_sql_file!("grants.sql", name = "grants", requires = ["settings"], finalize);
 
     /// Called by the server when it loads the library.
     #[pg_guard]

@@ -2,7 +2,7 @@
 -- that are there now.
 
 -- How a change is undone.
-CREATE TYPE @extschema@.undo AS (
+CREATE TYPE bemi.undo AS (
   -- Their order: 1 is the newest.
   number bigint,
   relation regclass,
@@ -32,7 +32,7 @@ CREATE TYPE @extschema@.undo AS (
 );
 
 -- A key as the column primary_key has it.
-CREATE FUNCTION @extschema@.key_text(key jsonb, image jsonb) RETURNS text
+CREATE FUNCTION bemi.key_text(key jsonb, image jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF jsonb_array_length(key) = 1 THEN
@@ -42,24 +42,24 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.key_text(jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.key_text(jsonb, jsonb) IS
 'the key of a row as text';
 
 -- Under the settings of the log, which settings.sql pins for those who call it.
-CREATE FUNCTION @extschema@.made_text(type oid, value jsonb) RETURNS text
+CREATE FUNCTION bemi.made_text(type oid, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF type = 'money'::regtype::oid THEN
     RETURN (value #>> '{}'::text[])::money::numeric;
   END IF;
-  RETURN @extschema@.value_text(type, value);
+  RETURN bemi.value_text(type, value);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.made_text(oid, jsonb) IS
+COMMENT ON FUNCTION bemi.made_text(oid, jsonb) IS
 'the text of a value, of its JSON';
 
-CREATE FUNCTION @extschema@.literal(col jsonb, value jsonb) RETURNS text
+CREATE FUNCTION bemi.literal(col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
@@ -67,15 +67,15 @@ BEGIN
     RETURN CASE WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type') ELSE 'NULL' END;
   END IF;
   RETURN format('%L::%s', CASE col ->> 'kind' WHEN 'plain' THEN value #>> '{}' WHEN 'json' THEN value::text
-    ELSE @extschema@.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
+    ELSE bemi.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.literal(jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.literal(jsonb, jsonb) IS
 'a value as SQL, of its JSON';
 
 -- The condition that a column has a value.
-CREATE FUNCTION @extschema@.is_still(name text, col jsonb, value jsonb) RETURNS text
+CREATE FUNCTION bemi.is_still(name text, col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
@@ -85,30 +85,30 @@ BEGIN
   ELSIF col ->> 'equality' IS NULL THEN
     RETURN format('pg_catalog.to_jsonb(%I) OPERATOR(pg_catalog.=) %L::jsonb', name, value);
   END IF;
-  RETURN format('%I %s %s', name, col ->> 'equality', @extschema@.literal(col, value));
+  RETURN format('%I %s %s', name, col ->> 'equality', bemi.literal(col, value));
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.is_still(text, jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.is_still(text, jsonb, jsonb) IS
 'the condition that a column has a value, as SQL';
 
-CREATE FUNCTION @extschema@.where_key(t jsonb, image jsonb) RETURNS text
+CREATE FUNCTION bemi.where_key(t jsonb, image jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   name text := t -> 'key' ->> 0;
 BEGIN
   IF jsonb_array_length(t -> 'key') = 1 THEN
-    RETURN @extschema@.is_still(name, t -> 'columns' -> name, image -> name);
+    RETURN bemi.is_still(name, t -> 'columns' -> name, image -> name);
   END IF;
-  RETURN (SELECT string_agg(@extschema@.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place) FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
+  RETURN (SELECT string_agg(bemi.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place) FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.where_key(jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.where_key(jsonb, jsonb) IS
 'the condition that a row has the key of an image, as SQL';
 
 -- What `now` says of the columns is what has to be there still; most often it is the image after the change.
-CREATE FUNCTION @extschema@.undo_statement(t jsonb, u @extschema@.undo, now jsonb) RETURNS text
+CREATE FUNCTION bemi.undo_statement(t jsonb, u bemi.undo, now jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   cols jsonb := t -> 'columns';
@@ -120,36 +120,36 @@ BEGIN
   ELSIF u.operation = 'UPDATE' THEN
     SELECT string_agg(format('%I = %s', c, CASE WHEN (cols -> c -> 'is_ignored')::boolean
           -- Nobody looks whether it changed since.
-          THEN format('CASE WHEN %s THEN %s ELSE %I END', @extschema@.is_still(c, cols -> c, now -> c), @extschema@.literal(cols -> c, u.before -> c), c)
-          ELSE @extschema@.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
-      string_agg(' AND ' || @extschema@.is_still(c, cols -> c, now -> c), '' ORDER BY place) FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
+          THEN format('CASE WHEN %s THEN %s ELSE %I END', bemi.is_still(c, cols -> c, now -> c), bemi.literal(cols -> c, u.before -> c), c)
+          ELSE bemi.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
+      string_agg(' AND ' || bemi.is_still(c, cols -> c, now -> c), '' ORDER BY place) FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
     INTO sets, guards FROM (SELECT n AS c, (cols -> n -> 'place')::int AS place FROM unnest(u.changed) n) e;
     RETURN format('UPDATE %s SET %s WHERE %s%s;', t ->> 'source', sets, u.where_after, guards);
   END IF;
-  SELECT string_agg(quote_ident(c), ', ' ORDER BY place), string_agg(@extschema@.literal(cols -> c, u.before -> c), ', ' ORDER BY place) INTO sets, guards
+  SELECT string_agg(quote_ident(c), ', ' ORDER BY place), string_agg(bemi.literal(cols -> c, u.before -> c), ', ' ORDER BY place) INTO sets, guards
   FROM (SELECT key AS c, (value -> 'place')::int AS place FROM jsonb_each(cols)) e WHERE u.before ? c AND NOT (t -> 'generated') ? c;
   RETURN format('INSERT INTO %s (%s)%s VALUES (%s);', t ->> 'name', sets,
     CASE WHEN t -> 'always' <> '[]' THEN ' OVERRIDING SYSTEM VALUE' ELSE '' END, guards);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undo_statement(jsonb, @extschema@.undo, jsonb) IS
+COMMENT ON FUNCTION bemi.undo_statement(jsonb, bemi.undo, jsonb) IS
 'the statement that undoes a change';
 
 -- An image as the table of today would have it: the one place where reverting asks what columns were when it was recorded.
-CREATE FUNCTION @extschema@.undo_image(t jsonb, image jsonb, "position" bigint) RETURNS jsonb
+CREATE FUNCTION bemi.undo_image(t jsonb, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN CASE WHEN (t -> 'is_as_ever')::boolean THEN image ELSE @extschema@.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
+  RETURN CASE WHEN (t -> 'is_as_ever')::boolean THEN image ELSE bemi.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undo_image(jsonb, jsonb, bigint) IS
+COMMENT ON FUNCTION bemi.undo_image(jsonb, jsonb, bigint) IS
 'an image of a row, recorded at a position of the log, as the table of today would have it';
 
 -- The columns of an image whose values can no longer be read as they were, and why: {"column": reason}. What it takes somebody
 -- else's code to read is left to the statement.
-CREATE FUNCTION @extschema@.undo_problems(t jsonb, image jsonb, place bigint) RETURNS jsonb
+CREATE FUNCTION bemi.undo_problems(t jsonb, image jsonb, place bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   col record;
@@ -158,14 +158,14 @@ BEGIN
   IF NOT (t -> 'is_as_ever')::boolean THEN
     BEGIN
       -- By itself, so that what is looked up for it is kept.
-      result := COALESCE(@extschema@.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
+      result := COALESCE(bemi.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
       IF result <> '{}' THEN
         -- What is computed need not be read.
         result := result - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
       END IF;
       RETURN result;
     EXCEPTION WHEN insufficient_privilege THEN
-      image := @extschema@.undo_image(t, image, place);
+      image := bemi.undo_image(t, image, place);
     END;
   END IF;
   FOR col IN
@@ -173,7 +173,7 @@ BEGIN
     WHERE image -> r NOT IN ('null', '"[masked]"')
   LOOP
     BEGIN
-      PERFORM @extschema@.value_text(col.type, col.value);
+      PERFORM bemi.value_text(col.type, col.value);
     EXCEPTION
       WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function OR invalid_schema_name OR datatype_mismatch OR syntax_error THEN
         result := result || jsonb_build_object(col.name, SQLERRM);
@@ -185,19 +185,19 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undo_problems(jsonb, jsonb, bigint) IS
+COMMENT ON FUNCTION bemi.undo_problems(jsonb, jsonb, bigint) IS
 'the columns of an image whose values can no longer be read as they were, and why';
 
-CREATE FUNCTION @extschema@.quoted(names text[]) RETURNS text
+CREATE FUNCTION bemi.quoted(names text[]) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(quote_ident(n), ', ') FROM unnest(names) n
 $$;
 
-COMMENT ON FUNCTION @extschema@.quoted(text[]) IS
+COMMENT ON FUNCTION bemi.quoted(text[]) IS
 'names as a list in SQL';
 
 -- Why a change cannot be undone whatever its row is like now: a message, and what goes with it as an error.
-CREATE FUNCTION @extschema@.undo_problem(t jsonb, u @extschema@.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text)
+CREATE FUNCTION bemi.undo_problem(t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := t -> 'key';
@@ -221,8 +221,8 @@ BEGIN
     problem := 'the row before it was not recorded';
     hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s', t ->> 'name', hint);
     RETURN;
-  ELSIF key = '[]' OR @extschema@.key_text(key, image) IS DISTINCT FROM u.primary_key AND (jsonb_array_length(key) = 1
-    OR u.primary_key NOT LIKE '[%]' OR @extschema@.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
+  ELSIF key = '[]' OR bemi.key_text(key, image) IS DISTINCT FROM u.primary_key AND (jsonb_array_length(key) = 1
+    OR u.primary_key NOT LIKE '[%]' OR bemi.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
   THEN
     problem := 'the table no longer has the key by which the row was recorded';
     hint := 'Give the table that primary key again, or narrow the selection, and mend this row by hand.';
@@ -233,7 +233,7 @@ BEGIN
   IF u.operation = 'UPDATE' THEN
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT cols ? c);
     IF names <> '{}' THEN
-      problem := format('the table no longer has the column %s', @extschema@.quoted(names));
+      problem := format('the table no longer has the column %s', bemi.quoted(names));
       code := 'undefined_column';
       hint := 'Add the column again, or narrow the selection, and mend this row by hand.';
       RETURN;
@@ -248,32 +248,32 @@ BEGIN
   END IF;
   names := ARRAY(SELECT k FROM jsonb_object_keys(omitted) k WHERE cols ? k AND NOT (t -> 'generated') ? k);
   IF names <> '{}' THEN
-    problem := format('the value of %s was omitted', @extschema@.quoted(names));
+    problem := format('the value of %s was omitted', bemi.quoted(names));
     more := omitted;
   ELSIF u.operation <> 'UPDATE' THEN
-    names := @extschema@.masked_in(t, u);
+    names := bemi.masked_in(t, u);
     IF names <> '{}' THEN
-      problem := format('the value of %s was masked', @extschema@.quoted(names));
+      problem := format('the value of %s was masked', bemi.quoted(names));
       hint := 'No record has it. Narrow the selection, and insert this row by hand.';
     END IF;
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undo_problem(jsonb, @extschema@.undo, jsonb) IS
+COMMENT ON FUNCTION bemi.undo_problem(jsonb, bemi.undo, jsonb) IS
 'why a change cannot be undone, whatever the row is like now';
 
-CREATE FUNCTION @extschema@.masked_in(t jsonb, u @extschema@.undo) RETURNS text[]
+CREATE FUNCTION bemi.masked_in(t jsonb, u bemi.undo) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(t -> 'masked') c WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
 $$;
 
-COMMENT ON FUNCTION @extschema@.masked_in(jsonb, @extschema@.undo) IS
+COMMENT ON FUNCTION bemi.masked_in(jsonb, bemi.undo) IS
 'the columns that are masked in an image of a change';
 
 -- Completes what is known of a change, of which before and after are images of today. If it cannot be undone, that is an error, or,
 -- for those who skip it, its problem.
-CREATE FUNCTION @extschema@.plan_undo(t jsonb, u @extschema@.undo, omitted jsonb, problems jsonb, is_skipping boolean) RETURNS @extschema@.undo
+CREATE FUNCTION bemi.plan_undo(t jsonb, u bemi.undo, omitted jsonb, problems jsonb, is_skipping boolean) RETURNS bemi.undo
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := t -> 'key';
@@ -284,33 +284,33 @@ BEGIN
   IF u.operation = 'UPDATE' THEN
     u.changed := ARRAY(SELECT b.key FROM jsonb_each(u.before) b WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
   END IF;
-  SELECT * INTO refused FROM @extschema@.undo_problem(t, u, omitted);
+  SELECT * INTO refused FROM bemi.undo_problem(t, u, omitted);
   IF refused.problem IS NOT NULL AND NOT is_skipping THEN
-    PERFORM @extschema@.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
+    PERFORM bemi.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
   END IF;
   u.problem := COALESCE(refused.problem, (SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
     FROM jsonb_each_text(problems) p));
   IF u.operation = 'UPDATE' THEN
     IF t -> 'masked' <> '[]' THEN
       u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
-      u.kept := nullif(@extschema@.masked_in(t, u), '{}');
+      u.kept := nullif(bemi.masked_in(t, u), '{}');
     END IF;
     u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'generated') ? c);
-    u.detail := 'masked, and left as they are: ' || @extschema@.quoted(u.kept);
+    u.detail := 'masked, and left as they are: ' || bemi.quoted(u.kept);
   ELSIF u.operation <> 'CREATE' THEN
     names := ARRAY(SELECT k FROM jsonb_object_keys(u.before) k WHERE NOT (t -> 'columns') ? k);
-    u.detail := 'no longer columns, and left out: ' || @extschema@.quoted(names);
+    u.detail := 'no longer columns, and left out: ' || bemi.quoted(names);
   END IF;
   IF u.operation IN ('CREATE', 'UPDATE') THEN
-    u.row_after := concat(t ->> 'oid', ':', @extschema@.key_text(key, u.after));
+    u.row_after := concat(t ->> 'oid', ':', bemi.key_text(key, u.after));
   END IF;
   IF u.operation <> 'CREATE' THEN
-    u.row_before := concat(t ->> 'oid', ':', @extschema@.key_text(key, u.before));
+    u.row_before := concat(t ->> 'oid', ':', bemi.key_text(key, u.before));
   END IF;
   IF u.problem IS NULL THEN
     BEGIN
-      u.where_after := CASE WHEN u.row_after IS NOT NULL THEN @extschema@.where_key(t, u.after) END;
-      u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after WHEN u.row_before IS NOT NULL THEN @extschema@.where_key(t, u.before) END;
+      u.where_after := CASE WHEN u.row_after IS NOT NULL THEN bemi.where_key(t, u.after) END;
+      u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after WHEN u.row_before IS NOT NULL THEN bemi.where_key(t, u.before) END;
     EXCEPTION WHEN data_exception OR undefined_object OR undefined_table OR datatype_mismatch THEN
       u.problem := 'its key cannot be read: ' || SQLERRM;
     END;
@@ -319,10 +319,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.plan_undo(jsonb, @extschema@.undo, jsonb, jsonb, boolean) IS
+COMMENT ON FUNCTION bemi.plan_undo(jsonb, bemi.undo, jsonb, jsonb, boolean) IS
 'how a change is to be undone; an error if it cannot be';
 
-CREATE FUNCTION @extschema@.refuse_undo("table" text, u @extschema@.undo, problem text, code text, more text, hint text) RETURNS void
+CREATE FUNCTION bemi.refuse_undo("table" text, u bemi.undo, problem text, code text, more text, hint text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   problem := format('bemi cannot undo the %s of the row %s of %s, recorded at %s (sequence %s): %s',
@@ -334,32 +334,32 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.refuse_undo(text, @extschema@.undo, text, text, text, text) IS
+COMMENT ON FUNCTION bemi.refuse_undo(text, bemi.undo, text, text, text, text) IS
 'raises the error that a change cannot be undone';
 
-CREATE FUNCTION @extschema@.check_reading() RETURNS void
+CREATE FUNCTION bemi.check_reading() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN
     RAISE EXCEPTION 'bemi cannot see what is recorded now in a transaction that is %', upper(current_setting('transaction_isolation')) USING
       ERRCODE = 'active_sql_transaction', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
-  ELSIF to_regclass('@extschema@.changes') IS NOT NULL AND NOT has_table_privilege('@extschema@.changes', 'SELECT') THEN
-    RAISE EXCEPTION 'permission denied for table @extschema@.changes' USING
-      ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON @extschema@.changes TO %I;', current_user);
+  ELSIF to_regclass('bemi.changes') IS NOT NULL AND NOT has_table_privilege('bemi.changes', 'SELECT') THEN
+    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
+      ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON bemi.changes TO %I;', current_user);
   END IF;
-  PERFORM @extschema@.sync();
+  PERFORM bemi.sync();
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.check_reading() IS
+COMMENT ON FUNCTION bemi.check_reading() IS
 'returns when everything that was committed before can be read in bemi.changes';
 
 -- The rows that a TRUNCATE took; if they are not all recorded, that is an error, or for those who skip it a problem.
-CREATE FUNCTION @extschema@.rows_to_undo(u @extschema@.undo, source int, is_skipping boolean) RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
+CREATE FUNCTION bemi.rows_to_undo(u bemi.undo, source int, is_skipping boolean) RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-  RETURN QUERY SELECT r.primary_key, r.image, r.place, NULL::text FROM @extschema@.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
+  RETURN QUERY SELECT r.primary_key, r.image, r.place, NULL::text FROM bemi.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
 EXCEPTION WHEN object_not_in_prerequisite_state THEN
   IF NOT is_skipping THEN
     RAISE;
@@ -368,11 +368,11 @@ EXCEPTION WHEN object_not_in_prerequisite_state THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.rows_to_undo(@extschema@.undo, int, boolean) IS
+COMMENT ON FUNCTION bemi.rows_to_undo(bemi.undo, int, boolean) IS
 'the rows that a TRUNCATE took, or why they are not known';
 
 -- The keys of a selection, as they are recorded: [{schema, table, key}], under no name for those of a given table.
-CREATE FUNCTION @extschema@.selected_keys(conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz)
+CREATE FUNCTION bemi.selected_keys(conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -381,15 +381,15 @@ DECLARE
   named record;
 BEGIN
   IF relation IS NOT NULL THEN
-    RETURN (SELECT jsonb_agg(jsonb_build_object('key', k)) FROM unnest(@extschema@.recorded_keys(relation, primary_key)) k);
+    RETURN (SELECT jsonb_agg(jsonb_build_object('key', k)) FROM unnest(bemi.recorded_keys(relation, primary_key)) k);
   END IF;
   -- Each table has its own way to write a key; in some it cannot be one.
-  FOR named IN EXECUTE 'SELECT DISTINCT c.schema, c."table" FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
+  FOR named IN EXECUTE 'SELECT DISTINCT c.schema, c."table" FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
     USING transaction_id, context, relation, NULL::jsonb, since, until
   LOOP
     BEGIN
       result := result || (SELECT jsonb_agg(jsonb_build_object('schema', named.schema, 'table', named."table", 'key', k))
-        FROM unnest(@extschema@.recorded_keys(to_regclass(format('%I.%I', named.schema, named."table")), primary_key)) k);
+        FROM unnest(bemi.recorded_keys(to_regclass(format('%I.%I', named.schema, named."table")), primary_key)) k);
     EXCEPTION WHEN data_exception THEN
       CONTINUE;
     END;
@@ -398,37 +398,37 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.selected_keys(text, bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION bemi.selected_keys(text, bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
 'the spellings of a key in the changes of a selection';
 
 -- The table that a recorded change is about, or why its changes cannot be undone.
-CREATE FUNCTION @extschema@.undone_table(c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text)
+CREATE FUNCTION bemi.undone_table(c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   is_another boolean;
 BEGIN
   SELECT t.relation, t.since, t.until, t.is_another INTO relation, since, until, is_another
-  FROM @extschema@.table_at(c.schema, c."table", c.place, c.relation) t;
+  FROM bemi.table_at(c.schema, c."table", c.place, c.relation) t;
   problem := CASE WHEN is_another THEN 'they are of an earlier table of that name' WHEN relation IS NULL THEN 'it is no longer there' END;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undone_table(record) IS
+COMMENT ON FUNCTION bemi.undone_table(record) IS
 'the table that a recorded change is about, and between which places it has had that name';
 
 -- The plan for a selection, the newest change first. It is kept in a file if it is long. With is_skipping, what cannot be undone
 -- has a problem; else it is an error.
-CREATE FUNCTION @extschema@.undos(
+CREATE FUNCTION bemi.undos(
   transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, is_skipping boolean
-) RETURNS SETOF @extschema@.undo
+) RETURNS SETOF bemi.undo
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
   conditions text := concat(
     CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
     CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
-    CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM @extschema@.table_names($3) n)
-      AND (SELECT t.relation FROM @extschema@.table_at(c.schema, c."table", @extschema@.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM @extschema@.tree($3) member)' END,
+    CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM bemi.table_names($3) n)
+      AND (SELECT t.relation FROM bemi.table_at(c.schema, c."table", bemi.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM bemi.tree($3) member)' END,
     CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
   keys jsonb;
   c record;
@@ -441,7 +441,7 @@ DECLARE
   last_schema text;
   last_table text;
   last_recorded oid;
-  u @extschema@.undo;
+  u bemi.undo;
   tables jsonb := '{}';
   t jsonb;
   source_of_all int;
@@ -453,17 +453,17 @@ BEGIN
     RAISE EXCEPTION 'nothing says which changes are to be undone' USING ERRCODE = 'invalid_parameter_value',
       HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
   ELSIF primary_key IS NOT NULL THEN
-    keys := @extschema@.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
+    keys := bemi.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
     conditions := conditions || CASE WHEN relation IS NOT NULL
       THEN ' AND (c.primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)) OR c.old_primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)))'
       ELSE ' AND EXISTS (SELECT FROM jsonb_to_recordset($4) AS k (schema text, "table" text, key text)
         WHERE k.schema = c.schema AND k."table" = c."table" AND k.key IN (c.primary_key, c.old_primary_key))' END;
   END IF;
-  FOR c IN EXECUTE 'SELECT c.*, @extschema@.place(c.source, c."position") AS place FROM @extschema@.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
+  FOR c IN EXECUTE 'SELECT c.*, bemi.place(c.source, c."position") AS place FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
     || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, keys, since, until
   LOOP
     IF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (source_of_all, position_of_all) THEN
-      EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM @extschema@.changes c WHERE true' || conditions
+      EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM bemi.changes c WHERE true' || conditions
         INTO times USING transaction_id, context, relation, keys, since, until;
       RAISE EXCEPTION 'several transactions had the id %', transaction_id USING ERRCODE = 'ambiguous_parameter',
         DETAIL = format('They committed at %s.', times), HINT = 'Give since and until too.';
@@ -471,7 +471,7 @@ BEGIN
     source_of_all := c.source;
     position_of_all := c.commit_position;
     IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c.place < since_then OR c.place >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then, problem_then FROM @extschema@.undone_table(c);
+      SELECT * INTO named_relation, since_then, until_then, problem_then FROM bemi.undone_table(c);
       last_schema := c.schema;
       last_table := c."table";
       last_recorded := c.relation;
@@ -498,31 +498,31 @@ BEGIN
     IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
       t := tables -> u.relation::oid::text;
       IF t IS NULL THEN
-        t := @extschema@.undo_table(u.relation);
+        t := bemi.undo_table(u.relation);
         tables := tables || jsonb_build_object(u.relation::oid::text, t);
       END IF;
     END IF;
     IF c.operation = 'TRUNCATE' THEN
       u.after := '{}';
-      FOR r IN SELECT * FROM @extschema@.rows_to_undo(u, c.source, is_skipping) LOOP
+      FOR r IN SELECT * FROM bemi.rows_to_undo(u, c.source, is_skipping) LOOP
         number := number + 1;
         u.number := number;
         u.primary_key := r.primary_key;
         u.problem := r.problem;
-        u.before := @extschema@.undo_image(t, r.image, r.place);
-        RETURN NEXT CASE WHEN u.problem IS NULL THEN @extschema@.plan_undo(t, u, '{}'::jsonb, @extschema@.undo_problems(t, r.image, r.place), is_skipping) ELSE u END;
+        u.before := bemi.undo_image(t, r.image, r.place);
+        RETURN NEXT CASE WHEN u.problem IS NULL THEN bemi.plan_undo(t, u, '{}'::jsonb, bemi.undo_problems(t, r.image, r.place), is_skipping) ELSE u END;
       END LOOP;
     ELSE
       number := number + 1;
       u.number := number;
-      u.before := @extschema@.undo_image(t, c.before, c.place);
-      u.after := @extschema@.undo_image(t, c.after, c.place);
-      RETURN NEXT @extschema@.plan_undo(t, u, COALESCE(@extschema@.keys_today(u.relation, c.omitted, c.place), '{}'),
-        @extschema@.undo_problems(t, c.before, c.place) || @extschema@.undo_problems(t, c.after, c.place), is_skipping);
+      u.before := bemi.undo_image(t, c.before, c.place);
+      u.after := bemi.undo_image(t, c.after, c.place);
+      RETURN NEXT bemi.plan_undo(t, u, COALESCE(bemi.keys_today(u.relation, c.omitted, c.place), '{}'),
+        bemi.undo_problems(t, c.before, c.place) || bemi.undo_problems(t, c.after, c.place), is_skipping);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.undos(bigint, jsonb, regclass, text, timestamptz, timestamptz, boolean) IS
+COMMENT ON FUNCTION bemi.undos(bigint, jsonb, regclass, text, timestamptz, timestamptz, boolean) IS
 'how the changes of a selection are to be undone, the newest first; an error if one cannot be';

@@ -2,7 +2,7 @@
 
 -- What types are made of, by their OIDs; the server's own, which stay as they are, are left out. A column or an attribute has a
 -- type and a modifier; attributes go by their numbers, labels by their OIDs, which keep them apart when they are renamed.
-CREATE FUNCTION @extschema@.defined_types(types oid[]) RETURNS jsonb
+CREATE FUNCTION bemi.defined_types(types oid[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   known oid[] := ARRAY(SELECT DISTINCT t FROM unnest(types) t WHERE t >= 16384::oid);
@@ -46,10 +46,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.defined_types(oid[]) IS
+COMMENT ON FUNCTION bemi.defined_types(oid[]) IS
 'what types are made of, those aside that are the server''s own';
 
-CREATE FUNCTION @extschema@.types_of(relation oid) RETURNS jsonb
+CREATE FUNCTION bemi.types_of(relation oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   columns jsonb;
@@ -59,17 +59,17 @@ BEGIN
   SELECT jsonb_object_agg(a.attnum, jsonb_build_array(a.atttypid::bigint, a.atttypmod)), array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384::oid)
   INTO columns, types FROM pg_attribute a WHERE a.attrelid = types_of.relation AND a.attnum > 0 AND NOT a.attisdropped;
   IF types IS NOT NULL THEN
-    defined := @extschema@.defined_types(types);
+    defined := bemi.defined_types(types);
   END IF;
   RETURN jsonb_build_object('columns', COALESCE(columns, '{}'::jsonb), 'defined', defined);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.types_of(oid) IS
+COMMENT ON FUNCTION bemi.types_of(oid) IS
 'the types and modifiers of the columns of a table, and what the types are made of';
 
 -- By pg_depend: what is made of a type depends on it.
-CREATE FUNCTION @extschema@.tables_of_types(types oid[]) RETURNS oid[]
+CREATE FUNCTION bemi.tables_of_types(types oid[]) RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   known oid[] := types;
@@ -97,28 +97,28 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.tables_of_types(oid[]) IS
+COMMENT ON FUNCTION bemi.tables_of_types(oid[]) IS
 'the tables whose columns are of types, or of types that are made of them';
 
 -- For each column that ALTER TABLE gave a type: the casts of its old value that USING was, one after another, as types and
 -- modifiers; none without USING; null where USING, or SET EXPRESSION, was anything else.
-CREATE FUNCTION @extschema@.rewritten_columns(command pg_ddl_command) RETURNS jsonb
+CREATE FUNCTION bemi.rewritten_columns(command pg_ddl_command) RETURNS jsonb
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'bemi_rewritten_columns';
 
-COMMENT ON FUNCTION @extschema@.rewritten_columns(pg_ddl_command) IS
+COMMENT ON FUNCTION bemi.rewritten_columns(pg_ddl_command) IS
 'how a statement made the new values of columns whose type it changed';
 
 -- What the result of a cast may depend on.
-CREATE FUNCTION @extschema@.cast_settings() RETURNS jsonb
+CREATE FUNCTION bemi.cast_settings() RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT jsonb_object_agg(s.name, current_setting(s.name)) FROM unnest('{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output,lc_monetary,xmloption}'::text[]) s (name)
 $$;
 
-COMMENT ON FUNCTION @extschema@.cast_settings() IS
+COMMENT ON FUNCTION bemi.cast_settings() IS
 'the settings on which casts of the server depend';
 
 -- For the event trigger that runs: of each table that the statement altered, and its heirs, the columns that it rewrote.
-CREATE FUNCTION @extschema@.rewrites() RETURNS jsonb
+CREATE FUNCTION bemi.rewrites() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   altered record;
@@ -129,7 +129,7 @@ DECLARE
 BEGIN
   FOR altered IN
     SELECT d.objid AS relation, r.columns, c.reltype FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid,
-      LATERAL (SELECT @extschema@.rewritten_columns(d.command) AS columns) r
+      LATERAL (SELECT bemi.rewritten_columns(d.command) AS columns) r
     WHERE d.classid = 'pg_class'::regclass AND r.columns <> '{}'::jsonb
   LOOP
     -- A composite type has its tables altered.
@@ -139,7 +139,7 @@ BEGIN
       columns := (SELECT jsonb_object_agg(a.attnum, e.value) FROM jsonb_each(altered.columns) e JOIN pg_attribute a ON a.attname = e.key::name
         WHERE a.attrelid = tables[place] AND a.attnum > 0);
       IF columns IS NOT NULL THEN
-        result := result || jsonb_build_object(tables[place], jsonb_build_object('columns', columns, 'settings', @extschema@.cast_settings()));
+        result := result || jsonb_build_object(tables[place], jsonb_build_object('columns', columns, 'settings', bemi.cast_settings()));
       END IF;
       tables := tables || ARRAY(SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = tables[place] AND i.inhrelid <> ALL (tables));
       place := place + 1;
@@ -149,5 +149,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.rewrites() IS
+COMMENT ON FUNCTION bemi.rewrites() IS
 'for an event trigger: the columns of tables that the statement rewrote';

@@ -4,7 +4,7 @@
 
 -- As what publications that publish updates or deletes publish a table: as itself, or as the topmost published table above
 -- it, whose column list and filter then hold. PostgreSQL 14 has no lists, filters and schemas.
-CREATE FUNCTION @extschema@.publications_of(relation regclass)
+CREATE FUNCTION bemi.publications_of(relation regclass)
 RETURNS TABLE (publication name, via_root boolean, published_as oid, column_list smallint[], filter_columns smallint[], has_generated boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -19,7 +19,7 @@ BEGIN
   RETURN QUERY
     WITH members AS (
       SELECT r.prpubid AS id, l.place, l.relid FROM pg_publication_rel r JOIN unnest(lineage) WITH ORDINALITY AS l (relid, place) ON l.relid = r.prrelid
-      UNION ALL SELECT m.id, m.place, m.relid FROM @extschema@.published_schemas_of(lineage) m
+      UNION ALL SELECT m.id, m.place, m.relid FROM bemi.published_schemas_of(lineage) m
     ), published AS (
       SELECT p.*, CASE WHEN p.pubviaroot THEN (SELECT m.relid FROM members m WHERE m.id = p.oid ORDER BY m.place DESC LIMIT 1) END AS topmost
       FROM pg_publication p WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables OR p.oid IN (SELECT m.id FROM members m))
@@ -37,10 +37,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.publications_of(regclass) IS
+COMMENT ON FUNCTION bemi.publications_of(regclass) IS
 'the publications that publish updates or deletes of a table, and as which table, by which column list and filter';
 
-CREATE FUNCTION @extschema@.published_schemas_of(relations oid[]) RETURNS TABLE (id oid, place bigint, relid oid)
+CREATE FUNCTION bemi.published_schemas_of(relations oid[]) RETURNS TABLE (id oid, place bigint, relid oid)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL THEN
@@ -50,11 +50,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.published_schemas_of(oid[]) IS
+COMMENT ON FUNCTION bemi.published_schemas_of(oid[]) IS
 'the publications of the schemas of tables';
 
 -- The columns of a replica identity, as the server takes them; NULL where there is none.
-CREATE FUNCTION @extschema@.identity_columns(relation regclass, identity text) RETURNS smallint[]
+CREATE FUNCTION bemi.identity_columns(relation regclass, identity text) RETURNS smallint[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   index name := substring(identity FROM '^index:(.*)$');
@@ -75,19 +75,19 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_columns(regclass, text) IS
+COMMENT ON FUNCTION bemi.identity_columns(regclass, text) IS
 'the columns that a replica identity of a table has: default, nothing, full or index:name; NULL if none';
 
-CREATE FUNCTION @extschema@.names_of_columns(relation regclass, numbers smallint[]) RETURNS text
+CREATE FUNCTION bemi.names_of_columns(relation regclass, numbers smallint[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (numbers)
 $$;
 
-COMMENT ON FUNCTION @extschema@.names_of_columns(regclass, smallint[]) IS
+COMMENT ON FUNCTION bemi.names_of_columns(regclass, smallint[]) IS
 'the names of columns of a table, by their numbers';
 
 -- Which publications would have PostgreSQL refuse UPDATE or DELETE of a table if it had this replica identity.
-CREATE FUNCTION @extschema@.identity_conflict(relation regclass, identity text) RETURNS TABLE (publication name, reason text)
+CREATE FUNCTION bemi.identity_conflict(relation regclass, identity text) RETURNS TABLE (publication name, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   published record;
@@ -98,8 +98,8 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_publication) OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind = 'r' AND relpersistence = 'p') THEN
     RETURN;
   END IF;
-  columns := @extschema@.identity_columns(relation, identity);
-  FOR published IN SELECT * FROM @extschema@.publications_of(relation) LOOP
+  columns := bemi.identity_columns(relation, identity);
+  FOR published IN SELECT * FROM bemi.publications_of(relation) LOOP
     publication := published.publication;
     IF columns IS NULL THEN
       reason := 'the table has no replica identity';
@@ -115,7 +115,7 @@ BEGIN
     END IF;
     IF published.column_list IS NOT NULL AND identity = 'full' THEN
       reason := format('it has a column list (%s), which does not go with REPLICA IDENTITY FULL',
-        @extschema@.names_of_columns(published.published_as, published.column_list));
+        bemi.names_of_columns(published.published_as, published.column_list));
       RETURN NEXT;
     ELSIF published.column_list IS NOT NULL THEN
       SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO lacking FROM pg_attribute a
@@ -138,37 +138,37 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_conflict(regclass, text) IS
+COMMENT ON FUNCTION bemi.identity_conflict(regclass, text) IS
 'the publications that would have UPDATE or DELETE of a table fail if it had a replica identity (default, nothing, full or index:name), and why';
 
 -- The conflicts as one text; NULL if there is none.
-CREATE FUNCTION @extschema@.identity_problem(relation regclass, identity text) RETURNS text
+CREATE FUNCTION bemi.identity_problem(relation regclass, identity text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT string_agg(format('the publication %I: %s', c.publication, c.reason), '; ') FROM @extschema@.identity_conflict(relation, identity) c
+  SELECT string_agg(format('the publication %I: %s', c.publication, c.reason), '; ') FROM bemi.identity_conflict(relation, identity) c
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_problem(regclass, text) IS
+COMMENT ON FUNCTION bemi.identity_problem(regclass, text) IS
 'which publications would have UPDATE or DELETE of a table fail if it had a replica identity, and why; NULL if none';
 
 -- The statement that lets a tracked table be updated again; one that shows why, where a person has to choose.
-CREATE FUNCTION @extschema@.identity_remedy(relation regclass) RETURNS text
+CREATE FUNCTION bemi.identity_remedy(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  was text := @extschema@.identity_before(relation);
+  was text := bemi.identity_before(relation);
 BEGIN
   RETURN CASE
-    WHEN was IS NOT NULL AND @extschema@.identity_problem(relation, was) IS NULL THEN format('SELECT bemi.track_again(%L);', relation)
-    WHEN @extschema@.identity_problem(relation, 'default') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT;', relation)
-    WHEN @extschema@.identity_problem(relation, 'full') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL;', relation)
+    WHEN was IS NOT NULL AND bemi.identity_problem(relation, was) IS NULL THEN format('SELECT bemi.track_again(%L);', relation)
+    WHEN bemi.identity_problem(relation, 'default') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT;', relation)
+    WHEN bemi.identity_problem(relation, 'full') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL;', relation)
     ELSE format('SELECT * FROM bemi.identity_conflict(%L, bemi.identity(%L));', relation, relation) END;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_remedy(regclass) IS
+COMMENT ON FUNCTION bemi.identity_remedy(regclass) IS
 'the statement that lets a tracked table be updated again whose replica identity does not go with a publication';
 
 -- Says which tracked tables cannot be updated because of publications, among these; of all if none are named.
-CREATE FUNCTION @extschema@.warn_of_conflicts(relations oid[] DEFAULT NULL) RETURNS void
+CREATE FUNCTION bemi.warn_of_conflicts(relations oid[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   conflict record;
@@ -177,28 +177,28 @@ BEGIN
     RETURN;
   END IF;
   FOR conflict IN
-    SELECT t.relation::regclass AS relation, @extschema@.identity_problem(t.relation::regclass, @extschema@.identity(t.relation::regclass)) AS problem
-    FROM (SELECT DISTINCT c.relation FROM @extschema@.context_triggers c WHERE relations IS NULL OR c.relation = ANY (relations)) t ORDER BY 1
+    SELECT t.relation::regclass AS relation, bemi.identity_problem(t.relation::regclass, bemi.identity(t.relation::regclass)) AS problem
+    FROM (SELECT DISTINCT c.relation FROM bemi.context_triggers c WHERE relations IS NULL OR c.relation = ANY (relations)) t ORDER BY 1
   LOOP
     IF conflict.problem IS NOT NULL THEN
-      RAISE WARNING 'UPDATE and DELETE of % will fail now: %', conflict.relation, conflict.problem USING HINT = @extschema@.identity_remedy(conflict.relation);
+      RAISE WARNING 'UPDATE and DELETE of % will fail now: %', conflict.relation, conflict.problem USING HINT = bemi.identity_remedy(conflict.relation);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.warn_of_conflicts(oid[]) IS
+COMMENT ON FUNCTION bemi.warn_of_conflicts(oid[]) IS
 'warns of tracked tables whose replica identity does not go with a publication';
 
 -- The publications that publish tables of bemi without somebody having named them one by one. The server offers nothing
 -- that would keep a permanent table out of FOR ALL TABLES (is_publishable_class in pg_publication.c). A subscriber that
 -- has not got such a table stops at its first change.
-CREATE FUNCTION @extschema@.publications_of_bemi() RETURNS TABLE (publication name, detail text, fix text)
+CREATE FUNCTION bemi.publications_of_bemi() RETURNS TABLE (publication name, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   form record;
   other name;
-  ours oid[] := ARRAY(SELECT c.oid FROM pg_class c WHERE c.relnamespace = '@extschema@'::regnamespace AND c.relkind = 'r' LIMIT 1);
+  ours oid[] := ARRAY(SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'bemi'::regnamespace AND c.relkind = 'r' LIMIT 1);
 BEGIN
   FOR form IN SELECT p.*, to_jsonb(p) AS "row" FROM pg_publication p ORDER BY p.pubname LOOP
     publication := form.pubname;
@@ -206,16 +206,16 @@ BEGIN
       other := left(form.pubname, 50) || '_without_bemi';
       detail := format('the publication %I is FOR ALL TABLES', form.pubname);
       fix := CASE WHEN EXISTS (SELECT FROM pg_publication o WHERE o.pubname = other) THEN format('DROP PUBLICATION %I;', form.pubname)
-        ELSE @extschema@.publication_without_bemi(form.oid, other) END;
+        ELSE bemi.publication_without_bemi(form.oid, other) END;
       RETURN NEXT;
       CONTINUE;
     END IF;
-    IF form.oid IN (SELECT s.id FROM @extschema@.published_schemas_of(ours) s) THEN
+    IF form.oid IN (SELECT s.id FROM bemi.published_schemas_of(ours) s) THEN
       detail := format('the publication %I is FOR TABLES IN SCHEMA bemi', form.pubname);
       fix := format('ALTER PUBLICATION %I DROP TABLES IN SCHEMA bemi;', form.pubname);
       RETURN NEXT;
     ELSIF NOT form.pubviaroot AND EXISTS (
-      SELECT FROM pg_publication_rel r WHERE r.prpubid = form.oid AND r.prrelid = to_regclass('@extschema@.changes'))
+      SELECT FROM pg_publication_rel r WHERE r.prpubid = form.oid AND r.prrelid = to_regclass('bemi.changes'))
     THEN
       detail := format('the publication %I publishes each partition of bemi.changes by itself, those of the months to come too', form.pubname);
       fix := format('ALTER PUBLICATION %I SET (publish_via_partition_root = true);', form.pubname);
@@ -225,11 +225,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.publications_of_bemi() IS
+COMMENT ON FUNCTION bemi.publications_of_bemi() IS
 'the publications that have tables of bemi reach subscribers that may not have them, and the statement against it';
 
 -- The statement that makes another publication which publishes the same, but for the tables of bemi.
-CREATE FUNCTION @extschema@.publication_without_bemi(publication oid, name name) RETURNS text
+CREATE FUNCTION bemi.publication_without_bemi(publication oid, name name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   tables text;
@@ -238,12 +238,12 @@ BEGIN
   IF to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL THEN
     SELECT ' FOR TABLES IN SCHEMA ' || COALESCE(string_agg(DISTINCT quote_ident(n.nspname), ', '), 'public') INTO tables
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT IN ('@extschema@', 'pg_catalog', 'information_schema', 'pg_toast');
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT IN ('bemi', 'pg_catalog', 'information_schema', 'pg_toast');
   ELSE
     SELECT ' FOR TABLE ' || string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname) INTO tables
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' AND c.oid >= 16384
-      AND n.nspname NOT IN ('@extschema@', 'pg_catalog', 'information_schema', 'pg_toast');
+      AND n.nspname NOT IN ('bemi', 'pg_catalog', 'information_schema', 'pg_toast');
   END IF;
   SELECT format('publish = %L, publish_via_partition_root = %s', concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
       CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
@@ -254,15 +254,15 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.publication_without_bemi(oid, name) IS
+COMMENT ON FUNCTION bemi.publication_without_bemi(oid, name) IS
 'the statement that makes a publication like one FOR ALL TABLES, without the tables of bemi';
 
-CREATE FUNCTION @extschema@.warn_of_publications() RETURNS void
+CREATE FUNCTION bemi.warn_of_publications() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   case_of record;
 BEGIN
-  FOR case_of IN SELECT * FROM @extschema@.publications_of_bemi() LOOP
+  FOR case_of IN SELECT * FROM bemi.publications_of_bemi() LOOP
     RAISE WARNING 'a subscriber without the tables of bemi will stop: %', case_of.detail USING
       HINT = case_of.fix || CASE WHEN case_of.fix LIKE 'CREATE %' THEN format(' Then, at each subscriber that has read the log so far: '
         'ALTER SUBSCRIPTION ... SET PUBLICATION %I; One that has stopped already needs the tables: SELECT bemi.tables_for_subscribers();',
@@ -272,18 +272,18 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.warn_of_publications() IS
+COMMENT ON FUNCTION bemi.warn_of_publications() IS
 'warns of publications that have tables of bemi reach subscribers';
 
 -- What a subscriber runs that has stopped because it lacks tables of bemi. It never fills them: its subscription does not
 -- list them.
-CREATE FUNCTION @extschema@.tables_for_subscribers() RETURNS text
+CREATE FUNCTION bemi.tables_for_subscribers() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT 'CREATE SCHEMA IF NOT EXISTS bemi;' || COALESCE(string_agg(format(E'\nCREATE TABLE IF NOT EXISTS bemi.%I (%s);', c.relname, (
       SELECT string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
       FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)), '' ORDER BY c.relname), '')
-  FROM pg_class c WHERE c.relnamespace = '@extschema@'::regnamespace AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+  FROM pg_class c WHERE c.relnamespace = 'bemi'::regnamespace AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
 $$;
 
-COMMENT ON FUNCTION @extschema@.tables_for_subscribers() IS
+COMMENT ON FUNCTION bemi.tables_for_subscribers() IS
 'the statements that make the tables of bemi at a subscriber that stopped because it lacks them';

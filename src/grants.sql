@@ -4,7 +4,7 @@
 -- PUBLIC may call what users call, and what that calls with the rights of the caller. Nobody but superusers, and those to whom
 -- they grant it, may call the rest: what the recorder, event triggers and functions with SECURITY DEFINER call.
 
-GRANT USAGE ON SCHEMA @extschema@ TO PUBLIC;
+GRANT USAGE ON SCHEMA bemi TO PUBLIC;
 
 DO $do$
 DECLARE
@@ -329,7 +329,7 @@ BEGIN
       LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL pg_identify_object(d.classid, d.objid, 0) i
       WHERE e.extname = 'bemi'::name AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
         -- A build for tests inside the server has a schema tests.
-        AND i.schema = '@extschema@'::text
+        AND i.schema = 'bemi'::text
         -- An array has the rights of its elements; nobody uses the row types of tables.
         AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
@@ -355,4 +355,4 @@ END
 $do$;
 
 -- Of what was made beforehand, now that all names are known.
-SELECT @extschema@.require_safe();
+SELECT bemi.require_safe();

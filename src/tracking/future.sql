@@ -1,30 +1,30 @@
 -- Whole schemas, and the tables that are made, attached or moved there later: event triggers see to these.
 
-CREATE TABLE @extschema@.tracked_schemas (schema name PRIMARY KEY);
+CREATE TABLE bemi.tracked_schemas (schema name PRIMARY KEY);
 
 -- A dump may bring what is there already.
-CREATE FUNCTION @extschema@.pass_over_known_schema() RETURNS trigger
+CREATE FUNCTION bemi.pass_over_known_schema() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN CASE WHEN NOT EXISTS (SELECT FROM @extschema@.tracked_schemas s WHERE s.schema = NEW.schema) THEN NEW END;
+  RETURN CASE WHEN NOT EXISTS (SELECT FROM bemi.tracked_schemas s WHERE s.schema = NEW.schema) THEN NEW END;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.pass_over_known_schema() IS
+COMMENT ON FUNCTION bemi.pass_over_known_schema() IS
 'for the table tracked_schemas: leaves out what is there already';
 
-CREATE TRIGGER pass_over_known_schema BEFORE INSERT ON @extschema@.tracked_schemas
-FOR EACH ROW EXECUTE FUNCTION @extschema@.pass_over_known_schema();
+CREATE TRIGGER pass_over_known_schema BEFORE INSERT ON bemi.tracked_schemas
+FOR EACH ROW EXECUTE FUNCTION bemi.pass_over_known_schema();
 
 -- pg_dump saves what is in it.
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.tracked_schemas', '');
-GRANT SELECT ON @extschema@.tracked_schemas TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('bemi.tracked_schemas', '');
+GRANT SELECT ON bemi.tracked_schemas TO PUBLIC;
 
-COMMENT ON TABLE @extschema@.tracked_schemas IS
+COMMENT ON TABLE bemi.tracked_schemas IS
 'the schemas whose future tables are tracked, by bemi.track_all()';
 
 -- The tables that track_all() means.
-CREATE FUNCTION @extschema@.trackable(schemas name[]) RETURNS SETOF regclass
+CREATE FUNCTION bemi.trackable(schemas name[]) RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = ANY (schemas) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
@@ -34,24 +34,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   ORDER BY c.relispartition, c.oid DESC
 $$;
 
-COMMENT ON FUNCTION @extschema@.trackable(name[]) IS
+COMMENT ON FUNCTION bemi.trackable(name[]) IS
 'the permanent tables of schemas that are no part of an extension';
 
-CREATE FUNCTION @extschema@.try_lock_tracking() RETURNS boolean
+CREATE FUNCTION bemi.try_lock_tracking() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_try_lock_tracking';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.try_lock_tracking() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION bemi.try_lock_tracking() FROM PUBLIC;
 
-COMMENT ON FUNCTION @extschema@.try_lock_tracking() IS
+COMMENT ON FUNCTION bemi.try_lock_tracking() IS
 'has those who make tables wait until the transaction ends, if no transaction in progress has made one';
 
 -- It never stands in a queue: those who make tables would wait behind it.
-CREATE FUNCTION @extschema@.await_makers(patience interval DEFAULT '3 s') RETURNS boolean
+CREATE FUNCTION bemi.await_makers(patience interval DEFAULT '3 s') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   end_of_patience timestamptz := clock_timestamp() + patience;
 BEGIN
-  WHILE NOT @extschema@.try_lock_tracking() LOOP
+  WHILE NOT bemi.try_lock_tracking() LOOP
     IF clock_timestamp() > end_of_patience THEN
       RETURN false;
     END IF;
@@ -61,12 +61,12 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION @extschema@.await_makers(interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION bemi.await_makers(interval) FROM PUBLIC;
 
-COMMENT ON FUNCTION @extschema@.await_makers(interval) IS
+COMMENT ON FUNCTION bemi.await_makers(interval) IS
 'waits until no transaction in progress has made a table, and has others wait then; false if that takes too long';
 
-CREATE FUNCTION @extschema@.track_all(schemas name[] DEFAULT '{public}') RETURNS void
+CREATE FUNCTION bemi.track_all(schemas name[] DEFAULT '{public}') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   unknown text;
@@ -85,28 +85,28 @@ BEGIN
     RAISE EXCEPTION 'there is no schema %', unknown USING ERRCODE = 'invalid_schema_name';
   END IF;
   SELECT quote_ident(s) INTO unknown FROM unnest(schemas) s
-  WHERE s IN ('@extschema@', 'information_schema') OR starts_with(s::text, 'pg_') LIMIT 1;
+  WHERE s IN ('bemi', 'information_schema') OR starts_with(s::text, 'pg_') LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'the tables of the schema % cannot be tracked', unknown USING
       ERRCODE = 'invalid_parameter_value', HINT = 'Name schemas of your own.';
   END IF;
   IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
     -- Whoever makes a table now waits for this to end, or has made it before we look.
-    IF NOT @extschema@.await_makers() THEN
+    IF NOT bemi.await_makers() THEN
       RAISE WARNING 'transactions in progress have made tables, which may not be tracked' USING
         HINT = format('When they have ended: SELECT bemi.track_all(%L);', schemas);
     END IF;
-    PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
-    INSERT INTO @extschema@.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s ON CONFLICT DO NOTHING;
-  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM @extschema@.tracked_schemas) THEN
+    PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
+    INSERT INTO bemi.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s ON CONFLICT DO NOTHING;
+  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM bemi.tracked_schemas) THEN
     RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
       HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
   END IF;
-  relations := ARRAY(SELECT t FROM @extschema@.trackable(schemas) t JOIN pg_class c ON c.oid = t
-    WHERE pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t));
+  relations := ARRAY(SELECT t FROM bemi.trackable(schemas) t JOIN pg_class c ON c.oid = t
+    WHERE pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t));
   FOREACH relation IN ARRAY relations LOOP
     BEGIN
-      PERFORM @extschema@.follow_table(relation, true);
+      PERFORM bemi.follow_table(relation, true);
     EXCEPTION WHEN insufficient_resources THEN
       RAISE;
     WHEN OTHERS THEN
@@ -118,23 +118,23 @@ BEGIN
     END IF;
   END LOOP;
   RAISE NOTICE 'tracked % tables that were not tracked before',
-    (SELECT count(*) FROM unnest(relations) r WHERE EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = r));
+    (SELECT count(*) FROM unnest(relations) r WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = r));
   SELECT string_agg(t::text, ', ') INTO others FROM (
-    SELECT t FROM @extschema@.trackable(schemas) t JOIN pg_class c ON c.oid = t
-    WHERE NOT pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM @extschema@.context_triggers o WHERE o.relation = t) LIMIT 10
+    SELECT t FROM bemi.trackable(schemas) t JOIN pg_class c ON c.oid = t
+    WHERE NOT pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t) LIMIT 10
   ) AS some_others (t);
   IF others IS NOT NULL THEN
     RAISE WARNING 'you do not own these tables, which are not tracked (the first ten of them): %', others USING
       HINT = 'Have their owners or a superuser call bemi.track_all().';
   END IF;
-  PERFORM @extschema@.warn_of_publications();
+  PERFORM bemi.warn_of_publications();
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.track_all(name[]) IS
+COMMENT ON FUNCTION bemi.track_all(name[]) IS
 'tracks all tables of schemas, those that will be made later too';
 
-CREATE FUNCTION @extschema@.untrack_all() RETURNS void
+CREATE FUNCTION bemi.untrack_all() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relations regclass[];
@@ -142,20 +142,20 @@ DECLARE
   done int := 0;
   others text;
 BEGIN
-  IF EXISTS (SELECT FROM @extschema@.tracked_schemas) THEN
+  IF EXISTS (SELECT FROM bemi.tracked_schemas) THEN
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-      PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
-      DELETE FROM @extschema@.tracked_schemas;
+      PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
+      DELETE FROM bemi.tracked_schemas;
     ELSE
       RAISE WARNING 'tables that are made later in the tracked schemas will still be tracked: only a superuser can end that' USING
         HINT = 'As a superuser: SELECT bemi.untrack_all();';
     END IF;
   END IF;
   relations := ARRAY(SELECT oid FROM pg_class c WHERE pg_has_role(c.relowner, 'USAGE')
-    AND EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = c.oid) ORDER BY c.relispartition, c.relkind = 'p' DESC, c.oid DESC);
+    AND EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid) ORDER BY c.relispartition, c.relkind = 'p' DESC, c.oid DESC);
   FOREACH relation IN ARRAY relations LOOP
     BEGIN
-      PERFORM @extschema@.untrack_one(relation);
+      PERFORM bemi.untrack_one(relation);
     EXCEPTION WHEN insufficient_resources THEN
       RAISE;
     WHEN OTHERS THEN
@@ -166,7 +166,7 @@ BEGIN
       RAISE NOTICE 'ended tracking of % of % tables', done, cardinality(relations);
     END IF;
   END LOOP;
-  SELECT string_agg(t::regclass::text, ', ') INTO others FROM (SELECT DISTINCT t.relation FROM @extschema@.context_triggers t LIMIT 10) AS some_others (t);
+  SELECT string_agg(t::regclass::text, ', ') INTO others FROM (SELECT DISTINCT t.relation FROM bemi.context_triggers t LIMIT 10) AS some_others (t);
   IF others IS NOT NULL THEN
     RAISE WARNING 'these tables are still tracked (the first ten of them): %', others USING
       HINT = 'Those that you do not own need their owners or a superuser to call bemi.untrack_all().';
@@ -174,13 +174,13 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.untrack_all() IS
+COMMENT ON FUNCTION bemi.untrack_all() IS
 'ends all tracking, and puts back the replica identities that were there before';
 
 -- Tracks a table and its partitions where they should be and are not: by the rules of the tracked table above that is
 -- nearest, or without rules if its schema is tracked. A table that has been attached gets the masks of what is above, and
 -- all its rules if it has none of its own.
-CREATE FUNCTION @extschema@.follow_table(
+CREATE FUNCTION bemi.follow_table(
   relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false, author oid DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -192,56 +192,56 @@ DECLARE
   own record;
   above record;
 BEGIN
-  FOREACH member IN ARRAY ARRAY(SELECT @extschema@.tree(relation)) LOOP
+  FOREACH member IN ARRAY ARRAY(SELECT bemi.tree(relation)) LOOP
     SELECT c.*, pg_has_role(role, c.relowner, 'USAGE') AS is_owned INTO form FROM pg_class c WHERE c.oid = member AND c.relpersistence = 'p'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     CONTINUE WHEN NOT FOUND;
-    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.masks(member) AS masked
-    INTO own FROM @extschema@.context_triggers t WHERE t.relation = member AND t.name = 'bemi_context';
+    SELECT t.oid, bemi.rules(t.arguments, 'ignore') AS ignored, bemi.masks(member) AS masked
+    INTO own FROM bemi.context_triggers t WHERE t.relation = member AND t.name = 'bemi_context';
     CONTINUE WHEN own.oid IS NOT NULL AND NOT is_attached;
-    SELECT t.oid, @extschema@.rules(t.arguments, 'ignore') AS ignored, @extschema@.masks(a.relid) AS masked, c.relreplident
+    SELECT t.oid, bemi.rules(t.arguments, 'ignore') AS ignored, bemi.masks(a.relid) AS masked, c.relreplident
     INTO above FROM pg_partition_ancestors(CASE WHEN form.relispartition THEN member END) WITH ORDINALITY AS a (relid, distance)
-    JOIN @extschema@.context_triggers t ON t.relation = a.relid AND t.relation <> member AND t.name = 'bemi_context' JOIN pg_class c ON c.oid = a.relid
+    JOIN bemi.context_triggers t ON t.relation = a.relid AND t.relation <> member AND t.name = 'bemi_context' JOIN pg_class c ON c.oid = a.relid
     ORDER BY a.distance LIMIT 1;
     CONTINUE WHEN above.oid IS NULL AND (own.oid IS NOT NULL OR NOT (in_tracked_schema OR EXISTS (
-      SELECT FROM @extschema@.tracked_schemas WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace))));
+      SELECT FROM bemi.tracked_schemas WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace))));
     IF NOT form.is_owned THEN
       RAISE WARNING 'bemi does not track %, which you do not own', member USING
         HINT = format('As its owner or a superuser: SELECT bemi.follow_table(%L, true);', member);
     ELSIF above.oid IS NULL THEN
-      PERFORM @extschema@.track_one(member, 'full', '{}'::text[], '{}'::text[]);
+      PERFORM bemi.track_one(member, 'full', '{}'::text[], '{}'::text[]);
     ELSIF own.oid IS NULL OR own.ignored = '{}' AND own.masked = '{}' THEN
-      PERFORM @extschema@.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
+      PERFORM bemi.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
     ELSE
-      PERFORM @extschema@.track_one(member, 'keep', own.ignored, own.masked || above.masked);
+      PERFORM bemi.track_one(member, 'keep', own.ignored, own.masked || above.masked);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_table(regclass, boolean, boolean, oid) IS
+COMMENT ON FUNCTION bemi.follow_table(regclass, boolean, boolean, oid) IS
 'tracks a table where it should be and is not';
 
 -- Writes the new name of a column or of an index into the rules of a table.
-CREATE FUNCTION @extschema@.follow_rename(relation regclass, kinds text[], old_value text, new_value text) RETURNS void
+CREATE FUNCTION bemi.follow_rename(relation regclass, kinds text[], old_value text, new_value text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   trigger record;
 BEGIN
-  IF NOT EXISTS (SELECT FROM unnest(kinds) kind WHERE old_value = ANY (@extschema@.table_rules(relation, kind))) THEN
+  IF NOT EXISTS (SELECT FROM unnest(kinds) kind WHERE old_value = ANY (bemi.table_rules(relation, kind))) THEN
     RETURN;
   END IF;
   FOR trigger IN
     SELECT t.*, ARRAY(
       SELECT COALESCE((SELECT kind || '=' || new_value FROM unnest(kinds) kind WHERE argument = kind || '=' || old_value), argument)
-      FROM unnest(@extschema@.rules(t.arguments, 'every')) WITH ORDINALITY AS a (argument, place) ORDER BY place
+      FROM unnest(bemi.rules(t.arguments, 'every')) WITH ORDINALITY AS a (argument, place) ORDER BY place
     ) AS renamed
-    FROM @extschema@.context_triggers t WHERE t.relation = follow_rename.relation
+    FROM bemi.context_triggers t WHERE t.relation = follow_rename.relation
   LOOP
     IF trigger.name <> 'bemi_context' OR NOT trigger.is_whole THEN
       RAISE EXCEPTION 'the trigger % was not made by bemi.track()', quote_ident(trigger.name);
     END IF;
-    PERFORM @extschema@.put_trigger(relation, trigger.renamed);
+    PERFORM bemi.put_trigger(relation, trigger.renamed);
     -- The new trigger is enabled as any new one is.
     IF trigger.enabled <> 'O' THEN
       EXECUTE format('ALTER TABLE ONLY %s %s TRIGGER bemi_context', relation,
@@ -251,33 +251,33 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_rename(regclass, text[], text, text) IS
+COMMENT ON FUNCTION bemi.follow_rename(regclass, text[], text, text) IS
 'writes the new name of a column or an index into the rules of a table';
 
 -- A tracked schema has another name.
-CREATE FUNCTION @extschema@.follow_schema(old_name text, new_name text) RETURNS void
+CREATE FUNCTION bemi.follow_schema(old_name text, new_name text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
+  IF NOT EXISTS (SELECT FROM bemi.tracked_schemas WHERE schema = old_name) THEN
     RETURN;
   END IF;
-  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.tracked_schemas'::regclass::oid]);
-  WITH renamed AS (DELETE FROM @extschema@.tracked_schemas WHERE schema = old_name RETURNING 1)
-  INSERT INTO @extschema@.tracked_schemas SELECT new_name FROM renamed;
+  PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
+  WITH renamed AS (DELETE FROM bemi.tracked_schemas WHERE schema = old_name RETURNING 1)
+  INSERT INTO bemi.tracked_schemas SELECT new_name FROM renamed;
 EXCEPTION WHEN OTHERS THEN
-  IF EXISTS (SELECT FROM @extschema@.tracked_schemas WHERE schema = old_name) THEN
+  IF EXISTS (SELECT FROM bemi.tracked_schemas WHERE schema = old_name) THEN
     RAISE WARNING 'tables that are made in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM USING
       HINT = format('As a superuser: SELECT bemi.track_all(%L);', ARRAY[new_name]);
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow_schema(text, text) IS
+COMMENT ON FUNCTION bemi.follow_schema(text, text) IS
 'writes the new name of a schema into bemi.tracked_schemas';
 
 -- The tables that a statement concerns: what it changed, and what a constraint, an index or a column belongs to; of a
 -- column, also the tables that inherit it, and those of its type.
-CREATE FUNCTION @extschema@.followed(done text, old_name text) RETURNS SETOF regclass
+CREATE FUNCTION bemi.followed(done text, old_name text) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relations oid[] := '{}';
@@ -313,57 +313,57 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.followed(text, text) IS
+COMMENT ON FUNCTION bemi.followed(text, text) IS
 'the tables that the statement concerns for which an event trigger is called';
 
 -- Does for one table what bemi.on_ddl() saw.
-CREATE FUNCTION @extschema@.follow(relation regclass, done text, old_name text, new_name text, author oid) RETURNS void
+CREATE FUNCTION bemi.follow(relation regclass, done text, old_name text, new_name text, author oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-  is_tracked boolean := EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = follow.relation);
+  is_tracked boolean := EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = follow.relation);
 BEGIN
   IF done IN ('table', 'partition') THEN
-    PERFORM @extschema@.follow_table(relation, is_attached => done = 'partition', author => author);
-    PERFORM @extschema@.warn_of_conflicts(ARRAY(SELECT t::oid FROM @extschema@.tree(relation) t));
+    PERFORM bemi.follow_table(relation, is_attached => done = 'partition', author => author);
+    PERFORM bemi.warn_of_conflicts(ARRAY(SELECT t::oid FROM bemi.tree(relation) t));
   ELSIF done = 'parent' THEN
-    PERFORM @extschema@.mask_heirs(relation, author);
+    PERFORM bemi.mask_heirs(relation, author);
   ELSIF done = 'column' THEN
-    PERFORM @extschema@.follow_rename(relation, '{ignore,mask}'::text[], old_name, new_name);
+    PERFORM bemi.follow_rename(relation, '{ignore,mask}'::text[], old_name, new_name);
   ELSIF done <> 'column added' THEN
-    PERFORM @extschema@.follow_rename(relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
+    PERFORM bemi.follow_rename(relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
   ELSIF is_tracked THEN
     -- A mask that waited for it holds by its number too.
-    IF EXISTS (SELECT FROM @extschema@.masked_attributes(relation) m WHERE NOT m.by_number) THEN
-      PERFORM @extschema@.renew_masks(relation);
+    IF EXISTS (SELECT FROM bemi.masked_attributes(relation) m WHERE NOT m.by_number) THEN
+      PERFORM bemi.renew_masks(relation);
     END IF;
-    PERFORM @extschema@.warn_of_conflicts(ARRAY[relation::oid]);
+    PERFORM bemi.warn_of_conflicts(ARRAY[relation::oid]);
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.follow(regclass, text, text, text, oid) IS
+COMMENT ON FUNCTION bemi.follow(regclass, text, text, text, oid) IS
 'keeps the tracking of a table complete after a statement that made, moved or renamed something';
 
 -- Called by bemi.on_ddl() for each thing that was done and that matters; `done` is table, partition (with its OID), parent,
 -- column added or publication, or column, relation, index, constraint or schema with their names before and after. It never
 -- fails the statement. It has the rights of its owner, since whoever may run the statement may lack those to follow it (TRIGGER,
 -- or USAGE on this schema); it makes nothing but triggers and replica identities, in which no code of a table's owner runs.
-CREATE FUNCTION @extschema@.follow_ddl(done text, old_name text, new_name text, author oid) RETURNS void
+CREATE FUNCTION bemi.follow_ddl(done text, old_name text, new_name text, author oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relation regclass;
 BEGIN
-  PERFORM @extschema@.require_readable();
+  PERFORM bemi.require_readable();
   IF done = 'schema' THEN
-    PERFORM @extschema@.follow_schema(old_name, new_name);
+    PERFORM bemi.follow_schema(old_name, new_name);
     RETURN;
   ELSIF done = 'publication' THEN
-    PERFORM @extschema@.warn_of_publications(), @extschema@.warn_of_conflicts();
+    PERFORM bemi.warn_of_publications(), bemi.warn_of_conflicts();
     RETURN;
   END IF;
-  FOR relation IN SELECT f FROM @extschema@.followed(done, old_name) f LOOP
+  FOR relation IN SELECT f FROM bemi.followed(done, old_name) f LOOP
     BEGIN
-      PERFORM @extschema@.follow(relation, done, old_name, new_name, author);
+      PERFORM bemi.follow(relation, done, old_name, new_name, author);
     EXCEPTION WHEN OTHERS THEN
       RAISE WARNING 'bemi could not follow the change of %: %', relation, SQLERRM USING
         HINT = CASE WHEN done IN ('table', 'partition') THEN format('SELECT bemi.follow_table(%L, true%s);', relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
@@ -377,15 +377,15 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION @extschema@.follow_ddl(text, text, text, oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION bemi.follow_ddl(text, text, text, oid) FROM PUBLIC;
 
-COMMENT ON FUNCTION @extschema@.follow_ddl(text, text, text, oid) IS
+COMMENT ON FUNCTION bemi.follow_ddl(text, text, text, oid) IS
 'keeps tracking complete after a statement that made, moved, renamed or published something';
 
-CREATE FUNCTION @extschema@.on_ddl() RETURNS event_trigger
+CREATE FUNCTION bemi.on_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_on_ddl';
 
-COMMENT ON FUNCTION @extschema@.on_ddl() IS
+COMMENT ON FUNCTION bemi.on_ddl() IS
 'for the event trigger: calls bemi.follow_ddl() after statements that matter';
 
 CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end
@@ -393,25 +393,25 @@ WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 
   'CREATE PUBLICATION', 'ALTER PUBLICATION',
   -- They rename the columns of tables too.
   'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE')
-EXECUTE FUNCTION @extschema@.on_ddl();
+EXECUTE FUNCTION bemi.on_ddl();
 
 -- In every session: a column that is renamed would be shown.
 ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;
 
 -- Up to PostgreSQL 15 a rule makes a view of an empty table, as old dumps do where views refer to each other; but not of one that has,
 -- or may have, triggers.
-CREATE FUNCTION @extschema@.make_way_for_view(relation oid) RETURNS void
+CREATE FUNCTION bemi.make_way_for_view(relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET bemi.allow_drop = on AS $$
 DECLARE
   trigger name;
 BEGIN
-  PERFORM @extschema@.require_readable();
-  IF current_setting('server_version_num')::int >= 160000 OR NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = make_way_for_view.relation)
+  PERFORM bemi.require_readable();
+  IF current_setting('server_version_num')::int >= 160000 OR NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = make_way_for_view.relation)
     OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind = 'r'::"char" AND pg_relation_size(c.oid) = 0)
   THEN
     RETURN;
   END IF;
-  FOR trigger IN SELECT t.name FROM @extschema@.context_triggers t WHERE t.relation = make_way_for_view.relation LOOP
+  FOR trigger IN SELECT t.name FROM bemi.context_triggers t WHERE t.relation = make_way_for_view.relation LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', trigger, relation::regclass);
   END LOOP;
   -- As VACUUM does it, some time after the last trigger was dropped.
@@ -419,18 +419,18 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION @extschema@.make_way_for_view(oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION bemi.make_way_for_view(oid) FROM PUBLIC;
 
-COMMENT ON FUNCTION @extschema@.make_way_for_view(oid) IS
+COMMENT ON FUNCTION bemi.make_way_for_view(oid) IS
 'ends the tracking of an empty table that a rule is about to make a view of';
 
-CREATE FUNCTION @extschema@.before_ddl() RETURNS event_trigger
+CREATE FUNCTION bemi.before_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_ddl';
 
-COMMENT ON FUNCTION @extschema@.before_ddl() IS
+COMMENT ON FUNCTION bemi.before_ddl() IS
 'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there, and CREATE RULE make a view of a table; remembers the rules before DROP TRIGGER';
 
-CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER') EXECUTE FUNCTION @extschema@.before_ddl();
+CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER') EXECUTE FUNCTION bemi.before_ddl();
 ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_before_ddl IS

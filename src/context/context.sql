@@ -1,36 +1,36 @@
 -- Stage 1: the context. It is the setting bemi.context; these functions set it in the way of set_config().
 -- Each comes twice: for jsonb, and for text, so that a plain string parameter of any driver does.
 
-CREATE FUNCTION @extschema@.set_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
+CREATE FUNCTION bemi.set_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_set_context_jsonb';
 
-CREATE FUNCTION @extschema@.set_context(context text, is_local boolean DEFAULT false) RETURNS void
+CREATE FUNCTION bemi.set_context(context text, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_set_context_text';
 
-COMMENT ON FUNCTION @extschema@.set_context(jsonb, boolean) IS
+COMMENT ON FUNCTION bemi.set_context(jsonb, boolean) IS
 'sets the context of the changes that follow, in this session or with is_local in this transaction; NULL clears it';
-COMMENT ON FUNCTION @extschema@.set_context(text, boolean) IS
+COMMENT ON FUNCTION bemi.set_context(text, boolean) IS
 'sets the context of the changes that follow, in this session or with is_local in this transaction; NULL clears it';
 
-CREATE FUNCTION @extschema@.merge_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
+CREATE FUNCTION bemi.merge_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_merge_context_jsonb';
 
-CREATE FUNCTION @extschema@.merge_context(context text, is_local boolean DEFAULT false) RETURNS void
+CREATE FUNCTION bemi.merge_context(context text, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_merge_context_text';
 
-COMMENT ON FUNCTION @extschema@.merge_context(jsonb, boolean) IS
+COMMENT ON FUNCTION bemi.merge_context(jsonb, boolean) IS
 'adds keys to the context of the changes that follow';
-COMMENT ON FUNCTION @extschema@.merge_context(text, boolean) IS
+COMMENT ON FUNCTION bemi.merge_context(text, boolean) IS
 'adds keys to the context of the changes that follow';
 
-CREATE FUNCTION @extschema@.clear_context() RETURNS void
+CREATE FUNCTION bemi.clear_context() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_clear_context';
 
-COMMENT ON FUNCTION @extschema@.clear_context() IS
+COMMENT ON FUNCTION bemi.clear_context() IS
 'the changes that follow have no context';
 
-CREATE FUNCTION @extschema@.context() RETURNS jsonb
+CREATE FUNCTION bemi.context() RETURNS jsonb
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_context';
 
-COMMENT ON FUNCTION @extschema@.context() IS
+COMMENT ON FUNCTION bemi.context() IS
 'the context that the changes of the next statement will carry, if it brings none of its own in a comment';

@@ -1,7 +1,7 @@
 -- Keys as people write them, and the texts under which the changes of such a key are recorded.
 
 -- The members of a key: itself, or of a JSON array.
-CREATE FUNCTION @extschema@.key_members(relation regclass, key text, count int) RETURNS text[]
+CREATE FUNCTION bemi.key_members(relation regclass, key text, count int) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members text[];
@@ -16,19 +16,19 @@ BEGIN
   END;
   IF cardinality(members) IS DISTINCT FROM count OR array_position(members, NULL) IS NOT NULL THEN
     RAISE EXCEPTION '% cannot be a key of %', quote_literal(key), relation USING ERRCODE = 'invalid_text_representation',
-      DETAIL = format('Its key has the columns %s.', (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM @extschema@.key_of(relation) k)),
+      DETAIL = format('Its key has the columns %s.', (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM bemi.key_of(relation) k)),
       HINT = 'Write it as a JSON array of their values, as in ''["7", "a"]''.';
   END IF;
   RETURN members;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.key_members(regclass, text, int) IS
+COMMENT ON FUNCTION bemi.key_members(regclass, text, int) IS
 'the values of the columns of a key, as texts';
 
 -- What is written is read by the type's input function. The result has the value as the log would write it, and, if the column would
 -- round or cut it without making another value of it, as the column would have it. An error if the type does not know it.
-CREATE FUNCTION @extschema@.texts_of_member(relation regclass, k record, asked text) RETURNS text[]
+CREATE FUNCTION bemi.texts_of_member(relation regclass, k record, asked text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   free text := k.opening || quote_literal(asked) || k.free;
@@ -45,39 +45,39 @@ EXCEPTION WHEN data_exception THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.texts_of_member(regclass, record, text) IS
+COMMENT ON FUNCTION bemi.texts_of_member(regclass, record, text) IS
 'how the log may write a value of a column of a key';
 
-CREATE FUNCTION @extschema@.key_condition(relation regclass, members text[], recorded text) RETURNS text
+CREATE FUNCTION bemi.key_condition(relation regclass, members text[], recorded text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT string_agg(format(k.comparison,
     k.opening || CASE WHEN cardinality(members) = 1 THEN recorded ELSE format('(%s::jsonb->>%s)', recorded, k.place - 1) END || k.free,
     k.opening || quote_literal(members[k.place]) || k.free), ' AND ' ORDER BY k.place)
-  FROM @extschema@.key_of(relation) k
+  FROM bemi.key_of(relation) k
 $$;
 
-COMMENT ON FUNCTION @extschema@.key_condition(regclass, text[], text) IS
+COMMENT ON FUNCTION bemi.key_condition(regclass, text[], text) IS
 'in SQL: the condition that a recorded key is a given one';
 
 -- Where equal keys may have several texts (numeric, char(n), citext and the like), all that are recorded are compared.
-CREATE FUNCTION @extschema@.equal_keys(relation regclass, members text[]) RETURNS text[]
+CREATE FUNCTION bemi.equal_keys(relation regclass, members text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  recorded text := 'SELECT r.key FROM (SELECT c.primary_key AS key FROM @extschema@.recorded_names($1) n JOIN @extschema@.changes c
+  recorded text := 'SELECT r.key FROM (SELECT c.primary_key AS key FROM bemi.recorded_names($1) n JOIN bemi.changes c
       ON c.schema = n.schema AND c."table" = n."table" WHERE c.primary_key IS NOT NULL
-    UNION SELECT c.old_primary_key FROM @extschema@.recorded_names($1) n JOIN @extschema@.changes c
+    UNION SELECT c.old_primary_key FROM bemi.recorded_names($1) n JOIN bemi.changes c
       ON c.schema = n.schema AND c."table" = n."table" WHERE c.old_primary_key IS NOT NULL) r';
-  condition text := @extschema@.key_condition(relation, members, 'r.key');
-  one text := 'SELECT ' || @extschema@.key_condition(relation, members, '$1');
+  condition text := bemi.key_condition(relation, members, 'r.key');
+  one text := 'SELECT ' || bemi.key_condition(relation, members, '$1');
   key text;
   is_equal boolean;
   result text[];
 BEGIN
-  EXECUTE format('SELECT ARRAY(%s WHERE %s)', recorded, condition) INTO result USING @extschema@.leaves(relation);
+  EXECUTE format('SELECT ARRAY(%s WHERE %s)', recorded, condition) INTO result USING bemi.leaves(relation);
   RETURN result;
 EXCEPTION WHEN data_exception OR undefined_object THEN
   -- Some were recorded when the key was another one, and are no values of it today.
-  FOR key IN EXECUTE recorded USING @extschema@.leaves(relation) LOOP
+  FOR key IN EXECUTE recorded USING bemi.leaves(relation) LOOP
     BEGIN
       EXECUTE one INTO is_equal USING key;
       result := result || CASE WHEN is_equal THEN ARRAY[key] END;
@@ -89,10 +89,10 @@ EXCEPTION WHEN data_exception OR undefined_object THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.equal_keys(regclass, text[]) IS
+COMMENT ON FUNCTION bemi.equal_keys(regclass, text[]) IS
 'the recorded keys of a table that equal a given one';
 
-CREATE FUNCTION @extschema@.recorded_keys(relation regclass, key text) RETURNS text[]
+CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parts record;
@@ -102,20 +102,20 @@ DECLARE
   results text[] := ARRAY['['];
 BEGIN
   IF key IS NULL OR relation IS NULL THEN
-    RETURN @extschema@.texts_of_key(key);
+    RETURN bemi.texts_of_key(key);
   END IF;
   BEGIN
-    SELECT count(*)::int AS count, bool_and(o.has_one_text) AS have_one_text INTO parts FROM @extschema@.key_of(relation) o;
+    SELECT count(*)::int AS count, bool_and(o.has_one_text) AS have_one_text INTO parts FROM bemi.key_of(relation) o;
   EXCEPTION WHEN object_not_in_prerequisite_state THEN
     -- It cannot be compared but as it is written.
-    RETURN @extschema@.texts_of_key(key);
+    RETURN bemi.texts_of_key(key);
   END;
   IF parts.count = 0 THEN
-    RETURN @extschema@.texts_of_key(key);
+    RETURN bemi.texts_of_key(key);
   END IF;
-  members := @extschema@.key_members(relation, key, parts.count);
-  FOR k IN SELECT * FROM @extschema@.key_of(relation) o ORDER BY o.place LOOP
-    texts := @extschema@.texts_of_member(relation, k, members[k.place]);
+  members := bemi.key_members(relation, key, parts.count);
+  FOR k IN SELECT * FROM bemi.key_of(relation) o ORDER BY o.place LOOP
+    texts := bemi.texts_of_member(relation, k, members[k.place]);
     IF parts.count = 1 THEN
       results := texts;
     ELSE
@@ -123,16 +123,16 @@ BEGIN
     END IF;
   END LOOP;
   IF NOT parts.have_one_text THEN
-    results := results || @extschema@.equal_keys(relation, members);
+    results := results || bemi.equal_keys(relation, members);
   END IF;
   RETURN ARRAY(SELECT DISTINCT r COLLATE "C" FROM unnest(results) r);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.recorded_keys(regclass, text) IS
+COMMENT ON FUNCTION bemi.recorded_keys(regclass, text) IS
 'the texts under which the changes of a key of a table may be recorded';
 
-CREATE FUNCTION @extschema@.texts_of_key(key text) RETURNS text[]
+CREATE FUNCTION bemi.texts_of_key(key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF key LIKE '[%]' THEN
@@ -145,5 +145,5 @@ EXCEPTION WHEN data_exception THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.texts_of_key(text) IS
+COMMENT ON FUNCTION bemi.texts_of_key(text) IS
 'a key as it is written, and if it is a JSON array, as the log writes it';

@@ -1,54 +1,54 @@
 -- The table bemi.changes: its form, its partitions, and whose it is.
 
 -- As the library makes it of a document; see src/recorder/row.rs.
-CREATE FUNCTION @extschema@.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1) RETURNS uuid
+CREATE FUNCTION bemi.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1) RETURNS uuid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_change_id';
 
-COMMENT ON FUNCTION @extschema@.change_id(timestamptz, pg_lsn, int, int) IS
+COMMENT ON FUNCTION bemi.change_id(timestamptz, pg_lsn, int, int) IS
 'the id of a change, which follows from what identifies it';
 
 -- For comparisons of changes with versions of tables: by their sources first. Positions of the first source are themselves.
-CREATE FUNCTION @extschema@.place(source int, "position" bigint) RETURNS bigint
+CREATE FUNCTION bemi.place(source int, "position" bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
-COMMENT ON FUNCTION @extschema@.place(int, bigint) IS
+COMMENT ON FUNCTION bemi.place(int, bigint) IS
 'a position of the log of a source, as a number that is ordered as changes are';
 
-CREATE FUNCTION @extschema@.place(source int, "position" pg_lsn) RETURNS bigint
+CREATE FUNCTION bemi.place(source int, "position" pg_lsn) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
-COMMENT ON FUNCTION @extschema@.place(int, pg_lsn) IS
+COMMENT ON FUNCTION bemi.place(int, pg_lsn) IS
 'a position of the log of a source, as a number that is ordered as changes are';
 
-CREATE FUNCTION @extschema@.place_source(place bigint) RETURNS int
+CREATE FUNCTION bemi.place_source(place bigint) RETURNS int
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_source';
 
-COMMENT ON FUNCTION @extschema@.place_source(bigint) IS
+COMMENT ON FUNCTION bemi.place_source(bigint) IS
 'the source of a place';
 
-CREATE FUNCTION @extschema@.place_position(place bigint) RETURNS bigint
+CREATE FUNCTION bemi.place_position(place bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_position';
 
-COMMENT ON FUNCTION @extschema@.place_position(bigint) IS
+COMMENT ON FUNCTION bemi.place_position(bigint) IS
 'the position of a place in the log of its source';
 
 -- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
 -- asks this before each write, and bemi.require_safe() at the first one, each second, after each that was refused, and when the
 -- answer is another one than before: then somebody may have owned a table in between.
-CREATE FUNCTION @extschema@.require_owner() RETURNS text
+CREATE FUNCTION bemi.require_owner() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   tables oid[];
   wrong record;
 BEGIN
-  PERFORM @extschema@.require_readable();
+  PERFORM bemi.require_readable();
   -- With all partitions: nobody adds anything from here on.
-  LOCK TABLE @extschema@.changes IN ROW EXCLUSIVE MODE;
-  IF to_regclass('@extschema@.recorder') IS NOT NULL THEN
-    LOCK TABLE @extschema@.recorder IN ROW EXCLUSIVE MODE;
+  LOCK TABLE bemi.changes IN ROW EXCLUSIVE MODE;
+  IF to_regclass('bemi.recorder') IS NOT NULL THEN
+    LOCK TABLE bemi.recorder IN ROW EXCLUSIVE MODE;
   END IF;
-  tables := @extschema@.own_tables();
-  FOR wrong IN SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(tables) t LOOP
+  tables := bemi.own_tables();
+  FOR wrong IN SELECT t.detail, t.fix FROM bemi.unsafe_tables(tables) t LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
   -- A new owner, or new rights of others, are new rows of the catalogs.
@@ -57,18 +57,18 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_owner() IS
+COMMENT ON FUNCTION bemi.require_owner() IS
 'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it; gives text that is another one when owners or rights have changed in between';
 
 -- What may be read of the whole may be read of a part, as pg_dump does. A part whose whole has policies has none, and shows
 -- nothing by itself.
-CREATE FUNCTION @extschema@.grant_as_changes(relation regclass) RETURNS void
+CREATE FUNCTION bemi.grant_as_changes(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   granted record;
 BEGIN
-  PERFORM @extschema@.own_alone(relation);
-  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = '@extschema@.changes'::regclass) THEN
+  PERFORM bemi.own_alone(relation);
+  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = 'bemi.changes'::regclass) THEN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
   END IF;
   FOR granted IN
@@ -76,7 +76,7 @@ BEGIN
     FROM pg_class c, LATERAL (
       SELECT NULL::name AS "column", e.* FROM aclexplode(c.relacl) e
       UNION ALL SELECT t.attname, e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
-    ) a WHERE c.oid = '@extschema@.changes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner GROUP BY 1, 2
+    ) a WHERE c.oid = 'bemi.changes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner GROUP BY 1, 2
   LOOP
     EXECUTE format('GRANT SELECT%s ON %s TO %s%s', COALESCE(' (' || quote_ident(granted."column") || ')', ''), relation, granted.grantee,
       CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
@@ -84,12 +84,12 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.grant_as_changes(regclass) IS
+COMMENT ON FUNCTION bemi.grant_as_changes(regclass) IS
 'lets those read a partition of bemi.changes who may read that, and nobody write it';
 
 -- Makes a table of its own for a month, and moves to it what the default partition holds of that month. Here, and where the other
 -- tables are made, session_replication_role keeps event triggers of others, which may fail, from firing.
-CREATE FUNCTION @extschema@.add_partition(month timestamptz) RETURNS void
+CREATE FUNCTION bemi.add_partition(month timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET timezone = 'UTC' AS $$
 DECLARE
   first timestamptz := date_trunc('month', month);
@@ -98,40 +98,40 @@ DECLARE
   owner name;
   is_moved boolean := false;
 BEGIN
-  PERFORM @extschema@.require_owner(), @extschema@.require_safe();
-  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = '@extschema@.changes'::regclass AND inhrelid = to_regclass(format('@extschema@.%I', name))) THEN
+  PERFORM bemi.require_owner(), bemi.require_safe();
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass AND inhrelid = to_regclass(format('bemi.%I', name))) THEN
     RETURN;
-  ELSIF to_regclass(format('@extschema@.%I', name)) IS NOT NULL THEN
-    RAISE EXCEPTION 'the table @extschema@.% is no partition of @extschema@.changes', name USING
+  ELSIF to_regclass(format('bemi.%I', name)) IS NOT NULL THEN
+    RAISE EXCEPTION 'the table bemi.% is no partition of bemi.changes', name USING
       ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
   END IF;
   IF first IS NULL OR NOT isfinite(first) OR first NOT BETWEEN '1000-01-01' AND '9999-12-31' THEN
     RAISE EXCEPTION 'the month of % has no partition of its own', month USING
       ERRCODE = 'invalid_parameter_value', DETAIL = 'Changes before the year 1000 and after 9999 stay in bemi.changes_default.';
   END IF;
-  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = '@extschema@.changes'::regclass;
-  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)' INTO is_moved USING first, next;
+  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = 'bemi.changes'::regclass;
+  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)' INTO is_moved USING first, next;
   END IF;
   IF is_moved THEN
-    LOCK TABLE @extschema@.changes IN SHARE ROW EXCLUSIVE MODE;
-    EXECUTE format('CREATE TABLE @extschema@.%I (LIKE @extschema@.changes INCLUDING ALL)', name);
-    EXECUTE format('WITH moved AS (DELETE FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
-      INSERT INTO @extschema@.%I SELECT * FROM moved', name) USING first, next;
-    EXECUTE format('ALTER TABLE @extschema@.changes ATTACH PARTITION @extschema@.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
+    LOCK TABLE bemi.changes IN SHARE ROW EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE bemi.%I (LIKE bemi.changes INCLUDING ALL)', name);
+    EXECUTE format('WITH moved AS (DELETE FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
+      INSERT INTO bemi.%I SELECT * FROM moved', name) USING first, next;
+    EXECUTE format('ALTER TABLE bemi.changes ATTACH PARTITION bemi.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
   ELSE
-    EXECUTE format('CREATE TABLE @extschema@.%I PARTITION OF @extschema@.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
+    EXECUTE format('CREATE TABLE bemi.%I PARTITION OF bemi.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
   END IF;
-  EXECUTE format('ALTER TABLE @extschema@.%I OWNER TO %I', name, owner);
-  PERFORM @extschema@.grant_as_changes(to_regclass(format('@extschema@.%I', name))), @extschema@.keep_table(to_regclass(format('@extschema@.%I', name)));
+  EXECUTE format('ALTER TABLE bemi.%I OWNER TO %I', name, owner);
+  PERFORM bemi.grant_as_changes(to_regclass(format('bemi.%I', name))), bemi.keep_table(to_regclass(format('bemi.%I', name)));
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.add_partition(timestamptz) IS
+COMMENT ON FUNCTION bemi.add_partition(timestamptz) IS
 'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
 
 -- The recorder calls it once a minute.
-CREATE FUNCTION @extschema@.keep_partitions(retention interval) RETURNS void
+CREATE FUNCTION bemi.keep_partitions(retention interval) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
 DECLARE
   month timestamptz;
@@ -139,22 +139,22 @@ DECLARE
 BEGIN
   FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
     -- What the default partition holds already would have to be moved: people choose when.
-    IF to_regclass(format('@extschema@.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
-      AND NOT @extschema@.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
+    IF to_regclass(format('bemi.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
+      AND NOT bemi.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
     THEN
-      PERFORM @extschema@.add_partition(month);
+      PERFORM bemi.add_partition(month);
     END IF;
   END LOOP;
   -- Policies on the whole are for its parts too, which may have been granted with it.
   FOR partition IN
-    SELECT t.relid FROM pg_partition_tree('@extschema@.changes'::regclass) t JOIN pg_class c ON c.oid = t.relid
-    WHERE NOT c.relrowsecurity AND c.relkind IN ('r', 'p') AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = '@extschema@.changes'::regclass)
+    SELECT t.relid FROM pg_partition_tree('bemi.changes'::regclass) t JOIN pg_class c ON c.oid = t.relid
+    WHERE NOT c.relrowsecurity AND c.relkind IN ('r', 'p') AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = 'bemi.changes'::regclass)
   LOOP
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
   END LOOP;
   FOR partition IN
     SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = '@extschema@.changes'::regclass
+    WHERE i.inhparent = 'bemi.changes'::regclass
       -- Its upper bound; the default partition has none.
       AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
   LOOP
@@ -169,16 +169,16 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.keep_partitions(interval) IS
+COMMENT ON FUNCTION bemi.keep_partitions(interval) IS
 'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
 
-CREATE FUNCTION @extschema@.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
+CREATE FUNCTION bemi.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
   result boolean := false;
 BEGIN
-  IF to_regclass('@extschema@.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM @extschema@.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
+  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
   END IF;
   RETURN result;
 EXCEPTION WHEN lock_not_available THEN
@@ -187,14 +187,14 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.has_strays(timestamptz, timestamptz) IS
+COMMENT ON FUNCTION bemi.has_strays(timestamptz, timestamptz) IS
 'whether the default partition of bemi.changes holds changes';
 
-CREATE FUNCTION @extschema@.make_changes() RETURNS void
+CREATE FUNCTION bemi.make_changes() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET default_tablespace = '' AS $$
 BEGIN
-  IF to_regclass('@extschema@.changes') IS NULL THEN
-    CREATE TABLE @extschema@.changes (
+  IF to_regclass('bemi.changes') IS NULL THEN
+    CREATE TABLE bemi.changes (
       id uuid NOT NULL,
       database text NOT NULL,
       schema text NOT NULL,
@@ -220,19 +220,19 @@ BEGIN
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
     -- What happened to a row, what happened at a time, what somebody did.
-    CREATE INDEX changes_of_row ON @extschema@.changes (schema, "table", primary_key, committed_at);
-    CREATE INDEX changes_by_time ON @extschema@.changes (committed_at);
-    CREATE INDEX changes_by_context ON @extschema@.changes USING gin (context jsonb_path_ops);
+    CREATE INDEX changes_of_row ON bemi.changes (schema, "table", primary_key, committed_at);
+    CREATE INDEX changes_by_time ON bemi.changes (committed_at);
+    CREATE INDEX changes_by_context ON bemi.changes USING gin (context jsonb_path_ops);
     -- What a row was called before.
-    CREATE INDEX changes_of_old_key ON @extschema@.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
+    CREATE INDEX changes_of_old_key ON bemi.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
     -- The order of the changes, for those who read on from a position. That each is there once is for the id, which follows from it.
-    CREATE INDEX changes_by_position ON @extschema@.changes (source, commit_position, sequence);
-    CREATE TABLE @extschema@.changes_default PARTITION OF @extschema@.changes DEFAULT;
-    PERFORM @extschema@.own_alone('@extschema@.changes'::regclass), @extschema@.own_alone('@extschema@.changes_default'::regclass);
-    COMMENT ON TABLE @extschema@.changes IS 'the changes that the recorder of bemi has recorded, each once';
+    CREATE INDEX changes_by_position ON bemi.changes (source, commit_position, sequence);
+    CREATE TABLE bemi.changes_default PARTITION OF bemi.changes DEFAULT;
+    PERFORM bemi.own_alone('bemi.changes'::regclass), bemi.own_alone('bemi.changes_default'::regclass);
+    COMMENT ON TABLE bemi.changes IS 'the changes that the recorder of bemi has recorded, each once';
   END IF;
-  IF to_regclass('@extschema@.recorder') IS NULL THEN
-    CREATE TABLE @extschema@.recorder (
+  IF to_regclass('bemi.recorder') IS NULL THEN
+    CREATE TABLE bemi.recorder (
       is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
       slot name,
       is_wanted boolean NOT NULL,
@@ -266,25 +266,25 @@ BEGIN
       -- The source whose positions these are. It is the last one, but where a dump was restored.
       source int
     );
-    PERFORM @extschema@.own_alone('@extschema@.recorder'::regclass);
-    COMMENT ON TABLE @extschema@.recorder IS 'how far the recorder of bemi is; see bemi.status';
+    PERFORM bemi.own_alone('bemi.recorder'::regclass);
+    COMMENT ON TABLE bemi.recorder IS 'how far the recorder of bemi is; see bemi.status';
   END IF;
-  PERFORM @extschema@.make_sources();
-  PERFORM @extschema@.keep_table(t) FROM @extschema@.kept_tables() t;
+  PERFORM bemi.make_sources();
+  PERFORM bemi.keep_table(t) FROM bemi.kept_tables() t;
   -- It stays locked: before, somebody might have added something.
-  PERFORM @extschema@.require_safe_tables(ARRAY['@extschema@.recorder'::regclass::oid]);
-  INSERT INTO @extschema@.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
+  PERFORM bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
+  INSERT INTO bemi.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.make_changes() IS
+COMMENT ON FUNCTION bemi.make_changes() IS
 'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
 
-CREATE FUNCTION @extschema@.make_sources() RETURNS void
+CREATE FUNCTION bemi.make_sources() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 BEGIN
-  IF to_regclass('@extschema@.sources') IS NULL THEN
-    CREATE TABLE @extschema@.sources (
+  IF to_regclass('bemi.sources') IS NULL THEN
+    CREATE TABLE bemi.sources (
       source int PRIMARY KEY,
       -- For people, who may give it another one.
       name text NOT NULL,
@@ -297,49 +297,49 @@ BEGIN
       database_oid oid NOT NULL,
       tables oid[] NOT NULL
     );
-    PERFORM @extschema@.own_alone('@extschema@.sources'::regclass);
-    GRANT SELECT ON @extschema@.sources TO PUBLIC;
-    COMMENT ON TABLE @extschema@.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
+    PERFORM bemi.own_alone('bemi.sources'::regclass);
+    GRANT SELECT ON bemi.sources TO PUBLIC;
+    COMMENT ON TABLE bemi.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
   END IF;
-  IF to_regclass('@extschema@.recorded_versions') IS NULL THEN
-    CREATE TABLE @extschema@.recorded_versions (LIKE @extschema@.table_versions, PRIMARY KEY (relation, source, position));
-    PERFORM @extschema@.own_alone('@extschema@.recorded_versions'::regclass);
-    COMMENT ON TABLE @extschema@.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
+  IF to_regclass('bemi.recorded_versions') IS NULL THEN
+    CREATE TABLE bemi.recorded_versions (LIKE bemi.table_versions, PRIMARY KEY (relation, source, position));
+    PERFORM bemi.own_alone('bemi.recorded_versions'::regclass);
+    COMMENT ON TABLE bemi.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.make_sources() IS
+COMMENT ON FUNCTION bemi.make_sources() IS
 'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.make_changes(), @extschema@.make_sources() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION bemi.make_changes(), bemi.make_sources() FROM PUBLIC;
 
 -- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
 -- sees there what he may read of bemi.changes.
-CREATE FUNCTION @extschema@.make_changes_diff() RETURNS void
+CREATE FUNCTION bemi.make_changes_diff() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 DECLARE
   -- PostgreSQL 14 reads the tables of a view with the rights of its owner.
   is_invoker boolean := current_setting('server_version_num')::int >= 150000;
 BEGIN
-  IF to_regclass('@extschema@.changes_diff') IS NULL THEN
+  IF to_regclass('bemi.changes_diff') IS NULL THEN
     EXECUTE format($query$
-      CREATE VIEW @extschema@.changes_diff %s AS
+      CREATE VIEW bemi.changes_diff %s AS
       SELECT c.id, c.schema, c."table", c.operation, c.primary_key, (
           SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
           FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key)
           WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
         ) AS diff, c.context, c.committed_at, c.transaction_id, c.commit_position, c.sequence, c.source
-      FROM @extschema@.changes c %s$query$,
+      FROM bemi.changes c %s$query$,
       CASE WHEN is_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
       CASE WHEN is_invoker THEN ''
-        ELSE $query$WHERE has_table_privilege('@extschema@.changes'::regclass, 'SELECT') AND NOT row_security_active('@extschema@.changes'::regclass)$query$ END);
-    PERFORM @extschema@.own_alone('@extschema@.changes_diff'::regclass);
-    GRANT SELECT ON @extschema@.changes_diff TO PUBLIC;
-    COMMENT ON VIEW @extschema@.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
+        ELSE $query$WHERE has_table_privilege('bemi.changes'::regclass, 'SELECT') AND NOT row_security_active('bemi.changes'::regclass)$query$ END);
+    PERFORM bemi.own_alone('bemi.changes_diff'::regclass);
+    GRANT SELECT ON bemi.changes_diff TO PUBLIC;
+    COMMENT ON VIEW bemi.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.make_changes_diff() IS
+COMMENT ON FUNCTION bemi.make_changes_diff() IS
 'makes the view bemi.changes_diff, if it is not there';

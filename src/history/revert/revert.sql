@@ -1,22 +1,22 @@
 -- Undoing changes, by changes of their own: bemi.revert() does it, bemi.revert_sql() shows the statements. All of it runs
 -- with the rights of the caller.
 
-CREATE TYPE @extschema@.reverted AS (
+CREATE TYPE bemi.reverted AS (
   relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint, commit_position pg_lsn, sequence int
 );
 
 -- One that cannot be written is shown as a comment: the others can be run all the same.
-CREATE FUNCTION @extschema@.shown_statement(t jsonb, u @extschema@.undo) RETURNS text
+CREATE FUNCTION bemi.shown_statement(t jsonb, u bemi.undo) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   statement text;
 BEGIN
   IF u.problem IS NULL THEN
     BEGIN
-      statement := @extschema@.undo_statement(t, u, u.after);
+      statement := bemi.undo_statement(t, u, u.after);
       RETURN statement;
     EXCEPTION WHEN OTHERS THEN
-      IF NOT @extschema@.is_conflict(SQLSTATE, false) THEN
+      IF NOT bemi.is_conflict(SQLSTATE, false) THEN
         RAISE;
       END IF;
       u.problem := SQLERRM;
@@ -27,47 +27,47 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.shown_statement(jsonb, @extschema@.undo) IS
+COMMENT ON FUNCTION bemi.shown_statement(jsonb, bemi.undo) IS
 'the statement that undoes a change, or a comment in SQL why there is none';
 
-CREATE FUNCTION @extschema@.revert_sql(
+CREATE FUNCTION bemi.revert_sql(
   transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
   since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  u @extschema@.undo;
+  u bemi.undo;
   tables jsonb := '{}';
   t jsonb;
 BEGIN
-  PERFORM @extschema@.check_reading();
-  FOR u IN SELECT * FROM @extschema@.undos(transaction_id, context, relation, primary_key, since, until, false) LOOP
+  PERFORM bemi.check_reading();
+  FOR u IN SELECT * FROM bemi.undos(transaction_id, context, relation, primary_key, since, until, false) LOOP
     IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
-      t := COALESCE(tables -> u.relation::oid::text, @extschema@.undo_table(u.relation));
+      t := COALESCE(tables -> u.relation::oid::text, bemi.undo_table(u.relation));
       tables := tables || jsonb_build_object(u.relation::oid::text, t);
     END IF;
     -- Of some updates nothing is left that could be set.
     IF u.problem IS NULL AND u.operation = 'UPDATE' AND u.changed = '{}' THEN
       CONTINUE;
     END IF;
-    RETURN NEXT @extschema@.shown_statement(t, u);
+    RETURN NEXT bemi.shown_statement(t, u);
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.revert_sql(bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION bemi.revert_sql(bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
 'the statements that undo the changes that meet all conditions given, the newest first; none of them is run';
 
 -- The columns by which a row differs from an image. What was masked is not compared.
-CREATE FUNCTION @extschema@.differences(compared jsonb, image jsonb, now jsonb) RETURNS text[]
+CREATE FUNCTION bemi.differences(compared jsonb, image jsonb, now jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(compared) c WHERE image ? c AND image -> c IS DISTINCT FROM now -> c)
 $$;
 
-COMMENT ON FUNCTION @extschema@.differences(jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.differences(jsonb, jsonb, jsonb) IS
 'the columns by which a row differs from an image';
 
-CREATE FUNCTION @extschema@.jsonb_or_text(value json) RETURNS jsonb
+CREATE FUNCTION bemi.jsonb_or_text(value json) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN value::jsonb;
@@ -76,12 +76,12 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.jsonb_or_text(json) IS
+COMMENT ON FUNCTION bemi.jsonb_or_text(json) IS
 'a value as jsonb, or if that cannot hold it, its text';
 
 -- Looks at a row as the log would show it, and locks it. While a constraint is deferred several rows may have one key: the
 -- one that is as the image says is meant.
-CREATE FUNCTION @extschema@.row_now(t jsonb, condition text, image jsonb, is_locked boolean, OUT rows int, OUT now jsonb, OUT place tid)
+CREATE FUNCTION bemi.row_now(t jsonb, condition text, image jsonb, is_locked boolean, OUT rows int, OUT now jsonb, OUT place tid)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   r record;
@@ -100,7 +100,7 @@ BEGIN
     row_as_json, t ->> 'as_text', t ->> 'source', condition, CASE WHEN is_locked THEN ' FOR UPDATE' ELSE '' END)
   LOOP
     rows := rows + 1;
-    IF rows = 1 OR @extschema@.differences(t -> 'compared', image, r.now) = '{}' THEN
+    IF rows = 1 OR bemi.differences(t -> 'compared', image, r.now) = '{}' THEN
       now := r.now;
       place := r.place;
     END IF;
@@ -108,12 +108,12 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.row_now(jsonb, text, jsonb, boolean) IS
+COMMENT ON FUNCTION bemi.row_now(jsonb, text, jsonb, boolean) IS
 'a row of a table as the log would show it';
 
 -- Those rows of other tables that a change of this one would change without a word. Rows that a policy hides count too:
 -- with them it is an error.
-CREATE FUNCTION @extschema@.referring_rows(reference jsonb, t jsonb, condition text, is_any_enough boolean) RETURNS TABLE (child regclass, now jsonb)
+CREATE FUNCTION bemi.referring_rows(reference jsonb, t jsonb, condition text, is_any_enough boolean) RETURNS TABLE (child regclass, now jsonb)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 BEGIN
   RETURN QUERY EXECUTE format(
@@ -123,11 +123,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.referring_rows(jsonb, jsonb, text, boolean) IS
+COMMENT ON FUNCTION bemi.referring_rows(jsonb, jsonb, text, boolean) IS
 'the rows that refer to a row by a foreign key, but for itself';
 
 -- Runs a statement as the caller would: triggers and defaults find what his search_path says, and his time zone.
-CREATE FUNCTION @extschema@.run_undo(statement text, caller jsonb) RETURNS bigint
+CREATE FUNCTION bemi.run_undo(statement text, caller jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   rows bigint;
@@ -140,25 +140,25 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.run_undo(text, jsonb) IS
+COMMENT ON FUNCTION bemi.run_undo(text, jsonb) IS
 'runs a statement under settings of the caller, and gives how many rows it changed';
 
 -- Errors that say that a change cannot be undone: what was recorded cannot be read, or, while the statement runs, whatever a
 -- constraint, a policy or somebody's trigger says. Others are of the session, the transaction or the server.
-CREATE FUNCTION @extschema@.is_conflict(state text, is_running boolean) RETURNS boolean
+CREATE FUNCTION bemi.is_conflict(state text, is_running boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE WHEN is_running THEN left(state, 2) NOT IN ('08', '25', '26', '40', '53', '55', '57', '58', 'F0', 'XX')
     ELSE left(state, 2) IN ('22', '3F') OR state IN ('42P01', '42601', '42704', '42804', '42846', '42883', '54000') END
 $$;
 
-COMMENT ON FUNCTION @extschema@.is_conflict(text, boolean) IS
+COMMENT ON FUNCTION bemi.is_conflict(text, boolean) IS
 'whether an error is about the change that is to be undone';
 
 -- What became of one attempt. An undo that meets a constraint is tried again `later`, when others have made room.
-CREATE TYPE @extschema@.attempt AS (outcome text, detail text, statement text, left_columns jsonb, also bigint[]);
+CREATE TYPE bemi.attempt AS (outcome text, detail text, statement text, left_columns jsonb, also bigint[]);
 
 -- Why a row is not as a change left it; NULL if it is.
-CREATE FUNCTION @extschema@.row_conflict(t jsonb, u @extschema@.undo, rows int, now jsonb, expected jsonb) RETURNS text
+CREATE FUNCTION bemi.row_conflict(t jsonb, u bemi.undo, rows int, now jsonb, expected jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF u.where_after IS NULL THEN
@@ -167,33 +167,33 @@ BEGIN
     RETURN 'the row is not there';
   ELSIF now IS DISTINCT FROM expected THEN
     -- What is computed follows from the rest, as its expression has it today.
-    RETURN 'changed since: ' || @extschema@.quoted(@extschema@.differences((t -> 'compared') - ARRAY(SELECT jsonb_array_elements_text(t -> 'computed')), expected, now));
+    RETURN 'changed since: ' || bemi.quoted(bemi.differences((t -> 'compared') - ARRAY(SELECT jsonb_array_elements_text(t -> 'computed')), expected, now));
   END IF;
   RETURN NULL;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.row_conflict(jsonb, @extschema@.undo, int, jsonb, jsonb) IS
+COMMENT ON FUNCTION bemi.row_conflict(jsonb, bemi.undo, int, jsonb, jsonb) IS
 'why a row is not as a change left it';
 
 -- The undos that wait which ON UPDATE CASCADE will do with this one; an error if it, or ON DELETE, would change other rows.
-CREATE FUNCTION @extschema@.cascading(t jsonb, u @extschema@.undo, waiting @extschema@.undo[], is_deferred boolean) RETURNS @extschema@.undo[]
+CREATE FUNCTION bemi.cascading(t jsonb, u bemi.undo, waiting bemi.undo[], is_deferred boolean) RETURNS bemi.undo[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   reference jsonb;
   child record;
   row_now text;
-  p @extschema@.undo;
-  result @extschema@.undo[] := '{}';
+  p bemi.undo;
+  result bemi.undo[] := '{}';
 BEGIN
   FOR reference IN SELECT r FROM jsonb_array_elements(CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN t -> 'references' ELSE '[]' END) r LOOP
     CONTINUE WHEN u.operation = 'CREATE' AND NOT (reference ->> 'on_delete' IN ('c', 'n', 'd') OR reference ->> 'on_delete' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred);
     CONTINUE WHEN u.operation = 'UPDATE' AND NOT ((reference -> 'columns') ?| u.changed
       AND (reference ->> 'on_update' IN ('c', 'n', 'd') OR reference ->> 'on_update' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred));
-    FOR child IN SELECT * FROM @extschema@.referring_rows(reference, t, u.where_after, waiting IS NULL) LOOP
+    FOR child IN SELECT * FROM bemi.referring_rows(reference, t, u.where_after, waiting IS NULL) LOOP
       p := NULL;
       IF u.operation = 'UPDATE' AND reference ->> 'on_update' = 'c' AND waiting IS NOT NULL THEN
-        row_now := concat(child.child::oid, ':', @extschema@.key_text(@extschema@.undo_table(child.child) -> 'key', child.now));
+        row_now := concat(child.child::oid, ':', bemi.key_text(bemi.undo_table(child.child) -> 'key', child.now));
         SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now AND w.operation = 'UPDATE' AND NOT w.is_behind LIMIT 1;
       END IF;
       IF p.number IS NULL THEN
@@ -207,19 +207,19 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.cascading(jsonb, @extschema@.undo, @extschema@.undo[], boolean) IS
+COMMENT ON FUNCTION bemi.cascading(jsonb, bemi.undo, bemi.undo[], boolean) IS
 'the undos that wait which ON UPDATE CASCADE will do with this one';
 
-CREATE FUNCTION @extschema@.cascaded(undos @extschema@.undo[]) RETURNS bigint[]
+CREATE FUNCTION bemi.cascaded(undos bemi.undo[]) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  p @extschema@.undo;
+  p bemi.undo;
   here record;
   result bigint[];
 BEGIN
   FOREACH p IN ARRAY undos LOOP
-    SELECT r.* INTO here FROM (SELECT @extschema@.undo_table(p.relation) AS t) x, LATERAL @extschema@.row_now(x.t, p.where_before, p.before, false) r;
-    IF here.rows = 0 OR @extschema@.differences(@extschema@.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}' THEN
+    SELECT r.* INTO here FROM (SELECT bemi.undo_table(p.relation) AS t) x, LATERAL bemi.row_now(x.t, p.where_before, p.before, false) r;
+    IF here.rows = 0 OR bemi.differences(bemi.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}' THEN
       RAISE foreign_key_violation USING MESSAGE = format('a row of %s that refers to it would be changed too', p.relation);
     END IF;
     result := result || p.number;
@@ -228,13 +228,13 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.cascaded(@extschema@.undo[]) IS
+COMMENT ON FUNCTION bemi.cascaded(bemi.undo[]) IS
 'the numbers of undos that ON UPDATE CASCADE has done; an error if it did something else';
 
 -- Whether a statement put back what it should: an error says that it did not. A trigger that has the last word on some of it
 -- is told; so is what a generated column computes today.
-CREATE FUNCTION @extschema@.checked(result @extschema@.attempt, t jsonb, u @extschema@.undo, ours jsonb, rows_before int, row_before jsonb)
-RETURNS @extschema@.attempt
+CREATE FUNCTION bemi.checked(result bemi.attempt, t jsonb, u bemi.undo, ours jsonb, rows_before int, row_before jsonb)
+RETURNS bemi.attempt
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   here record;
@@ -245,58 +245,58 @@ DECLARE
 BEGIN
   result.outcome := CASE WHEN u.kept IS NULL THEN 'reverted' ELSE 'partly reverted' END;
   IF u.where_before IS NULL THEN
-    IF has_triggers AND (SELECT r.rows FROM @extschema@.row_now(t, u.where_after, u.after, false) r) >= rows_before THEN
+    IF has_triggers AND (SELECT r.rows FROM bemi.row_now(t, u.where_after, u.after, false) r) >= rows_before THEN
       RAISE triggered_data_change_violation USING MESSAGE = 'a trigger or a rule kept the row';
     END IF;
     RETURN result;
   ELSIF NOT has_triggers AND t -> 'computed' = '[]' AND NOT (t -> 'checked') ?| wanted THEN
     RETURN result;
   END IF;
-  SELECT * INTO here FROM @extschema@.row_now(t, u.where_before, u.before, false);
-  names := @extschema@.differences(t -> 'compared', u.before, here.now);
+  SELECT * INTO here FROM bemi.row_now(t, u.where_before, u.before, false);
+  names := bemi.differences(t -> 'compared', u.before, here.now);
   IF here.rows = 0 THEN
     RAISE triggered_data_change_violation USING MESSAGE = 'a trigger, a rule or a policy left no row with this key';
   ELSIF NOT has_triggers AND EXISTS (SELECT FROM unnest(names) n WHERE NOT (t -> 'computed') ? n) THEN
     RAISE triggered_data_change_violation USING MESSAGE = 'the table cannot hold what was recorded: '
-      || @extschema@.quoted(ARRAY(SELECT n FROM unnest(names) n WHERE NOT (t -> 'computed') ? n));
+      || bemi.quoted(ARRAY(SELECT n FROM unnest(names) n WHERE NOT (t -> 'computed') ? n));
   ELSIF u.operation = 'UPDATE' THEN
     -- What our own undo of a newer change left otherwise may stay so.
     wanted := ARRAY(SELECT w FROM unnest(wanted) w WHERE ours IS NULL OR NOT ours ? w);
-    IF wanted <> '{}' AND wanted <@ names AND @extschema@.differences(to_jsonb(wanted), row_before, here.now) = '{}' THEN
-      RAISE triggered_data_change_violation USING MESSAGE = 'a trigger kept it from being undone: ' || @extschema@.quoted(wanted);
+    IF wanted <> '{}' AND wanted <@ names AND bemi.differences(to_jsonb(wanted), row_before, here.now) = '{}' THEN
+      RAISE triggered_data_change_violation USING MESSAGE = 'a trigger kept it from being undone: ' || bemi.quoted(wanted);
     END IF;
   END IF;
   IF names <> '{}' THEN
     result.outcome := 'partly reverted';
     result.left_columns := (SELECT jsonb_object_agg(n, here.now -> n) FROM unnest(names) n);
-    result.detail := concat_ws('. ', result.detail, CASE WHEN has_triggers THEN 'a trigger changed: ' ELSE 'computed otherwise now: ' END || @extschema@.quoted(names));
+    result.detail := concat_ws('. ', result.detail, CASE WHEN has_triggers THEN 'a trigger changed: ' ELSE 'computed otherwise now: ' END || bemi.quoted(names));
   END IF;
   RETURN result;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.checked(@extschema@.attempt, jsonb, @extschema@.undo, jsonb, int, jsonb) IS
+COMMENT ON FUNCTION bemi.checked(bemi.attempt, jsonb, bemi.undo, jsonb, int, jsonb) IS
 'what became of an undo that has run; an error if it has not put back what it should';
 
 -- `ours` are columns that our own undo of a newer change left otherwise than the log has them: triggers did. With
 -- `waiting`, the undos that wait, rows may be changed by ON UPDATE CASCADE as these would change them. With is_deferred,
 -- constraints are checked at the end.
-CREATE FUNCTION @extschema@.attempt(u @extschema@.undo, t jsonb, ours jsonb, caller jsonb, waiting @extschema@.undo[], is_deferred boolean)
-RETURNS @extschema@.attempt
+CREATE FUNCTION bemi.attempt(u bemi.undo, t jsonb, ours jsonb, caller jsonb, waiting bemi.undo[], is_deferred boolean)
+RETURNS bemi.attempt
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  result @extschema@.attempt;
+  result bemi.attempt;
   here record;
   expected jsonb := CASE WHEN ours IS NULL THEN u.after ELSE u.after || ours END;
-  cascading @extschema@.undo[];
+  cascading bemi.undo[];
   statement text;
   changes bigint;
   is_running boolean := false;
   message text;
   more text;
 BEGIN
-  SELECT * INTO here FROM @extschema@.row_now(t, COALESCE(u.where_after, u.where_before), expected, u.where_after IS NOT NULL);
-  result.detail := @extschema@.row_conflict(t, u, here.rows, here.now, expected);
+  SELECT * INTO here FROM bemi.row_now(t, COALESCE(u.where_after, u.where_before), expected, u.where_after IS NOT NULL);
+  result.detail := bemi.row_conflict(t, u, here.rows, here.now, expected);
   IF result.detail IS NOT NULL THEN
     result.outcome := 'conflict';
     RETURN result;
@@ -307,31 +307,31 @@ BEGIN
     result.detail := concat_ws('. ', u.detail, 'nothing to set');
     RETURN result;
   END IF;
-  result.statement := @extschema@.undo_statement(t, u, expected);
+  result.statement := bemi.undo_statement(t, u, expected);
   statement := result.statement;
   IF here.rows > 1 THEN
     statement := format('%s AND ctid OPERATOR(pg_catalog.=) %L::tid;', left(statement, -1), here.place);
   END IF;
-  cascading := @extschema@.cascading(t, u, waiting, is_deferred);
+  cascading := bemi.cascading(t, u, waiting, is_deferred);
   is_running := true;
-  changes := @extschema@.run_undo(statement, caller);
+  changes := bemi.run_undo(statement, caller);
   IF changes <> 1 THEN
     RAISE triggered_data_change_violation USING MESSAGE = CASE changes WHEN 0 THEN 'a trigger, a rule or a policy kept it from being undone'
       ELSE format('%s rows have this key', changes) END;
   END IF;
-  result.also := @extschema@.cascaded(cascading);
-  RETURN @extschema@.checked(result, t, u, ours, here.rows, here.now);
+  result.also := bemi.cascaded(cascading);
+  RETURN bemi.checked(result, t, u, ours, here.rows, here.now);
 EXCEPTION
   WHEN integrity_constraint_violation THEN
     GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
-    RETURN ROW('later', concat_ws('. ', message, nullif(more, '')), result.statement, NULL, NULL)::@extschema@.attempt;
+    RETURN ROW('later', concat_ws('. ', message, nullif(more, '')), result.statement, NULL, NULL)::bemi.attempt;
   WHEN OTHERS THEN
-    IF NOT @extschema@.is_conflict(SQLSTATE, is_running) THEN
+    IF NOT bemi.is_conflict(SQLSTATE, is_running) THEN
       RAISE;
     END IF;
-    RETURN ROW('conflict', CASE WHEN is_running THEN '' ELSE 'what was recorded cannot be read: ' END || SQLERRM, NULL, NULL, NULL)::@extschema@.attempt;
+    RETURN ROW('conflict', CASE WHEN is_running THEN '' ELSE 'what was recorded cannot be read: ' END || SQLERRM, NULL, NULL, NULL)::bemi.attempt;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.attempt(@extschema@.undo, jsonb, jsonb, jsonb, @extschema@.undo[], boolean) IS
+COMMENT ON FUNCTION bemi.attempt(bemi.undo, jsonb, jsonb, jsonb, bemi.undo[], boolean) IS
 'undoes one change if the row is still as the change left it';

@@ -11,7 +11,7 @@ DO $do$
 DECLARE
   query text := $query$
 WITH bemi AS (
-  SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace n WHERE n.nspname = '@extschema@'::name
+  SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace n WHERE n.nspname = 'bemi'::name
 ), superuser AS (
   SELECT r.rolname FROM pg_roles r WHERE r.rolsuper ORDER BY r.rolname = current_user DESC, r.oid LIMIT 1
 ), members AS (
@@ -31,13 +31,13 @@ WITH bemi AS (
   LEFT JOIN pg_roles r ON r.oid = s.refobjid, LATERAL pg_identify_object(o.classid, o.objid, 0) i
   WHERE r.rolsuper IS NOT TRUE
 ), found AS (
-  SELECT 1 AS place, 'the schema @extschema@'::text AS what, format('the schema @extschema@ belongs to the role %I, who is no superuser', r.rolname) AS detail,
-    format('ALTER SCHEMA @extschema@ OWNER TO %I;', s.rolname) AS fix
+  SELECT 1 AS place, 'the schema bemi'::text AS what, format('the schema bemi belongs to the role %I, who is no superuser', r.rolname) AS detail,
+    format('ALTER SCHEMA bemi OWNER TO %I;', s.rolname) AS fix
   FROM bemi b CROSS JOIN superuser s LEFT JOIN pg_roles r ON r.oid = b.nspowner WHERE r.rolsuper IS NOT TRUE
   UNION ALL
   -- What was granted by those to whom it was granted ends with their own right.
-  SELECT 2, a.grantor::text, format('the role %s may create objects in the schema @extschema@', COALESCE(quote_ident(r.rolname), 'PUBLIC')),
-    format('REVOKE CREATE ON SCHEMA @extschema@ FROM %s CASCADE;',
+  SELECT 2, a.grantor::text, format('the role %s may create objects in the schema bemi', COALESCE(quote_ident(r.rolname), 'PUBLIC')),
+    format('REVOKE CREATE ON SCHEMA bemi FROM %s CASCADE;',
       CASE WHEN a.grantor <> b.nspowner THEN quote_ident(pg_get_userbyid(a.grantor)) ELSE COALESCE(quote_ident(r.rolname), 'PUBLIC') END)
   FROM bemi b CROSS JOIN LATERAL aclexplode(b.nspacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
   WHERE a.privilege_type = 'CREATE' AND a.grantee <> b.nspowner AND r.rolsuper IS NOT TRUE
@@ -66,28 +66,28 @@ $query$;
   wrong record;
 BEGIN
   -- A schema that this very statement made has what the default privileges give to others.
-  SELECT (n.xmin::text::bigint - top) & 4294967295 INTO made FROM pg_namespace n WHERE n.nspname = '@extschema@'::name;
+  SELECT (n.xmin::text::bigint - top) & 4294967295 INTO made FROM pg_namespace n WHERE n.nspname = 'bemi'::name;
   IF made < 1000000 AND pg_xact_status((top + made)::text::xid8) = 'in progress' THEN
     FOR other IN
       SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM pg_namespace n, LATERAL aclexplode(n.nspacl) a
-      LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE n.nspname = '@extschema@'::name AND a.grantee <> n.nspowner
+      LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE n.nspname = 'bemi'::name AND a.grantee <> n.nspowner
     LOOP
-      EXECUTE format('REVOKE ALL ON SCHEMA @extschema@ FROM %s', other.grantee);
+      EXECUTE format('REVOKE ALL ON SCHEMA bemi FROM %s', other.grantee);
     END LOOP;
   END IF;
   FOR wrong IN EXECUTE query LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
-  EXECUTE format('CREATE FUNCTION @extschema@.unsafe_objects() RETURNS TABLE (detail text, fix text) LANGUAGE plpgsql STABLE '
+  EXECUTE format('CREATE FUNCTION bemi.unsafe_objects() RETURNS TABLE (detail text, fix text) LANGUAGE plpgsql STABLE '
     'SET search_path = pg_catalog, pg_temp AS %L', '#variable_conflict use_column' || chr(10) || 'BEGIN RETURN QUERY' || query || ';' || chr(10) || 'END');
 END
 $do$;
 
-COMMENT ON FUNCTION @extschema@.unsafe_objects() IS
+COMMENT ON FUNCTION bemi.unsafe_objects() IS
 'what in the schema bemi belongs to others than superusers, or may, and the statements that end that';
 
 -- The extension's tables and views, and those of bemi.start() with all partitions of bemi.changes, and those that were.
-CREATE FUNCTION @extschema@.own_tables() RETURNS oid[]
+CREATE FUNCTION bemi.own_tables() RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN ARRAY(
@@ -95,7 +95,7 @@ BEGIN
       SELECT c.oid FROM pg_namespace n
       JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
       JOIN pg_class c ON c.oid = d.objid
-      WHERE n.nspname = '@extschema@'::name AND c.relkind = ANY ('{r,p,v,m,f,S}'::"char"[]) AND (
+      WHERE n.nspname = 'bemi'::name AND c.relkind = ANY ('{r,p,v,m,f,S}'::"char"[]) AND (
         c.relname ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$' OR EXISTS (
           SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid
             AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'::"char" AND x.extname = 'bemi'::name))
@@ -105,11 +105,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.own_tables() IS
+COMMENT ON FUNCTION bemi.own_tables() IS
 'the tables and views of the extension and of bemi.start(), partitions included';
 
 -- Cheap, since the recorder asks before each write.
-CREATE FUNCTION @extschema@.unsafe_tables(relations oid[]) RETURNS TABLE (detail text, fix text)
+CREATE FUNCTION bemi.unsafe_tables(relations oid[]) RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -141,11 +141,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.unsafe_tables(oid[]) IS
+COMMENT ON FUNCTION bemi.unsafe_tables(oid[]) IS
 'which of some tables belong to others than superusers, have triggers of others, or may be written by others';
 
 -- Expressions, operators and types that run when such a table is written or read: all that is reached from what hangs on it.
-CREATE FUNCTION @extschema@.unsafe_code(relations oid[]) RETURNS TABLE (detail text, fix text)
+CREATE FUNCTION bemi.unsafe_code(relations oid[]) RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -174,7 +174,7 @@ BEGIN
       AND EXISTS (SELECT FROM pg_roles o WHERE o.oid IN (r.relowner, f.relowner) AND NOT o.rolsuper);
   -- Functions of the server's own may run SQL that they are given as text; those are not immutable. On those no object depends.
   RETURN QUERY
-    SELECT DISTINCT format('the %s %s uses the function %s, which is not immutable', i.type, i.identity, p.oid::regprocedure), @extschema@.removal(e.classid, e.objid, e.number)
+    SELECT DISTINCT format('the %s %s uses the function %s, which is not immutable', i.type, i.identity, p.oid::regprocedure), bemi.removal(e.classid, e.objid, e.number)
     FROM (
       SELECT 'pg_constraint'::regclass::oid AS classid, k.oid AS objid, 0 AS number, k.conbin::text AS tree FROM unnest(relations) u (oid) JOIN pg_constraint k ON k.conrelid = u.oid
       UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, 0, d.adbin::text FROM unnest(relations) u (oid) JOIN pg_attrdef d ON d.adrelid = u.oid
@@ -216,7 +216,7 @@ BEGIN
       ) n
     )
     SELECT DISTINCT format('the %s %s uses the %s %s, which belongs to the role %I, who is no superuser', part.type, part.identity, i.type, i.identity, r.rolname),
-      @extschema@.removal(c.part_class, c.part, c.number)
+      bemi.removal(c.part_class, c.part, c.number)
     FROM code c JOIN pg_database b ON b.datname = current_database()
     JOIN pg_shdepend s ON s.dbid = b.oid AND s.classid = c.classid AND s.objid = c.objid AND s.objsubid = 0 AND s.deptype = 'o'::"char"
     LEFT JOIN pg_roles r ON r.oid = s.refobjid, LATERAL pg_identify_object(c.classid, c.objid, 0) i,
@@ -227,10 +227,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.unsafe_code(oid[]) IS
+COMMENT ON FUNCTION bemi.unsafe_code(oid[]) IS
 'which rules, expressions, operators and types of others some tables have';
 
-CREATE FUNCTION @extschema@.removal(class oid, object oid, number int) RETURNS text
+CREATE FUNCTION bemi.removal(class oid, object oid, number int) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE class
     WHEN 'pg_trigger'::regclass THEN (SELECT format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass) FROM pg_trigger t WHERE t.oid = object)
@@ -251,49 +251,49 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   END
 $$;
 
-COMMENT ON FUNCTION @extschema@.removal(oid, oid, int) IS
+COMMENT ON FUNCTION bemi.removal(oid, oid, int) IS
 'the statement that removes something from a table';
 
-CREATE FUNCTION @extschema@.unsafe() RETURNS TABLE (detail text, fix text)
+CREATE FUNCTION bemi.unsafe() RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  tables oid[] := @extschema@.own_tables();
+  tables oid[] := bemi.own_tables();
 BEGIN
   -- An object that is found in two ways is shown once.
-  RETURN QUERY SELECT o.detail, o.fix FROM @extschema@.unsafe_objects() o;
-  RETURN QUERY SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(tables) t
-    WHERE NOT EXISTS (SELECT FROM @extschema@.unsafe_objects() o WHERE o.fix = t.fix);
-  RETURN QUERY SELECT c.detail, c.fix FROM @extschema@.unsafe_code(tables) c;
+  RETURN QUERY SELECT o.detail, o.fix FROM bemi.unsafe_objects() o;
+  RETURN QUERY SELECT t.detail, t.fix FROM bemi.unsafe_tables(tables) t
+    WHERE NOT EXISTS (SELECT FROM bemi.unsafe_objects() o WHERE o.fix = t.fix);
+  RETURN QUERY SELECT c.detail, c.fix FROM bemi.unsafe_code(tables) c;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.unsafe() IS
+COMMENT ON FUNCTION bemi.unsafe() IS
 'where a role that is no superuser could have something run by one, or write what the recorder writes, and the statement that ends it; no row if nowhere';
 
-CREATE FUNCTION @extschema@.require_safe() RETURNS void
+CREATE FUNCTION bemi.require_safe() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   wrong record;
 BEGIN
-  FOR wrong IN SELECT u.detail, u.fix FROM @extschema@.unsafe() u LOOP
+  FOR wrong IN SELECT u.detail, u.fix FROM bemi.unsafe() u LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_safe() IS
+COMMENT ON FUNCTION bemi.require_safe() IS
 'raises an error if a role that is no superuser could have something run by one, or write what the recorder writes';
 
-CREATE FUNCTION @extschema@.is_plain(relation oid, is_written boolean) RETURNS boolean
+CREATE FUNCTION bemi.is_plain(relation oid, is_written boolean) RETURNS boolean
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_is_plain';
 
-COMMENT ON FUNCTION @extschema@.is_plain(oid, boolean) IS
+COMMENT ON FUNCTION bemi.is_plain(oid, boolean) IS
 'locks a table or view; true if it is a superuser''s, nobody else may write it, and nothing of others runs when it is read or written';
 
 -- Raises an error for what is not plain, and not safe on a closer look either. Queries do not see what came after the snapshot of
 -- their transaction, which whoever runs a statement has chosen.
-CREATE FUNCTION @extschema@.refuse_unsafe(relations oid[]) RETURNS void
+CREATE FUNCTION bemi.refuse_unsafe(relations oid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   wrong record;
@@ -304,7 +304,7 @@ BEGIN
     UNION SELECT i.inhrelid FROM heirs h JOIN pg_inherits i ON i.inhparent = h.inhrelid
   ) SELECT relations || COALESCE(array_agg(h.inhrelid), '{}') INTO relations FROM heirs h;
   FOR wrong IN
-    SELECT t.detail, t.fix FROM @extschema@.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM @extschema@.unsafe_code(relations) c
+    SELECT t.detail, t.fix FROM bemi.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM bemi.unsafe_code(relations) c
   LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
@@ -315,46 +315,46 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.refuse_unsafe(oid[]) IS
+COMMENT ON FUNCTION bemi.refuse_unsafe(oid[]) IS
 'raises an error if something of others runs when some tables or views are read or written';
 
 -- Before something reads or writes them as a superuser. Whoever waits to put a trigger on one that is written has to wait on.
-CREATE FUNCTION @extschema@.require_safe_tables(relations oid[], is_written boolean DEFAULT true) RETURNS void
+CREATE FUNCTION bemi.require_safe_tables(relations oid[], is_written boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relation oid;
   others oid[] := '{}';
 BEGIN
   FOREACH relation IN ARRAY relations LOOP
-    IF NOT @extschema@.is_plain(relation, is_written) THEN
+    IF NOT bemi.is_plain(relation, is_written) THEN
       others := others || relation;
     END IF;
   END LOOP;
   IF others <> '{}' THEN
-    PERFORM @extschema@.refuse_unsafe(others);
+    PERFORM bemi.refuse_unsafe(others);
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_safe_tables(oid[], boolean) IS
+COMMENT ON FUNCTION bemi.require_safe_tables(oid[], boolean) IS
 'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who read or write them';
 
 -- What the planner computes of a table's checks and statistics, and what stands in a view, runs when it is read. What has the name
 -- of a table of bemi.start() may be another thing.
-CREATE FUNCTION @extschema@.require_readable() RETURNS void
+CREATE FUNCTION bemi.require_readable() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM @extschema@.require_safe_tables(array_remove(ARRAY[
-    to_regclass('@extschema@.recorder'), to_regclass('@extschema@.sources'), to_regclass('@extschema@.recorded_versions'), to_regclass('@extschema@.table_versions'),
-    to_regclass('@extschema@.tracked_schemas'), to_regclass('@extschema@.dropped_triggers'), to_regclass('@extschema@.context_triggers')]::oid[], NULL::oid), false);
+  PERFORM bemi.require_safe_tables(array_remove(ARRAY[
+    to_regclass('bemi.recorder'), to_regclass('bemi.sources'), to_regclass('bemi.recorded_versions'), to_regclass('bemi.table_versions'),
+    to_regclass('bemi.tracked_schemas'), to_regclass('bemi.dropped_triggers'), to_regclass('bemi.context_triggers')]::oid[], NULL::oid), false);
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_readable() IS
+COMMENT ON FUNCTION bemi.require_readable() IS
 'raises an error if something of others runs when a table or view is read that the functions of the extension read as a superuser';
 
 -- Default privileges may give a new table to others.
-CREATE FUNCTION @extschema@.own_alone(relation regclass) RETURNS void
+CREATE FUNCTION bemi.own_alone(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   other record;
@@ -370,8 +370,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.own_alone(regclass) IS
+COMMENT ON FUNCTION bemi.own_alone(regclass) IS
 'takes all rights to a table from everyone but its owner';
 
 -- As far as the tables of an earlier installation, and what is in the schema, can be judged already.
-SELECT @extschema@.require_safe();
+SELECT bemi.require_safe();

@@ -1,7 +1,7 @@
 -- Databases in which a migration of BemiHQ's packages has run: row triggers that write a context before each row, and an event
 -- trigger that makes them for each new table.
 
-CREATE FUNCTION @extschema@.bemihq_objects() RETURNS TABLE (kind text, identity text, removal text)
+CREATE FUNCTION bemi.bemihq_objects() RETURNS TABLE (kind text, identity text, removal text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT o.kind, o.identity, o.removal FROM (
     SELECT 1, 'event trigger', format('%I', e.evtname), format('DROP EVENT TRIGGER %I', e.evtname)
@@ -15,23 +15,23 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   ) AS o (place, kind, identity, removal) ORDER BY o.place, o.identity
 $$;
 
-COMMENT ON FUNCTION @extschema@.bemihq_objects() IS
+COMMENT ON FUNCTION bemi.bemihq_objects() IS
 'what a migration of BemiHQ''s packages has made in this database, and the statements that remove it, in order';
 
-CREATE FUNCTION @extschema@.replace_bemihq() RETURNS void
+CREATE FUNCTION bemi.replace_bemihq() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   schemas name[] := ARRAY(SELECT DISTINCT n.nspname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal
-    AND n.nspname NOT IN ('@extschema@', 'information_schema') AND NOT starts_with(n.nspname::text, 'pg_'));
+    AND n.nspname NOT IN ('bemi', 'information_schema') AND NOT starts_with(n.nspname::text, 'pg_'));
   theirs record;
   done int := 0;
 BEGIN
   -- The triggers of this extension first, so that no change is without one.
   IF schemas <> '{}' THEN
-    PERFORM @extschema@.track_all(schemas);
+    PERFORM bemi.track_all(schemas);
   END IF;
-  FOR theirs IN SELECT * FROM @extschema@.bemihq_objects() LOOP
+  FOR theirs IN SELECT * FROM bemi.bemihq_objects() LOOP
     EXECUTE theirs.removal;
     done := done + 1;
   END LOOP;
@@ -39,5 +39,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.replace_bemihq() IS
+COMMENT ON FUNCTION bemi.replace_bemihq() IS
 'tracks the schemas whose tables have BemiHQ''s triggers, and removes these with all else of BemiHQ''s migration';

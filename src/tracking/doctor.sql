@@ -1,21 +1,21 @@
 -- What has to hold for the trail to be whole, and the statement that mends what does not.
 
-CREATE FUNCTION @extschema@.library_version() RETURNS text
+CREATE FUNCTION bemi.library_version() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
 
-COMMENT ON FUNCTION @extschema@.library_version() IS
+COMMENT ON FUNCTION bemi.library_version() IS
 'the version of the library that this session has loaded';
 
 -- A setting; NULL if the server has not got it, or the caller may not see it.
-CREATE FUNCTION @extschema@.setting(name text) RETURNS text
+CREATE FUNCTION bemi.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT s.setting FROM pg_settings s WHERE s.name = setting.name
 $$;
 
-COMMENT ON FUNCTION @extschema@.setting(text) IS
+COMMENT ON FUNCTION bemi.setting(text) IS
 'a setting of the server, or NULL if the caller may not see it';
 
-CREATE FUNCTION @extschema@.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+CREATE FUNCTION bemi.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   sees_settings boolean := pg_has_role('pg_read_all_settings', 'USAGE');
@@ -29,14 +29,14 @@ DECLARE
   lacking record;
 BEGIN
   "check" := 'wal_level';
-  value := @extschema@.setting('wal_level');
+  value := bemi.setting('wal_level');
   ok := value = 'logical';
   detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': the log has no changes to decode' END;
   fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET wal_level = logical; -- and restart the server' END;
   RETURN NEXT;
 
   "check" := 'output_plugin_libraries';
-  value := @extschema@.setting('output_plugin_libraries');
+  value := bemi.setting('output_plugin_libraries');
   -- A list of names: '"a, b"' is one name.
   ok := value IS NULL OR regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && ARRAY['bemi_decoder', '"bemi_decoder"'];
   detail := CASE WHEN value IS NULL THEN 'this server does not ask for it' WHEN value IN ('', '""') THEN 'it is empty' ELSE format('it is %s', value) END
@@ -48,14 +48,14 @@ BEGIN
   RETURN NEXT;
 
   "check" := 'library';
-  ok := @extschema@.library_version() = (SELECT extversion FROM pg_extension WHERE extname = 'bemi');
-  detail := format('the library has version %s, the extension %s', @extschema@.library_version(), (SELECT extversion FROM pg_extension WHERE extname = 'bemi'));
+  ok := bemi.library_version() = (SELECT extversion FROM pg_extension WHERE extname = 'bemi');
+  detail := format('the library has version %s, the extension %s', bemi.library_version(), (SELECT extversion FROM pg_extension WHERE extname = 'bemi'));
   fix := CASE WHEN NOT ok THEN 'ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed' END;
   RETURN NEXT;
 
   "check" := 'preload';
   IF sees_settings THEN
-    value := concat_ws(', ', nullif(@extschema@.setting('shared_preload_libraries'), ''), nullif(@extschema@.setting('session_preload_libraries'), ''));
+    value := concat_ws(', ', nullif(bemi.setting('shared_preload_libraries'), ''), nullif(bemi.setting('session_preload_libraries'), ''));
     -- Not needed: the trigger loads the library when it fires first.
     ok := true;
     detail := CASE WHEN regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && '{bemi,"$libdir/bemi"}'
@@ -71,20 +71,20 @@ BEGIN
 
   "check" := 'max_replication_slots';
   SELECT count(*) INTO used FROM pg_replication_slots;
-  ok := used < @extschema@.setting('max_replication_slots')::int OR EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'bemi_decoder' AND database = current_database());
-  detail := format('%s of %s slots are in use', used, @extschema@.setting('max_replication_slots'));
+  ok := used < bemi.setting('max_replication_slots')::int OR EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'bemi_decoder' AND database = current_database());
+  detail := format('%s of %s slots are in use', used, bemi.setting('max_replication_slots'));
   fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_replication_slots = %s; -- and restart the server', used + 10) END;
   RETURN NEXT;
 
   "check" := 'max_wal_senders';
   SELECT count(*) INTO used FROM pg_stat_replication;
-  ok := used < @extschema@.setting('max_wal_senders')::int;
-  detail := format('%s of %s senders are in use', used, @extschema@.setting('max_wal_senders'));
+  ok := used < bemi.setting('max_wal_senders')::int;
+  detail := format('%s of %s senders are in use', used, bemi.setting('max_wal_senders'));
   fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_wal_senders = %s; -- and restart the server', used + 10) END;
   RETURN NEXT;
 
   "check" := 'max_slot_wal_keep_size';
-  value := @extschema@.setting('max_slot_wal_keep_size');
+  value := bemi.setting('max_slot_wal_keep_size');
   ok := value::int >= 0;
   detail := CASE WHEN ok THEN format('a slot that nobody reads keeps at most %s of log, and is lost then', pg_size_pretty(value::bigint * 1024 * 1024))
     ELSE 'there is no limit: a slot that nobody reads keeps the log until the disk is full' END;
@@ -96,7 +96,7 @@ BEGIN
   FOR slot IN
     SELECT s.*, CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
     FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database()
-      AND s.slot_name IS DISTINCT FROM @extschema@.recorder_slot() ORDER BY s.slot_name
+      AND s.slot_name IS DISTINCT FROM bemi.recorder_slot() ORDER BY s.slot_name
   LOOP
     "check" := format('slot %s', slot.slot_name);
     ok := slot.wal_status IS DISTINCT FROM 'lost' AND slot.wal_status IS DISTINCT FROM 'unreserved' AND COALESCE(slot.kept, 0) < enough;
@@ -108,8 +108,8 @@ BEGIN
   END LOOP;
 
   "check" := 'recorder';
-  IF has_function_privilege(current_user, '@extschema@.recorder_status()', 'EXECUTE') THEN
-    SELECT * INTO recorder FROM @extschema@.recorder_status();
+  IF has_function_privilege(current_user, 'bemi.recorder_status()', 'EXECUTE') THEN
+    SELECT * INTO recorder FROM bemi.recorder_status();
     ok := recorder.state IN ('never started', 'standby') OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
       AND recorder.fix IS NULL;
     detail := CASE recorder.state WHEN 'standby' THEN recorder.detail WHEN 'never started' THEN 'it was never started: what changes is for other readers of the log'
@@ -125,7 +125,7 @@ BEGIN
   RETURN NEXT;
 
   "check" := 'session_replication_role';
-  value := @extschema@.setting('session_replication_role');
+  value := bemi.setting('session_replication_role');
   ok := value <> 'replica';
   detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': triggers do not fire in this session, so its changes carry no context' END;
   fix := CASE WHEN NOT ok THEN 'SET session_replication_role = origin;' END;
@@ -146,7 +146,7 @@ BEGIN
   ) AS t (place, name, event, function, task) LEFT JOIN pg_event_trigger e ON e.evtname = t.name
   WHERE e.evtenabled IS DISTINCT FROM 'A' ORDER BY t.place LIMIT 1;
   -- PostgreSQL 17 and later can turn all of them off.
-  ok := lacking.name IS NULL AND COALESCE(@extschema@.setting('event_triggers'), 'on') = 'on';
+  ok := lacking.name IS NULL AND COALESCE(bemi.setting('event_triggers'), 'on') = 'on';
   detail := CASE WHEN ok THEN 'new tables, partitions and renamed columns are followed'
     WHEN lacking.name IS NULL THEN 'event_triggers is off: new tables, partitions and renamed columns are not followed'
     ELSE format('%s %s: %s', lacking.name, CASE WHEN lacking.enabled IS NULL THEN 'is gone' ELSE 'does not fire in every session' END, lacking.task) END;
@@ -156,15 +156,15 @@ BEGIN
     ELSE format('ALTER EVENT TRIGGER %s ENABLE ALWAYS;', lacking.name) END;
   RETURN NEXT;
 
-  RETURN QUERY SELECT * FROM @extschema@.doctor_of_tables();
-  RETURN QUERY SELECT * FROM @extschema@.doctor_of_rules();
-  RETURN QUERY SELECT * FROM @extschema@.doctor_of_publications();
-  RETURN QUERY SELECT * FROM @extschema@.doctor_of_ownership();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_tables();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_rules();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_publications();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_ownership();
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.doctor() IS
+COMMENT ON FUNCTION bemi.doctor() IS
 'what has to hold for the trail to be whole, whether it does, and the statement that mends it';
 
 -- Those that are there already; those that come are seen by the event trigger.
-SELECT @extschema@.warn_of_publications();
+SELECT bemi.warn_of_publications();

@@ -4,45 +4,45 @@
 -- The functions look at nothing but pg_catalog and this schema, whatever the caller's search_path is. They run with the
 -- rights of the caller, who has to own the tables.
 
-CREATE FUNCTION @extschema@.rules(arguments bytea, kind text) RETURNS text[]
+CREATE FUNCTION bemi.rules(arguments bytea, kind text) RETURNS text[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_rules';
 
-COMMENT ON FUNCTION @extschema@.rules(bytea, text) IS
+COMMENT ON FUNCTION bemi.rules(bytea, text) IS
 'the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, numbers, identity, unknown, or every with their kind';
 
 -- Every table that carries the trigger. One that is whole fires before every statement (pg_trigger.h: 2 BEFORE, 4 INSERT,
 -- 8 DELETE, 16 UPDATE, 32 TRUNCATE).
 -- Functions that ask it for one table have enable_seqscan off: a plan that was made while pg_trigger was small stays in the
 -- session, and would read all of it for each of thousands of tables that are tracked in one call.
-CREATE VIEW @extschema@.context_triggers AS
+CREATE VIEW bemi.context_triggers AS
 SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t.tgargs AS arguments,
   t.tgtype = 62 AND t.tgqual IS NULL AND t.tgattr = '' AS is_whole
 FROM pg_catalog.pg_trigger t
-WHERE t.tgfoid = '@extschema@.emit_context()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0;
+WHERE t.tgfoid = 'bemi.emit_context()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0;
 
-GRANT SELECT ON @extschema@.context_triggers TO PUBLIC;
+GRANT SELECT ON bemi.context_triggers TO PUBLIC;
 
-COMMENT ON VIEW @extschema@.context_triggers IS
+COMMENT ON VIEW bemi.context_triggers IS
 'the triggers that write the context into the log';
 
 -- What a table's triggers say of a kind: of columns to ignore, only the one that tracking makes.
-CREATE FUNCTION @extschema@.table_rules(relation regclass, kind text) RETURNS text[]
+CREATE FUNCTION bemi.table_rules(relation regclass, kind text) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-  SELECT ARRAY(SELECT value FROM @extschema@.context_triggers t, unnest(@extschema@.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
+  SELECT ARRAY(SELECT value FROM bemi.context_triggers t, unnest(bemi.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
     WHERE t.relation = table_rules.relation AND (kind <> 'ignore' OR t.name = 'bemi_context') GROUP BY value ORDER BY min(t.oid), min(place))
 $$;
 
-COMMENT ON FUNCTION @extschema@.table_rules(regclass, text) IS
+COMMENT ON FUNCTION bemi.table_rules(regclass, text) IS
 'the rules of a table of a kind: ignore, mask, numbers, identity or unknown';
 
 -- Gives why a relation cannot be tracked and what to do instead; no row if it can be.
-CREATE FUNCTION @extschema@.obstacle(relation regclass, OUT message text, OUT hint text) RETURNS SETOF record
+CREATE FUNCTION bemi.obstacle(relation regclass, OUT message text, OUT hint text) RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT format('bemi cannot track %s%s', relation, reason), remedy
   FROM pg_class c, LATERAL (VALUES
     (c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) OR c.oid < 16384 OR c.relkind = 't',
      ', which is a part of the system catalogs', 'Their changes cannot be tracked.'),
-    (c.relnamespace = '@extschema@'::regnamespace,
+    (c.relnamespace = 'bemi'::regnamespace,
      ', which is a part of bemi', NULL),
     (c.relkind = 'v',
      ', which is a view and has no rows of its own', 'Track the tables whose rows it shows.'),
@@ -62,12 +62,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WHERE c.oid = relation AND is_one LIMIT 1
 $$;
 
-COMMENT ON FUNCTION @extschema@.obstacle(regclass) IS
+COMMENT ON FUNCTION bemi.obstacle(regclass) IS
 'why a relation cannot be tracked, and what to do instead; no row if it can be';
 
 -- The tables that are tracked with a table: itself and its partitions, those above first. Changes of the others, foreign
 -- and unlogged tables, are not in the log.
-CREATE FUNCTION @extschema@.tree(relation regclass) RETURNS SETOF regclass
+CREATE FUNCTION bemi.tree(relation regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF (SELECT relkind FROM pg_class WHERE oid = relation) IS DISTINCT FROM 'p' THEN
@@ -80,64 +80,64 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.tree(regclass) IS
+COMMENT ON FUNCTION bemi.tree(regclass) IS
 'a table and its partitions';
 
 -- The index by which a relation names its rows in the log, if any.
-CREATE FUNCTION @extschema@.identity_index(relation regclass) RETURNS oid
+CREATE FUNCTION bemi.identity_index(relation regclass) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
   WHERE c.oid = relation AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indisvalid AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END
   LIMIT 1
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_index(regclass) IS
+COMMENT ON FUNCTION bemi.identity_index(regclass) IS
 'the index whose columns the log has of a row before its change';
 
 -- The columns that name a row in documents and in the log.
-CREATE FUNCTION @extschema@.key_columns(relation regclass) RETURNS SETOF name
+CREATE FUNCTION bemi.key_columns(relation regclass) RETURNS SETOF name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT DISTINCT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
   WHERE i.indrelid = relation AND (i.indisprimary OR i.indisreplident) AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
 $$;
 
-COMMENT ON FUNCTION @extschema@.key_columns(regclass) IS
+COMMENT ON FUNCTION bemi.key_columns(regclass) IS
 'the columns of the primary key and of the index that is the replica identity';
 
 -- The replica identity as a rule writes it.
-CREATE FUNCTION @extschema@.identity(relation regclass) RETURNS text
+CREATE FUNCTION bemi.identity(relation regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full'
-    ELSE COALESCE('index:' || (SELECT i.relname FROM pg_class i WHERE i.oid = @extschema@.identity_index(relation)), 'nothing') END
+    ELSE COALESCE('index:' || (SELECT i.relname FROM pg_class i WHERE i.oid = bemi.identity_index(relation)), 'nothing') END
   FROM pg_class c WHERE c.oid = relation
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity(regclass) IS
+COMMENT ON FUNCTION bemi.identity(regclass) IS
 'the replica identity of a table: default, nothing, full or index:name';
 
 -- The one that tracking changed, which untrack() puts back.
-CREATE FUNCTION @extschema@.identity_before(relation regclass) RETURNS text
+CREATE FUNCTION bemi.identity_before(relation regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-  SELECT (@extschema@.rules(t.arguments, 'identity'))[1] FROM @extschema@.context_triggers t
+  SELECT (bemi.rules(t.arguments, 'identity'))[1] FROM bemi.context_triggers t
   WHERE t.relation = identity_before.relation AND t.name = 'bemi_context'
 $$;
 
-COMMENT ON FUNCTION @extschema@.identity_before(regclass) IS
+COMMENT ON FUNCTION bemi.identity_before(regclass) IS
 'the replica identity that a tracked table had before, if tracking changed it';
 
 -- As ALTER TABLE does it: for the owner, also one who has no rights to the rows, which LOCK TABLE would ask for.
-CREATE FUNCTION @extschema@.lock(relation regclass, exclusive boolean) RETURNS void
+CREATE FUNCTION bemi.lock(relation regclass, exclusive boolean) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock';
 
-COMMENT ON FUNCTION @extschema@.lock(regclass, boolean) IS
+COMMENT ON FUNCTION bemi.lock(regclass, boolean) IS
 'locks a table of the caller: ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE';
 
-CREATE FUNCTION @extschema@.set_identity(relation regclass, identity text) RETURNS void
+CREATE FUNCTION bemi.set_identity(relation regclass, identity text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   index name := substring(identity FROM '^index:(.*)$');
 BEGIN
-  IF identity IS NOT DISTINCT FROM @extschema@.identity(relation) THEN
+  IF identity IS NOT DISTINCT FROM bemi.identity(relation) THEN
     RETURN;
   ELSIF index IS NOT NULL THEN
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY USING INDEX %I', relation, index);
@@ -147,7 +147,7 @@ BEGIN
       CASE identity WHEN 'full' THEN 'FULL' WHEN 'nothing' THEN 'NOTHING' ELSE 'DEFAULT' END);
   END IF;
   -- A name that another table has by now.
-  IF identity IN ('full', 'nothing', 'default') AND identity <> @extschema@.identity(relation) THEN
+  IF identity IN ('full', 'nothing', 'default') AND identity <> bemi.identity(relation) THEN
     RAISE EXCEPTION 'the schema of % was renamed meanwhile', relation;
   END IF;
 EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR wrong_object_type THEN
@@ -156,39 +156,39 @@ EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR wrong_obj
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.set_identity(regclass, text) IS
+COMMENT ON FUNCTION bemi.set_identity(regclass, text) IS
 'sets the replica identity of a table to default, nothing, full or index:name';
 
 -- Whether a table has the trigger, with these arguments, and nobody disabled it.
-CREATE FUNCTION @extschema@.has_trigger(relation regclass, arguments text[]) RETURNS boolean
+CREATE FUNCTION bemi.has_trigger(relation regclass, arguments text[]) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
   SELECT EXISTS (
-    SELECT FROM @extschema@.context_triggers t WHERE t.relation = has_trigger.relation AND t.name = 'bemi_context'
-    AND t.is_whole AND t.enabled IN ('O', 'A') AND @extschema@.rules(t.arguments, 'every') = has_trigger.arguments
-  ) AND (SELECT count(*) FROM @extschema@.context_triggers t WHERE t.relation = has_trigger.relation) = 1
+    SELECT FROM bemi.context_triggers t WHERE t.relation = has_trigger.relation AND t.name = 'bemi_context'
+    AND t.is_whole AND t.enabled IN ('O', 'A') AND bemi.rules(t.arguments, 'every') = has_trigger.arguments
+  ) AND (SELECT count(*) FROM bemi.context_triggers t WHERE t.relation = has_trigger.relation) = 1
 $$;
 
-COMMENT ON FUNCTION @extschema@.has_trigger(regclass, text[]) IS
+COMMENT ON FUNCTION bemi.has_trigger(regclass, text[]) IS
 'whether a table has the trigger, with these arguments';
 
 -- Makes the trigger, or replaces it and others of its kind.
-CREATE FUNCTION @extschema@.put_trigger(relation regclass, arguments text[]) RETURNS void
+CREATE FUNCTION bemi.put_trigger(relation regclass, arguments text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
 DECLARE
   there record;
   other name;
 BEGIN
   SELECT tgfoid::regprocedure AS function, tgenabled INTO there FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context';
-  IF there.function <> '@extschema@.emit_context()'::regprocedure THEN
+  IF there.function <> 'bemi.emit_context()'::regprocedure THEN
     RAISE EXCEPTION 'the table % has a trigger bemi_context that calls %', relation, there.function USING
       ERRCODE = 'duplicate_object', HINT = format('DROP TRIGGER bemi_context ON %s;', relation);
   END IF;
-  FOR other IN SELECT t.name FROM @extschema@.context_triggers t WHERE t.relation = put_trigger.relation AND t.name <> 'bemi_context' LOOP
+  FOR other IN SELECT t.name FROM bemi.context_triggers t WHERE t.relation = put_trigger.relation AND t.name <> 'bemi_context' LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', other, relation);
   END LOOP;
   EXECUTE format(
     'CREATE OR REPLACE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-    'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.emit_context(%s)',
+    'FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context(%s)',
     relation, (SELECT string_agg(quote_literal(argument), ', ' ORDER BY place) FROM unnest(arguments) WITH ORDINALITY AS a (argument, place)));
   -- The statement names the table; its schema may have got another name meanwhile.
   IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context') THEN
@@ -201,31 +201,31 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.put_trigger(regclass, text[]) IS
+COMMENT ON FUNCTION bemi.put_trigger(regclass, text[]) IS
 'attaches the trigger to one table, with these arguments';
 
 -- The replica identity that a table gets: the one that is asked for, unless UPDATE and DELETE would fail then because of a
 -- publication; if they fail now because of tracking, the one from before.
-CREATE FUNCTION @extschema@.fitting_identity(relation regclass, wanted text, present text, former text) RETURNS text
+CREATE FUNCTION bemi.fitting_identity(relation regclass, wanted text, present text, former text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF wanted NOT IN ('keep', present) AND @extschema@.identity_problem(relation, wanted) IS NULL THEN
+  IF wanted NOT IN ('keep', present) AND bemi.identity_problem(relation, wanted) IS NULL THEN
     RETURN wanted;
-  ELSIF former <> present AND @extschema@.identity_problem(relation, present) IS NOT NULL AND @extschema@.identity_problem(relation, former) IS NULL THEN
+  ELSIF former <> present AND bemi.identity_problem(relation, present) IS NOT NULL AND bemi.identity_problem(relation, former) IS NULL THEN
     RETURN former;
   END IF;
   RETURN present;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.fitting_identity(regclass, text, text, text) IS
+COMMENT ON FUNCTION bemi.fitting_identity(regclass, text, text, text) IS
 'the replica identity that a table gets when it is tracked: the one that is asked for, unless a publication does not go with it';
 
 -- Tracks one table, which can be. What is as it should be already is not locked.
-CREATE FUNCTION @extschema@.track_one(relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]) RETURNS void
+CREATE FUNCTION bemi.track_one(relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-  masks text[] := mask_columns || @extschema@.inherited_masks(relation);
+  masks text[] := mask_columns || bemi.inherited_masks(relation);
   arguments text[];
   identity_now text;
   fitting text;
@@ -235,40 +235,40 @@ BEGIN
   -- The second time under the lock, since others may do the same.
   FOR attempt IN 1..2 LOOP
     arguments := ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignore_columns) c ORDER BY 1) || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(masks) c ORDER BY 1)
-      || array_remove(ARRAY[@extschema@.numbers_rule(relation, masks)], NULL);
-    identity_now := @extschema@.identity(relation);
-    was := @extschema@.identity_before(relation);
-    fitting := @extschema@.fitting_identity(relation, replica_identity, identity_now, was);
+      || array_remove(ARRAY[bemi.numbers_rule(relation, masks)], NULL);
+    identity_now := bemi.identity(relation);
+    was := bemi.identity_before(relation);
+    fitting := bemi.fitting_identity(relation, replica_identity, identity_now, was);
     IF fitting <> identity_now THEN
       was := COALESCE(was, identity_now);
     END IF;
-    is_done := fitting = identity_now AND @extschema@.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+    is_done := fitting = identity_now AND bemi.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
     EXIT WHEN is_done;
     IF attempt = 1 THEN
       -- The stronger lock at once: a session that has read the table and waits to write it would wait for a weaker one,
       -- and this would wait for it.
-      PERFORM @extschema@.lock(relation, replica_identity <> 'keep' OR fitting <> identity_now);
+      PERFORM bemi.lock(relation, replica_identity <> 'keep' OR fitting <> identity_now);
     END IF;
   END LOOP;
   IF replica_identity NOT IN ('keep', fitting) THEN
     RAISE WARNING 'the replica identity of % is %, not %, with which UPDATE and DELETE would fail: %', relation, fitting, replica_identity,
-      @extschema@.identity_problem(relation, replica_identity) USING
+      bemi.identity_problem(relation, replica_identity) USING
       HINT = format('Have the publication go with it, and call SELECT bemi.track_again(%L, %L); or have it so: SELECT bemi.track_again(%L);', relation, replica_identity, relation);
   ELSIF fitting <> identity_now AND replica_identity = 'keep' THEN
     RAISE NOTICE 'the replica identity of % is % again, as it was before it was tracked: with %, UPDATE and DELETE fail (%)', relation, fitting, identity_now,
-      @extschema@.identity_problem(relation, identity_now);
+      bemi.identity_problem(relation, identity_now);
   END IF;
   IF NOT is_done THEN
-    PERFORM @extschema@.set_identity(relation, fitting);
-    PERFORM @extschema@.put_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+    PERFORM bemi.set_identity(relation, fitting);
+    PERFORM bemi.put_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.track_one(regclass, text, text[], text[]) IS
+COMMENT ON FUNCTION bemi.track_one(regclass, text, text[], text[]) IS
 'tracks one table, without its partitions';
 
-CREATE FUNCTION @extschema@.require_columns(relation regclass, columns name[]) RETURNS void
+CREATE FUNCTION bemi.require_columns(relation regclass, columns name[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   unknown text;
@@ -284,10 +284,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.require_columns(regclass, name[]) IS
+COMMENT ON FUNCTION bemi.require_columns(regclass, name[]) IS
 'raises an error if a table lacks one of these columns';
 
-CREATE FUNCTION @extschema@.track(
+CREATE FUNCTION bemi.track(
   relation regclass, replica_identity text DEFAULT 'full', ignore_columns name[] DEFAULT '{}', mask_columns name[] DEFAULT '{}'
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -311,84 +311,84 @@ BEGIN
     RAISE EXCEPTION 'ignore_columns or mask_columns, or one of them, is NULL' USING
       ERRCODE = 'null_value_not_allowed', HINT = 'No columns are ''{}''.';
   END IF;
-  SELECT * INTO problem FROM @extschema@.obstacle(relation);
+  SELECT * INTO problem FROM bemi.obstacle(relation);
   IF FOUND THEN
     RAISE EXCEPTION '%', problem.message USING ERRCODE = 'wrong_object_type', HINT = COALESCE(problem.hint, '');
   END IF;
-  members := ARRAY(SELECT * FROM @extschema@.tree(relation));
+  members := ARRAY(SELECT * FROM bemi.tree(relation));
   FOREACH member IN ARRAY members LOOP
     IF NOT (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = member) THEN
       RAISE EXCEPTION 'must be owner of table %', member USING
         ERRCODE = 'insufficient_privilege', HINT = 'A table is tracked by its owner or a superuser.';
     END IF;
-    PERFORM @extschema@.require_columns(member, ignore_columns || mask_columns);
-    SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c WHERE c IN (SELECT @extschema@.key_columns(member)) LIMIT 1;
+    PERFORM bemi.require_columns(member, ignore_columns || mask_columns);
+    SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c WHERE c IN (SELECT bemi.key_columns(member)) LIMIT 1;
     IF FOUND THEN
       RAISE EXCEPTION 'the column % of % can be neither ignored nor masked, since it belongs to the key', unknown, member USING
         ERRCODE = 'feature_not_supported', HINT = 'Rows could not be told apart any more. Choose other columns, or give the table another key.';
     END IF;
   END LOOP;
   FOREACH member IN ARRAY members LOOP
-    PERFORM @extschema@.track_one(member, replica_identity, ignore_columns::text[], mask_columns::text[]);
+    PERFORM bemi.track_one(member, replica_identity, ignore_columns::text[], mask_columns::text[]);
     -- Renamed before the lock was there, it would be shown.
-    PERFORM @extschema@.require_columns(member, ignore_columns || mask_columns);
+    PERFORM bemi.require_columns(member, ignore_columns || mask_columns);
   END LOOP;
-  PERFORM @extschema@.mask_heirs(relation);
-  inherited := ARRAY(SELECT quote_ident(mask) FROM unnest(@extschema@.inherited_masks(relation)) mask WHERE mask <> ALL (mask_columns::text[]));
+  PERFORM bemi.mask_heirs(relation);
+  inherited := ARRAY(SELECT quote_ident(mask) FROM unnest(bemi.inherited_masks(relation)) mask WHERE mask <> ALL (mask_columns::text[]));
   IF inherited <> '{}' THEN
     RAISE NOTICE 'columns of % are masked as in the tables that it inherits from: %', relation, array_to_string(inherited, ', ');
   END IF;
-  IF EXISTS (SELECT FROM pg_class WHERE oid = relation AND relreplident <> 'f') AND @extschema@.identity_index(relation) IS NULL THEN
+  IF EXISTS (SELECT FROM pg_class WHERE oid = relation AND relreplident <> 'f') AND bemi.identity_index(relation) IS NULL THEN
     RAISE NOTICE 'the log will not say which rows of % are updated or deleted: it has neither a key nor REPLICA IDENTITY FULL', relation USING
       HINT = format('SELECT bemi.track(%L);', relation);
   END IF;
   SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid) INTO children FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-  WHERE inhparent = relation AND NOT c.relispartition AND NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = inhrelid);
+  WHERE inhparent = relation AND NOT c.relispartition AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = inhrelid);
   IF children IS NOT NULL THEN
     RAISE NOTICE 'tables that inherit from % are tracked by themselves: %', relation, children;
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.track(regclass, text, name[], name[]) IS
+COMMENT ON FUNCTION bemi.track(regclass, text, name[], name[]) IS
 'has the changes of a table, and of its partitions, carry the context; called again, it replaces the rules';
 
-CREATE FUNCTION @extschema@.untrack_one(relation regclass) RETURNS void
+CREATE FUNCTION bemi.untrack_one(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
 DECLARE
   trigger record;
 BEGIN
-  IF NOT EXISTS (SELECT FROM @extschema@.context_triggers t WHERE t.relation = untrack_one.relation) THEN
+  IF NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = untrack_one.relation) THEN
     RETURN;
   END IF;
-  PERFORM @extschema@.lock(relation, true);
+  PERFORM bemi.lock(relation, true);
   FOR trigger IN
-    SELECT t.name, (@extschema@.rules(t.arguments, 'identity'))[1] AS identity
-    FROM @extschema@.context_triggers t WHERE t.relation = untrack_one.relation
+    SELECT t.name, (bemi.rules(t.arguments, 'identity'))[1] AS identity
+    FROM bemi.context_triggers t WHERE t.relation = untrack_one.relation
   LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, relation);
-    IF trigger.identity IS NOT NULL AND @extschema@.identity_problem(relation, trigger.identity) IS NOT NULL
-      AND @extschema@.identity_problem(relation, @extschema@.identity(relation)) IS NULL
+    IF trigger.identity IS NOT NULL AND bemi.identity_problem(relation, trigger.identity) IS NOT NULL
+      AND bemi.identity_problem(relation, bemi.identity(relation)) IS NULL
     THEN
-      RAISE WARNING 'the replica identity of % stays %: with that from before (%), UPDATE and DELETE would fail: %', relation, @extschema@.identity(relation),
-        trigger.identity, @extschema@.identity_problem(relation, trigger.identity) USING
+      RAISE WARNING 'the replica identity of % stays %: with that from before (%), UPDATE and DELETE would fail: %', relation, bemi.identity(relation),
+        trigger.identity, bemi.identity_problem(relation, trigger.identity) USING
         HINT = format('SELECT * FROM bemi.identity_conflict(%L, %L);', relation, trigger.identity);
     ELSIF trigger.identity IS NOT NULL THEN
-      PERFORM @extschema@.set_identity(relation, trigger.identity);
+      PERFORM bemi.set_identity(relation, trigger.identity);
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.untrack_one(regclass) IS
+COMMENT ON FUNCTION bemi.untrack_one(regclass) IS
 'ends the tracking of one table, without its partitions';
 
-CREATE FUNCTION @extschema@.untrack(relation regclass) RETURNS void
+CREATE FUNCTION bemi.untrack(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM @extschema@.untrack_one(member) FROM @extschema@.tree(relation) member;
+  PERFORM bemi.untrack_one(member) FROM bemi.tree(relation) member;
 END
 $$;
 
-COMMENT ON FUNCTION @extschema@.untrack(regclass) IS
+COMMENT ON FUNCTION bemi.untrack(regclass) IS
 'has the changes of a table, and of its partitions, no longer carry the context, and puts back the replica identity that was there before';

@@ -32,10 +32,10 @@ BEGIN
     ) AS p (name, value)
   LOOP
     FOREACH reader IN ARRAY ARRAY[
-      '@extschema@.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, jsonb)',
-      '@extschema@.revert_sql(bigint, jsonb, regclass, text, timestamptz, timestamptz)',
-      '@extschema@.history(anyelement, text)',
-      '@extschema@.recorded_history(oid, text, text)'
+      'bemi.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, jsonb)',
+      'bemi.revert_sql(bigint, jsonb, regclass, text, timestamptz, timestamptz)',
+      'bemi.history(anyelement, text)',
+      'bemi.recorded_history(oid, text, text)'
     ]::regprocedure[] LOOP
       EXECUTE format('ALTER FUNCTION %s SET %s = %s', reader, pinned.name,
         CASE pinned.name WHEN 'datestyle' THEN pinned.value ELSE quote_literal(pinned.value) END);
@@ -52,14 +52,14 @@ DECLARE
   reader regprocedure;
 BEGIN
   FOREACH reader IN ARRAY ARRAY[
-    '@extschema@.key_of(regclass)', '@extschema@.former_partitions(regclass)', '@extschema@.recorded_tree(regclass)', '@extschema@.farewells(regclass)',
-    '@extschema@.present_versions(oid[])', '@extschema@.columns_of_past(oid, text)', '@extschema@.unknown_past(regclass, timestamptz)',
-    '@extschema@.require_past(regclass, timestamptz, int)'
+    'bemi.key_of(regclass)', 'bemi.former_partitions(regclass)', 'bemi.recorded_tree(regclass)', 'bemi.farewells(regclass)',
+    'bemi.present_versions(oid[])', 'bemi.columns_of_past(oid, text)', 'bemi.unknown_past(regclass, timestamptz)',
+    'bemi.require_past(regclass, timestamptz, int)'
   ]::regprocedure[] LOOP
     EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', reader);
   END LOOP;
   FOREACH reader IN ARRAY ARRAY[
-    '@extschema@.as_of_ready(oid)', '@extschema@.as_of_query(oid, text, text)', '@extschema@.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn)'
+    'bemi.as_of_ready(oid)', 'bemi.as_of_query(oid, text, text)', 'bemi.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn)'
   ]::regprocedure[] LOOP
     EXECUTE format('ALTER FUNCTION %s SET jit = off', reader);
   END LOOP;
