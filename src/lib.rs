@@ -8,24 +8,26 @@
 //! 4. [`recorder`]: the documents are kept in a table.
 //! 5. [`history`]: the table answers what was, and takes it back.
 //!
-//! Beside them, [`tracking`] decides which tables take part.
+//! Beside them, [`tracking`] decides which tables take part, and [`document`] knows what passes from stage to stage: how a
+//! context, a document and the values in it are written, and how they are read back.
 //!
-//! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which
-//! is all that calls the server. What passes from stage to stage is in [`wire`] and [`rules`]; what JSON is, in
-//! [`json`].
+//! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which calls
+//! the server, with the help of `sys`.
+//!
+//! A stage imports the one directly before it, [`document`] and `sys`, and nothing else. [`document`] imports nothing, and
+//! `sys` nothing but [`document`]. The one exception: the decoder imports [`tracking::rules`], the form in which the trigger
+//! of a table holds its rules, which the decoder reads there.
 #[cfg(feature = "pgrx")]
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 compile_error!("choose the major version of PostgreSQL by one of the features pg14 to pg18");
 
 pub mod context;
 pub mod decoder;
+pub mod document;
 pub mod history;
-pub mod json;
 pub mod recorder;
-pub mod rules;
 pub mod tracking;
 pub mod trigger;
-pub mod wire;
 
 #[cfg(feature = "pgrx")]
 mod sys;

@@ -1,8 +1,8 @@
 //! What the setting `bemi.context` may be set to.
 #![forbid(unsafe_code)]
 
-use crate::json::Charset;
-use crate::wire::{Context, ContextError};
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 
 /// A value for `bemi.context`.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub fn check(value: Value<'_>, limit: usize) -> Result<(), ContextError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::NotJsonb;
+    use crate::document::json::NotJsonb;
     use proptest::prelude::*;
 
     #[test]

@@ -4,8 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 
-/// Makes an empty file that goes when it is closed.
-pub type MakeFile = fn() -> io::Result<File>;
+use crate::decoder::scope::MakeFile;
 
 /// Memory that only a giant needed is given back, down to this, in bytes.
 pub const KEPT: usize = 1 << 20;

@@ -1,4 +1,6 @@
 //! Which tables are tracked, and by which rules. Most of it is SQL, in the files beside this one:
-//! `tracking.sql`, `future.sql`, `doctor.sql`. The form of the rules, which the decoder reads too, is in [`crate::rules`].
+//! `tracking.sql`, `future.sql`, `doctor.sql`. The form of the rules, which the decoder reads too, is in [`rules`].
+pub mod rules;
+
 #[cfg(feature = "pgrx")]
 mod pg;

@@ -3,7 +3,8 @@ use pgrx::pg_sys;
 
 use super::attribute::Attribute;
 use super::value::{Reader, varlena_bytes};
-use crate::decoder::json::{Json, Omission};
+use crate::document::json::Json;
+use crate::document::omission::Omission;
 
 /// Reads arrays of one element type.
 #[derive(Debug)]

@@ -11,16 +11,18 @@ use super::relation::{Relation, Relations};
 use super::sink::Sink;
 use super::tuple::{self, Row};
 use super::{origin, settings};
-use crate::decoder::change::{Document, Operation};
-use crate::decoder::json::Json;
-use crate::decoder::marker::{self, Event};
-use crate::decoder::message::{self, Content, Message};
 use crate::decoder::options::Options;
 use crate::decoder::outbox::Outbox;
-use crate::decoder::txn::{Moment, Transaction};
-use crate::json::Charset;
+use crate::decoder::txn::Transaction;
+use crate::document::change::Draft;
+use crate::document::context::{INVALID_CONTEXT_LIMIT, PREFIX};
+use crate::document::json::{Charset, Json};
+use crate::document::lsn;
+use crate::document::marker::{self, Event};
+use crate::document::message::{self, Content, Message};
+use crate::document::moment::Moment;
+use crate::document::operation::Operation;
 use crate::sys::{self, encoding, memory};
-use crate::wire::INVALID_CONTEXT_LIMIT;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
 
@@ -145,7 +147,7 @@ impl Decoder {
     ///
     /// # Safety
     /// The context is that of the callback that is running.
-    pub unsafe fn end(&mut self, ctx: Context, event: Option<Event>) -> bool {
+    pub unsafe fn end(&mut self, ctx: Context, event: Option<Event<&[u8]>>) -> bool {
         // SAFETY: the caller's promise.
         unsafe {
             self.settle(ctx);
@@ -171,7 +173,7 @@ impl Decoder {
     ///
     /// # Safety
     /// The context is that of the callback that is running.
-    pub unsafe fn end_stream(&mut self, ctx: Context, xid: u32, event: Event) -> bool {
+    pub unsafe fn end_stream(&mut self, ctx: Context, xid: u32, event: Event<&[u8]>) -> bool {
         let is_sent = self.streams.remove(&xid).is_some_and(|txn| txn.is_sent);
         if is_sent {
             // SAFETY: the caller's promise.
@@ -184,7 +186,7 @@ impl Decoder {
     ///
     /// # Safety
     /// The context is that of the callback that is running.
-    pub unsafe fn prepare_stream(&mut self, ctx: Context, xid: u32, event: Event) {
+    pub unsafe fn prepare_stream(&mut self, ctx: Context, xid: u32, event: Event<&[u8]>) {
         self.streams.remove(&xid);
         // SAFETY: the caller's promise.
         unsafe { self.tell(ctx, xid, event) };
@@ -206,7 +208,7 @@ impl Decoder {
     ///
     /// # Safety
     /// The context is that of the callback that is running.
-    pub unsafe fn tell(&mut self, ctx: Context, xid: u32, event: Event) {
+    pub unsafe fn tell(&mut self, ctx: Context, xid: u32, event: Event<&[u8]>) {
         // SAFETY: the caller's promise.
         unsafe {
             self.write_marker(ctx, xid, event);
@@ -216,7 +218,7 @@ impl Decoder {
 
     /// # Safety
     /// The context is that of the callback that is running.
-    unsafe fn write_marker(&mut self, ctx: Context, xid: u32, event: Event) {
+    unsafe fn write_marker(&mut self, ctx: Context, xid: u32, event: Event<&[u8]>) {
         let document = marker::document(event, xid, &self.database, self.charset);
         // SAFETY: the caller's promise.
         unsafe { self.sink.write(ctx, (*ctx).write_location, &[&document]) };
@@ -267,7 +269,7 @@ impl Decoder {
         unsafe {
             let caller = pg_sys::MemoryContextSwitchTo(self.memory);
             let prefix = encoding::to_utf8_lossy(prefix);
-            let is_context = prefix == crate::wire::PREFIX.to_bytes();
+            let is_context = prefix == PREFIX.to_bytes();
             if self.options.shows_message(&prefix, is_context) {
                 let text = encoding::to_utf8_if_text(content);
                 let content = Content::new(content, text.as_deref());
@@ -277,7 +279,7 @@ impl Decoder {
                     if let Some(txn) = &mut self.txn {
                         let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
                         let json = &mut self.outbox.json;
-                        let written = message::write(json, txn, position, subtransaction, message, self.charset)
+                        let written = message::write(json, &txn.head, position, subtransaction, message, self.charset)
                             .unwrap_or_else(|_| memory::out_of_memory());
                         txn.show_context();
                         let queued = self.outbox.push_message(position, written, subtransaction);
@@ -287,7 +289,7 @@ impl Decoder {
                     // It may come in the middle of no transaction or between the parts of one, so nothing waits.
                     let mut json = Json::new(self.charset);
                     let txn = Transaction::none(&self.database, self.charset, sys::temporary_file);
-                    let written = message::write(&mut json, &txn, position, None, message, self.charset)
+                    let written = message::write(&mut json, &txn.head, position, None, message, self.charset)
                         .unwrap_or_else(|_| memory::out_of_memory());
                     self.sink.write(ctx, position, &written.pieces(json.as_bytes(), b"null", txn.context()));
                     self.sink.flush(ctx);
@@ -351,27 +353,25 @@ impl Decoder {
         let json = &mut self.outbox.json;
         let subtransaction = subtransaction(self.is_streaming, txn, Some(change.xid));
         let Some(keys) = keys_of(relation, operation) else { return false };
-        let mut document = Document::open(json, txn, change.position, subtransaction, keys, operation, self.charset);
+        let mut document = Draft::open(json, &txn.head, change.position, subtransaction, keys, operation, self.charset);
         let is_gone = operation == Operation::Delete;
         let keyed = if is_gone { &self.before } else { &self.after };
         let key_start = document.json.len();
         tuple::write_key(&mut document, keyed, relation, is_gone, &mut self.key);
         let key = key_start..document.json.len();
-        document.json.raw(b",\"before\":");
+        document.before();
         tuple::write_before(&mut document, &self.before, relation, &mut self.places);
-        document.json.raw(b",\"after\":");
+        document.after();
         tuple::write_after(&mut document, (&self.after, &self.before), relation, &self.places);
         document.context();
         tuple::write_old_key(&mut document, (&self.before, &self.after), relation, key, &mut self.key);
         if self.options.include_origin {
-            document.json.raw(b",\"origin\":");
-            document.json.raw(self.origin_names.get(change.origin));
+            document.origin(self.origin_names.get(change.origin));
         }
         // SAFETY: the relation is open; its number stays.
         let oid = unsafe { (*open).rd_id };
         if self.options.include_relation {
-            document.json.raw(b",\"relation\":");
-            document.json.integer(oid.to_u32());
+            document.relation(oid.to_u32());
         }
         if !document.omissions().is_empty() && self.warned.insert(oid) {
             warn_of_omissions(relation, document.omissions());
@@ -504,7 +504,7 @@ fn warn_of_omissions(relation: &Relation, omissions: &[u8]) {
 }
 
 fn warn_of_context(xid: u32, position: u64) {
-    let position = crate::decoder::encode::lsn(position);
+    let position = lsn::text(position);
     let message = format!("a message with prefix \"_bemi\" in transaction {xid} at {position} is no context");
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "set_context")
         .set_hint("Its changes show it as \"bemi_invalid_context\". Of other such messages no more is logged.")

@@ -6,11 +6,11 @@ use pgrx::prelude::*;
 
 use super::decoder::{Change, Decoder};
 use super::startup;
-use crate::decoder::change::Operation;
-use crate::decoder::marker::Event;
-use crate::decoder::txn::Moment;
+use crate::document::context::PREFIX;
+use crate::document::marker::Event;
+use crate::document::moment::Moment;
+use crate::document::operation::Operation;
 use crate::sys::{self, encoding};
-use crate::wire;
 
 /// Tells the server which callbacks there are (`pg_recvlogical -P bemi_decoder`).
 ///
@@ -180,7 +180,7 @@ unsafe extern "C-unwind" fn message(
         let prefix = CStr::from_ptr(prefix);
         let content = core::slice::from_raw_parts(content.cast::<u8>(), size);
         // A message outside of transactions belongs to no change.
-        if is_transactional && prefix == wire::PREFIX {
+        if is_transactional && prefix == PREFIX {
             decoder(ctx).set_context(ctx, lsn, content);
         }
         decoder(ctx).write_message(ctx, lsn, prefix.to_bytes(), content, is_transactional);

@@ -10,9 +10,9 @@ use super::attribute::Attribute;
 use super::catalogs;
 use super::rules::{Inherited, Rules};
 use super::value::{Builder, Composites, Reader, column_name};
-use crate::decoder::change;
 use crate::decoder::options::Options;
-use crate::json::Charset;
+use crate::document::change;
+use crate::document::json::Charset;
 use crate::sys::{self, encoding};
 
 /// A relation as its documents need it.

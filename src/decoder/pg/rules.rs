@@ -3,8 +3,8 @@ use core::ffi::CStr;
 
 use pgrx::{PgTupleDesc, pg_sys};
 
-use crate::rules::{self, ColumnRules};
 use crate::sys::memory;
+use crate::tracking::rules::{self, ColumnRules};
 
 /// The arguments of its triggers that call `bemi.emit_context()`, in the database's encoding. What only others than the
 /// one that tracking makes say may hide values, but not changes.

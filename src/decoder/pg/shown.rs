@@ -2,7 +2,7 @@
 use pgrx::pg_sys;
 
 use super::value::{Builder, Composites};
-use crate::decoder::json::Json;
+use crate::document::json::Json;
 use crate::sys::{encoding, memory};
 
 /// Appends the JSON of a value, under the settings of this module's [`super::settings`], or gives the reason why it has none.

@@ -2,8 +2,9 @@
 use pgrx::pg_sys;
 
 use crate::decoder::batch::Batch;
-use crate::decoder::json::MAX_DOCUMENT;
-use crate::{json, sys};
+use crate::document::json;
+use crate::document::omission::MAX_DOCUMENT;
+use crate::sys;
 
 /// Capacity that the buffers keep from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;

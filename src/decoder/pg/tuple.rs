@@ -7,8 +7,10 @@ use super::attribute::{Attribute, EXTERNAL};
 use super::catch;
 use super::relation::{Column, Identity, Relation};
 use super::value::{Reader, varlena_bytes};
-use crate::decoder::change::Document;
-use crate::decoder::json::{Json, Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
+use crate::document::change::Draft;
+use crate::document::json::Json;
+use crate::document::keys::Key;
+use crate::document::omission::{Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
 use crate::sys::{self, memory};
 
 /// The values of a row, by their place in the tuple.
@@ -161,7 +163,7 @@ impl Row {
 pub type Places = Vec<Range<usize>>;
 
 /// Appends the image of the row before a change: the columns that the replica identity has.
-pub fn write_before(document: &mut Document, row: &Row, relation: &mut Relation, places: &mut Places) {
+pub fn write_before(document: &mut Draft, row: &Row, relation: &mut Relation, places: &mut Places) {
     let identity = relation.identity;
     places.clear();
     write_image(document, row, relation, |column| identity.holds(column), Some(places), |_, _| None);
@@ -169,7 +171,7 @@ pub fn write_before(document: &mut Document, row: &Row, relation: &mut Relation,
 
 /// Appends the image of the row after a change. Where the whole row before it is known, what did not change is copied
 /// from there.
-pub fn write_after(document: &mut Document, (row, before): (&Row, &Row), relation: &mut Relation, places: &Places) {
+pub fn write_after(document: &mut Draft, (row, before): (&Row, &Row), relation: &mut Relation, places: &Places) {
     let is_known = before.is_there && relation.identity == Identity::Full && !before.may_be_external;
     let same = |place: usize, column: &Column| {
         let part = places.get(place).filter(|part| is_known && !part.is_empty())?;
@@ -180,7 +182,7 @@ pub fn write_after(document: &mut Document, (row, before): (&Row, &Row), relatio
 
 /// Appends the image of a row. `same` gives the part of the document that a column can be copied from.
 fn write_image(
-    document: &mut Document,
+    document: &mut Draft,
     row: &Row,
     relation: &mut Relation,
     is_shown: impl Fn(&Column) -> bool,
@@ -276,7 +278,7 @@ fn forget_detoasted() {
 
 /// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of
 /// several. Null without a key, and where the log has not all of it.
-pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is_before: bool, scratch: &mut Json) {
+pub fn write_key(document: &mut Draft, row: &Row, relation: &mut Relation, is_before: bool, scratch: &mut Json) {
     let start = document.json.len();
     let result =
         if has_key(row, relation, is_before) { write_text_of_key(document, row, relation, scratch) } else { Err(None) };
@@ -285,7 +287,7 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
         document.json.truncate(start);
         document.json.raw(b"null");
         if let Some(omission) = omission {
-            document.omitted(b"primary_key", &omission);
+            document.omitted(Key::PrimaryKey.name().as_bytes(), &omission);
         }
     }
 }
@@ -293,7 +295,7 @@ pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is
 /// Appends a member with the key of the row before an UPDATE, if the log has it and its text is another one than that of
 /// the key after it, which is in a part of the document.
 pub fn write_old_key(
-    document: &mut Document,
+    document: &mut Draft,
     (before, after): (&Row, &Row),
     relation: &mut Relation,
     key: Range<usize>,
@@ -305,7 +307,7 @@ pub fn write_old_key(
         return;
     }
     let start = document.json.len();
-    document.json.raw(b",\"old_primary_key\":");
+    document.old_primary_key();
     let key_start = document.json.len();
     let result = write_text_of_key(document, before, relation, scratch);
     let (text, old) = document.json.as_bytes().split_at(key_start);
@@ -314,7 +316,7 @@ pub fn write_old_key(
     }
     // Any other value that cannot be written is named where the image is.
     if let Err(Some(omission)) = result {
-        document.omitted(b"old_primary_key", &omission);
+        document.omitted(Key::OldPrimaryKey.name().as_bytes(), &omission);
     }
 }
 
@@ -330,7 +332,7 @@ fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
 /// Appends the text of the row's key, all of which the log has. If that fails, what was written so far is left, and the
 /// reason is given if it is too long.
 fn write_text_of_key(
-    document: &mut Document,
+    document: &mut Draft,
     row: &Row,
     relation: &mut Relation,
     scratch: &mut Json,

@@ -11,11 +11,11 @@ use pgrx::{PgTupleDesc, pg_sys, varlena};
 use super::array::ArrayReader;
 use super::attribute::Attribute;
 use super::catch;
-use crate::decoder::change::column_key;
-use crate::decoder::encode;
-use crate::decoder::json::{Json, Omission, hex_len};
-use crate::decoder::{jsonb, numeric};
-use crate::json::Charset;
+use crate::decoder::jsonb;
+use crate::document::change::column_key;
+use crate::document::json::{Charset, Json, hex_len};
+use crate::document::omission::Omission;
+use crate::document::{numeric, time, uuid};
 use crate::sys::{self, encoding};
 
 /// Reads the values of one type.
@@ -302,12 +302,12 @@ impl Reader {
                     json.check_room(hex_len(raw_len(value)))?;
                     return json.hex(varlena_bytes(value));
                 }
-                Self::Date => json.quoted(|out| encode::date(out, value.value() as i32)),
-                Self::Timestamp => json.quoted(|out| encode::timestamp(out, value.value() as i64)),
-                Self::Timestamptz => json.quoted(|out| encode::timestamptz(out, value.value() as i64)),
+                Self::Date => json.quoted(|out| time::push_date(out, value.value() as i32)),
+                Self::Timestamp => json.quoted(|out| time::push_timestamp(out, value.value() as i64)),
+                Self::Timestamptz => json.quoted(|out| time::push_timestamptz(out, value.value() as i64)),
                 Self::Uuid => {
                     let bytes: &[u8; 16] = &*value.cast_mut_ptr();
-                    json.quoted(|out| encode::uuid(out, bytes));
+                    json.quoted(|out| uuid::push(out, bytes));
                 }
                 Self::Json => {
                     // Nobody keeps as much white space as that.
