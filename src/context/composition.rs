@@ -1,5 +1,5 @@
-//! The context of a statement, put together from that of the session, comments and the statement's text, so that what is
-//! logged is a context that the reader of the log accepts: never too long, and never with too many members.
+//! The context of a statement, put together from that of the session, comments and the statement's text, so that what
+//! is logged is a context that the reader of the log accepts: never too long, and never with too many members.
 #![forbid(unsafe_code)]
 
 use crate::document::context::{
@@ -20,8 +20,8 @@ pub struct Composition {
 }
 
 impl Composition {
-    /// Begins with a context. One that is longer than `limit` bytes, since the limit was lowered, is kept as one that cannot
-    /// be read.
+    /// Begins with a context. One that is longer than `limit` bytes, since the limit was lowered, is kept as one that
+    /// cannot be read.
     pub fn new(context: Context, limit: usize, charset: Charset) -> Self {
         let mut composition = Self { context: Context::default(), bytes: 0, members: 0, limit, charset };
         let text = context.to_json(Charset::Utf8);
@@ -84,7 +84,8 @@ impl Composition {
     }
 }
 
-/// Returns the bytes of a member of a context in the log, with the comma or brace behind it. The value is compact JSON in UTF-8.
+/// Returns the bytes of a member of a context in the log, with the comma or brace behind it. The value is compact JSON
+/// in UTF-8.
 fn logged_len(key: &str, value: &str, charset: Charset) -> usize {
     let of_json = |c: char| if c.is_ascii() { 1 } else { 6 * c.len_utf16() };
     let value_len = match charset {

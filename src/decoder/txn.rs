@@ -100,8 +100,8 @@ impl Transaction {
         self.has_shown_context = false;
     }
 
-    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of contexts
-    /// does.
+    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of
+    /// contexts does.
     pub fn roll_back(&mut self, subtransaction: u32) -> io::Result<bool> {
         self.has_shown_context = false;
         self.scope.roll_back(subtransaction)?;
@@ -155,15 +155,24 @@ mod tests {
     #[test]
     fn keys_say_what_is_known_of_the_transaction() {
         let mut txn = transaction();
-        let first = r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#;
+        let first = concat!(
+            r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"#,
+            r#""committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#,
+        );
         assert_eq!(keys(&mut txn, None), first);
         assert_eq!(keys(&mut txn, None), first.replace("\"sequence\":1", "\"sequence\":2"));
         let mut open = Transaction::new(745, None, b"\"app\"", Charset::Utf8, no_file);
-        let sub = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"committed_at":null,"database":"app""#;
+        let sub = concat!(
+            r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"#,
+            r#""committed_at":null,"database":"app""#,
+        );
         assert_eq!(keys(&mut open, Some(747)), sub);
         assert_eq!([746, 747, 747].map(|sub| open.roll_back(sub).unwrap()), [false, true, false]);
         let mut none = Transaction::none(b"\"app\"", Charset::Utf8, no_file);
-        let nothing = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":null,"committed_at":null,"database":"app""#;
+        let nothing = concat!(
+            r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":null,"committed_at":null,"#,
+            r#""database":"app""#,
+        );
         assert_eq!(keys(&mut none, None), nothing);
     }
 }

@@ -32,9 +32,9 @@ pub fn column_key(name: &[u8], charset: Charset) -> Vec<u8> {
     key
 }
 
-/// A document under construction. [`Draft::open`] begins it; then come the text of the row's key, [`Draft::before`] and an
-/// image, [`Draft::after`] and an image, [`Draft::context`], and what not every document has; [`Draft::close`] ends it. The
-/// values of its sequence number and its context are put in when it is sent.
+/// A document under construction. [`Draft::open`] begins it; then come the text of the row's key, [`Draft::before`] and
+/// an image, [`Draft::after`] and an image, [`Draft::context`], and what not every document has; [`Draft::close`] ends
+/// it. The values of its sequence number and its context are put in when it is sent.
 pub struct Draft<'a> {
     /// The text so far.
     pub json: &'a mut Json,
@@ -182,8 +182,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A change as its document shows it. The images, the context and the lists of columns are JSON, which is not read: that they
-/// are JSON is for the reader of the change to check.
+/// A change as its document shows it. The images, the context and the lists of columns are JSON, which is not read:
+/// that they are JSON is for the reader of the change to check.
 #[derive(Debug)]
 pub struct Change<'a> {
     /// Where it is, and the transaction that it belongs to.
@@ -293,13 +293,22 @@ mod tests {
                 r#"{"position":"0/1","commit_position":"0/2","sequence":1,"transaction_id":745,"#,
                 r#""committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"public","table":"a \"b\"","#,
                 r#""operation":"UPDATE","primary_key":null,"before":{},"after":{},"context":{"user_id":1},"#,
-                r#""unchanged":["body","more"],"omitted":{"a\"x":"the document would be longer than 1000000000 bytes","#,
+                concat!(
+                    r#""unchanged":["body","more"],"#,
+                    r#""omitted":{"a\"x":"the document would be longer than 1000000000 bytes","#,
+                ),
                 r#""x":"the document would be longer than 1000000000 bytes"}}"#
             )
         );
     }
 
-    const EXAMPLE: &str = r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"x":1e400},"context":{"user_id":187234},"old_primary_key":"2\"5","relation":16402,"unchanged":["body"],"omitted":{"y":"why"}}"#;
+    const EXAMPLE: &str = concat!(
+        r#"{"position":"0/16B3748","commit_position":"1/A0","sequence":7,"transaction_id":745,"#,
+        r#""committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app","schema":"public","#,
+        r#""table":"to \"do\"","operation":"UPDATE","primary_key":"26","before":{"id":26},"after":{"id":26,"#,
+        r#""x":1e400},"context":{"user_id":187234},"old_primary_key":"2\"5","relation":16402,"unchanged":["body"],"#,
+        r#""omitted":{"y":"why"}}"#,
+    );
 
     #[test]
     fn a_document_says_which_change_it_is() {

@@ -28,8 +28,8 @@ pub const INVALID_CONTEXT_LIMIT: usize = 1024;
 /// documents can go, serde_json among them.
 pub const MAX_DEPTH: usize = 127;
 
-/// Most members of objects and elements of arrays in a context, all levels together: each is an entry of the index on the
-/// contexts of `bemi.changes`.
+/// Most members of objects and elements of arrays in a context, all levels together: each is an entry of the index on
+/// the contexts of `bemi.changes`.
 pub const MAX_MEMBERS: usize = 1000;
 
 /// Why a text is no context.
@@ -169,8 +169,8 @@ impl Context {
     }
 }
 
-/// How many members and elements a member of a context is for [`MAX_MEMBERS`]. What is added to contexts here is none, so that
-/// it is never too much.
+/// How many members and elements a member of a context is for [`MAX_MEMBERS`]. What is added to contexts here is none,
+/// so that it is never too much.
 pub fn counted_members(key: &str, value: &str) -> usize {
     let is_ours = [INVALID_CONTEXT_KEY, QUERY_KEY].contains(&key) && value.starts_with('"');
     if is_ours { 0 } else { 1 + count_members(value.as_bytes()) }

@@ -1,5 +1,5 @@
-//! The document that stands for changes that are missing: how it is written, and how it is read back. It is recorded as a
-//! change of no table, with what is known of the gap as its context.
+//! The document that stands for changes that are missing: how it is written, and how it is read back. It is recorded as
+//! a change of no table, with what is known of the gap as its context.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -124,7 +124,11 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_change_of_no_table() {
-        let start = r#"{"position":"1/A0","commit_position":"1/A0","sequence":0,"transaction_id":745,"committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"","table":"","operation":"GAP","primary_key":null,"before":{},"after":{},"context":"#;
+        let start = concat!(
+            r#"{"position":"1/A0","commit_position":"1/A0","sequence":0,"transaction_id":745,"#,
+            r#""committed_at":"2000-01-01T00:00:00+00:00","database":"app","schema":"","table":"","#,
+            r#""operation":"GAP","primary_key":null,"before":{},"after":{},"context":"#,
+        );
         let text = |gap: &Gap| String::from_utf8(gap.document().unwrap()).unwrap();
         assert_eq!(
             text(&example()),

@@ -21,8 +21,8 @@ pub struct HeadText {
 }
 
 impl HeadText {
-    /// Makes those of a transaction, or of none if it has no number. `commit` is None while the transaction is in progress or
-    /// only prepared; `database` is a JSON string.
+    /// Makes those of a transaction, or of none if it has no number. `commit` is None while the transaction is in
+    /// progress or only prepared; `database` is a JSON string.
     pub fn new(transaction_id: Option<u32>, commit: Option<Moment>, database: &[u8]) -> Self {
         let mut before_sequence = concat!("\"", member!(CommitPosition)).as_bytes().to_vec();
         push_position(&mut before_sequence, commit);
@@ -36,8 +36,8 @@ impl HeadText {
         Self { before_sequence, transaction_id, rest }
     }
 
-    /// Appends them, with a brace before them. Returns where the sequence number goes, which is known when the document is
-    /// sent.
+    /// Appends them, with a brace before them. Returns where the sequence number goes, which is known when the document
+    /// is sent.
     pub fn write(&self, json: &mut Json, position: u64, subtransaction: Option<u32>) -> usize {
         json.raw(concat!("{\"", name!(Position), "\":\"").as_bytes());
         json.append(lsn::MAX_LEN, |out| lsn::push(out, position));
@@ -100,16 +100,25 @@ mod tests {
         let committed = HeadText::new(Some(745), Some(commit), b"\"app\"");
         assert_eq!(
             text(&committed, None),
-            r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":2,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#
+            concat!(
+                r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":2,"transaction_id":745,"#,
+                r#""committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#,
+            )
         );
         let open = HeadText::new(Some(745), None, b"\"app\"");
         assert_eq!(
             text(&open, Some(747)),
-            r#"{"position":"0/1","commit_position":null,"sequence":2,"transaction_id":745,"subtransaction_id":747,"committed_at":null,"database":"app""#
+            concat!(
+                r#"{"position":"0/1","commit_position":null,"sequence":2,"transaction_id":745,"#,
+                r#""subtransaction_id":747,"committed_at":null,"database":"app""#,
+            )
         );
         assert_eq!(
             text(&HeadText::new(None, None, b"\"app\""), None),
-            r#"{"position":"0/1","commit_position":null,"sequence":2,"transaction_id":null,"committed_at":null,"database":"app""#
+            concat!(
+                r#"{"position":"0/1","commit_position":null,"sequence":2,"transaction_id":null,"#,
+                r#""committed_at":null,"database":"app""#,
+            )
         );
     }
 }

@@ -13,12 +13,12 @@ pub struct Identity {
     pub sequence: u32,
 }
 
-/// Returns the id of a change: a UUID of version 8 (RFC 9562) that is made of what identifies it, so that it is the same whenever
-/// it is recorded, and sorts by time. From the left: milliseconds since 1970 (48 bits), version (4), microseconds of the
-/// millisecond (12), variant (2), the commit position in units of eight bytes (30, as no log has gigabytes for a
-/// microsecond), and the number in the transaction (32). Times before 1970 count as 1970, those after the year 10889 as that.
-/// Positions of later sources are shifted, each source's by another odd multiple: what two sources have at the same position
-/// never has the same id.
+/// Returns the id of a change: a UUID of version 8 (RFC 9562) that is made of what identifies it, so that it is the
+/// same whenever it is recorded, and sorts by time. From the left: milliseconds since 1970 (48 bits), version (4),
+/// microseconds of the millisecond (12), variant (2), the commit position in units of eight bytes (30, as no log has
+/// gigabytes for a microsecond), and the number in the transaction (32). Times before 1970 count as 1970, those after
+/// the year 10889 as that. Positions of later sources are shifted, each source's by another odd multiple: what two
+/// sources have at the same position never has the same id.
 pub fn id(source: i32, identity: Identity, committed_at: i64) -> [u8; 16] {
     const LAST: i64 = (1 << 48) * 1000 - 1;
     const SHIFT: u64 = 0x1E37_79B1;
@@ -49,7 +49,9 @@ mod tests {
             changes in prop::collection::vec((0i64..1 << 57, 0u64..1 << 33, 1u32..), 2..20)
         ) {
             // Positions of commits are multiples of eight, and grow with time as far as clocks do.
-            let id = |&(time, position, sequence): &(i64, u64, u32)| id(1, Identity { commit_position: position << 3, sequence }, time);
+            let id = |&(time, position, sequence): &(i64, u64, u32)| {
+                id(1, Identity { commit_position: position << 3, sequence }, time)
+            };
             for (one, other) in changes.iter().zip(&changes[1..]) {
                 let is_one = one.0 == other.0 && (one.1 & 0x3FFF_FFFF) == (other.1 & 0x3FFF_FFFF) && one.2 == other.2;
                 prop_assert_eq!(id(one) == id(other), is_one);

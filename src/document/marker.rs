@@ -8,8 +8,8 @@ use super::keys::{IN_MARKERS, Key};
 use super::moment::{Moment, push_position, push_time};
 use super::values::Values;
 
-/// What happened to the transaction. The moments are those of its commit or its preparation; `Gid` is the name under which it
-/// is prepared.
+/// What happened to the transaction. The moments are those of its commit or its preparation; `Gid` is the name under
+/// which it is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<Gid> {
     /// Its documents follow; the moment of its commit, if it is known yet.

@@ -163,7 +163,11 @@ mod tests {
 
     #[test]
     fn a_message_has_the_keys_of_a_change_and_its_own() {
-        let start = r#"{"position":"0/1","commit_position":null,"sequence":null,"transaction_id":null,"committed_at":null,"database":"app","schema":null,"table":null,"operation":"MESSAGE","primary_key":null,"before":{},"after":{},"context":{},"transactional":false,"prefix":"au\"dit","#;
+        let start = concat!(
+            r#"{"position":"0/1","commit_position":null,"sequence":null,"transaction_id":null,"committed_at":null,"#,
+            r#""database":"app","schema":null,"table":null,"operation":"MESSAGE","primary_key":null,"before":{},"#,
+            r#""after":{},"context":{},"transactional":false,"prefix":"au\"dit","#,
+        );
         assert_eq!(text(b"a\"b", Some(b"a\"b")), format!(r#"{start}"content":"a\"b"}}"#));
         assert_eq!(text(b"\xff\0", None), format!(r#"{start}"content_bytes":"\\xff00"}}"#));
         assert_eq!(text(b"a\0b", Some(b"a\0b")), format!(r#"{start}"content_bytes":"\\x610062"}}"#));

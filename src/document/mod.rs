@@ -7,8 +7,8 @@
 //! | the beginning or end of a transaction | [`marker`] | [`keys::IN_MARKERS`] |
 //! | changes that are missing | [`gap`] | [`keys::Key::ALL`] |
 //!
-//! Each form stands in one file, with what writes it and what reads it back: [`json`], [`time`], [`lsn`], [`hex`], [`uuid`],
-//! [`numeric`], [`identity`], [`context`]. Nothing here knows a stage, or the server.
+//! Each form stands in one file, with what writes it and what reads it back: [`json`], [`time`], [`lsn`], [`hex`],
+//! [`uuid`], [`numeric`], [`identity`], [`context`]. Nothing here knows a stage, or the server.
 #![forbid(unsafe_code)]
 
 // First: the files below use its macros.

@@ -76,13 +76,16 @@ proptest! {
         keys in any::<(Option<String>, Option<String>)>(), (before, after) in (columns(), columns()),
         context in prop_oneof![Just("{}"), Just(r#"{"a":{"}":["]"]}}"#), Just(SAME_CONTEXT)],
         (origin, relation) in any::<(Option<u16>, Option<u32>)>(),
-        unchanged in prop::collection::vec(any::<String>(), 0..3), omitted in prop::collection::hash_map(any::<String>(), any::<String>(), 0..3),
+        unchanged in prop::collection::vec(any::<String>(), 0..3),
+        omitted in prop::collection::hash_map(any::<String>(), any::<String>(), 0..3),
     ) {
         let operation = Operation::ALL[operation];
         let mut json = Json::new(charset);
         let relation_keys = relation_keys(schema.as_bytes(), table.as_bytes(), charset);
         let head_text = head_text(&head, charset);
-        let mut draft = Draft::open(&mut json, &head_text, head.position, head.subtransaction_id, &relation_keys, operation, charset);
+        let (position, subtransaction) = (head.position, head.subtransaction_id);
+        let mut draft =
+            Draft::open(&mut json, &head_text, position, subtransaction, &relation_keys, operation, charset);
         match &keys.0 {
             Some(key) => draft.json.string(key.as_bytes()).unwrap(),
             None => draft.json.raw(b"null"),
@@ -112,7 +115,8 @@ proptest! {
         };
         prop_assert_eq!(&read.head, &head);
         prop_assert_eq!((&*read.schema, &*read.table, &*read.operation), (&*schema, &*table, operation.name()));
-        prop_assert_eq!((read.primary_key.as_deref(), read.old_primary_key.as_deref()), (keys.0.as_deref(), keys.1.as_deref()));
+        prop_assert_eq!(read.primary_key.as_deref(), keys.0.as_deref());
+        prop_assert_eq!(read.old_primary_key.as_deref(), keys.1.as_deref());
         prop_assert_eq!((read.before, read.after, read.context), (&*before, &*after, context));
         prop_assert_eq!((read.origin, read.relation), (origin.as_deref(), relation));
         let names: Vec<String> = read.unchanged.map_or_else(Vec::new, |list| serde_json::from_str(list).unwrap());
@@ -133,13 +137,15 @@ proptest! {
         let mut json = Json::new(charset);
         let message = Message { prefix: prefix.as_bytes(), content, is_transactional };
         let head_text = head_text(&head, charset);
-        let finished = message::write(&mut json, &head_text, head.position, head.subtransaction_id, message, charset).unwrap();
+        let (position, subtransaction) = (head.position, head.subtransaction_id);
+        let finished = message::write(&mut json, &head_text, position, subtransaction, message, charset).unwrap();
         let document = finished.pieces(json.as_bytes(), sequence(&head).as_bytes(), SAME_CONTEXT.as_bytes()).concat();
         let Document::Message(read) = Document::read(&document).map_err(|reason| failed(reason, &document))? else {
             return Err(failed("it is no message".to_owned(), &document));
         };
         prop_assert_eq!(&read.head, &head);
-        prop_assert_eq!((read.context, read.is_transactional, read.prefix.as_deref()), (SAME_CONTEXT, is_transactional, Some(&*prefix)));
+        prop_assert_eq!((read.context, read.is_transactional), (SAME_CONTEXT, is_transactional));
+        prop_assert_eq!(read.prefix.as_deref(), Some(&*prefix));
         let expected = match content {
             Content::Text(_) => ShownContent::Text(text.into()),
             Content::Bytes(bytes) => ShownContent::Bytes(bytes.to_vec()),
@@ -149,7 +155,8 @@ proptest! {
 
     #[test]
     fn markers(
-        charset in charset(), (at, begun) in (moment(), prop::option::of(moment())), xid: u32, subtransaction: Option<u32>,
+        charset in charset(), (at, begun) in (moment(), prop::option::of(moment())),
+        xid: u32, subtransaction: Option<u32>,
         (gid, database) in any::<(String, String)>(),
     ) {
         let name = gid.as_bytes();
@@ -174,11 +181,12 @@ proptest! {
 
     #[test]
     fn gaps(
-        (database, reason, accepted_by) in any::<(String, String, Option<String>)>(), transaction_id: u32, end in moment(),
-        from: Option<u64>, from_source: Option<i32>,
+        (database, reason, accepted_by) in any::<(String, String, Option<String>)>(), transaction_id: u32,
+        end in moment(), from: Option<u64>, from_source: Option<i32>,
     ) {
         let (database, reason, accepted_by) = (database.into(), reason.into(), accepted_by.map(Into::into));
-        let gap = Gap { database, transaction_id, at: end.time, reason, from, from_source, to: end.position, accepted_by };
+        let (at, to) = (end.time, end.position);
+        let gap = Gap { database, transaction_id, at, reason, from, from_source, to, accepted_by };
         let text = gap.document().unwrap();
         let Document::Gap(read) = Document::read(&text).map_err(|reason| failed(reason, &text))? else {
             return Err(failed("it is no gap".to_owned(), &text));

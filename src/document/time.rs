@@ -128,7 +128,8 @@ fn read_padded(digits: &str) -> Option<i64> {
     is_number.then(|| digits.parse().ok()).flatten()
 }
 
-/// Returns the days from 2000-01-01 to a day of the Gregorian calendar. Years are counted from March, so that a leap day ends one.
+/// Returns the days from 2000-01-01 to a day of the Gregorian calendar. Years are counted from March, so that a leap
+/// day ends one.
 fn days_since_2000(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -171,7 +172,10 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(any: String, near in r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\.[0-9]{0,7})?\+00:00( BC)?") {
+        fn any_text_is_read_or_refused(
+            any: String,
+            near in r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\.[0-9]{0,7})?\+00:00( BC)?",
+        ) {
             let _ = (read_timestamptz(&any), read_timestamptz(&near));
         }
     }

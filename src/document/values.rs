@@ -15,8 +15,8 @@ pub const OUT_OF_MEMORY: &str = "out of memory";
 pub struct Values<'a>([Option<&'a str>; Key::ALL.len()]);
 
 impl<'a> Values<'a> {
-    /// Finds the values of the keys, which have this order; others may be between them. What is inside of objects and arrays
-    /// is not read.
+    /// Finds the values of the keys, which have this order; others may be between them. What is inside of objects and
+    /// arrays is not read.
     pub fn read(text: &'a [u8], order: &[Key]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         let mut values = [None; Key::ALL.len()];

@@ -24,8 +24,8 @@ const COLUMN_COUNT: i16 = 20;
 /// Why something is left out that a document has.
 const REFUSED: &str = "the table cannot hold it";
 
-/// What a row has that its document does not: which log it is of, and when it became a row, in microseconds since 2000-01-01
-/// UTC.
+/// What a row has that its document does not: which log it is of, and when it became a row, in microseconds since
+/// 2000-01-01 UTC.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
     /// The number of the source in `bemi.sources`.
@@ -125,7 +125,8 @@ struct Omitted {
 }
 
 impl Omitted {
-    /// Adds a member, named by JSON without its quotes, that the table cannot hold. A column of both images is named once.
+    /// Adds a member, named by JSON without its quotes, that the table cannot hold. A column of both images is named
+    /// once.
     fn add(&mut self, name: &str) {
         let (known, start) = (self.text.len(), self.text.len() + usize::from(!self.text.is_empty()));
         self.push("\"");
@@ -211,8 +212,8 @@ pub enum Encoding {
     Unknown,
 }
 
-/// Appends JSON with the characters that escapes beyond ASCII stand for, which is never longer. Half of a surrogate pair stays
-/// as it is.
+/// Appends JSON with the characters that escapes beyond ASCII stand for, which is never longer. Half of a surrogate
+/// pair stays as it is.
 fn push_unescaped(out: &mut Vec<u8>, json: &str) {
     let unit = |at: usize| {
         let escape = json.get(at..at + 6).filter(|escape| escape.starts_with("\\u"))?;
@@ -255,7 +256,12 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_a_row_is_named() {
-        let unmoved = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
+        let unmoved = concat!(
+            r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+            r#""committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","#,
+            r#""operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"#,
+            r#""omitted":{"x":"why"}}"#,
+        );
         let moved = unmoved.replace(",\"omitted\"", ",\"old_primary_key\":\"o\",\"omitted\"");
         let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
         for (text, reduction, names) in [
@@ -291,7 +297,11 @@ mod tests {
     #[test]
     fn a_row_has_its_columns_in_their_order() {
         assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
-        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#;
+        let text = concat!(
+            r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+            r#""committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","#,
+            r#""operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#,
+        );
         let mut out = Vec::new();
         let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
         let document = Committed::read(text.as_bytes()).unwrap();
@@ -323,7 +333,12 @@ mod tests {
             };
             let (before, after) = (image(&before), image(&after));
             let text = format!(
-                r#"{{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{},"after":{},"context":{{}},"omitted":{{"zz":"why"}}}}"#,
+                concat!(
+                    r#"{{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+                    r#""committed_at":"2000-01-01T00:00:00+00:00","database":"d","schema":"s","table":"t","#,
+                    r#""operation":"CREATE","primary_key":"k","before":{},"after":{},"context":{{}},"#,
+                    r#""omitted":{{"zz":"why"}}}}"#,
+                ),
                 json!(before), json!(after)
             );
             let document = Committed::read(text.as_bytes()).unwrap();

@@ -66,8 +66,8 @@ impl Spool {
         self.mark = self.len();
     }
 
-    /// Adds one document of a transaction, or several with newlines between them. Where the transaction would need a larger
-    /// file than allowed, its documents are only counted from then on. Fails if the file or memory does.
+    /// Adds one document of a transaction, or several with newlines between them. Where the transaction would need a
+    /// larger file than allowed, its documents are only counted from then on. Fails if the file or memory does.
     pub fn push(&mut self, transaction: u32, documents: &[u8]) -> io::Result<()> {
         let more = documents.len() as u64 + 1;
         if let Some(excess) = &mut self.excess {

@@ -101,7 +101,8 @@ mod tests {
     proptest! {
         #[test]
         fn members_are_those_that_serde_finds(
-            keys in prop::collection::hash_set("\\PC{0,8}", 0..8), texts in prop::collection::vec("\\PC{0,12}", 16), shape in 0usize..1 << 24
+            keys in prop::collection::hash_set("\\PC{0,8}", 0..8),
+            texts in prop::collection::vec("\\PC{0,12}", 16), shape in 0usize..1 << 24
         ) {
             use serde_json::{Map, Value, json};
             let texts: Vec<Value> = texts.into_iter().map(Value::from).collect();
@@ -123,7 +124,8 @@ mod tests {
             let found: Option<Vec<(Value, Value)>> = members(&text)
                 .map(|member| {
                     let (key, value) = member?;
-                    Some((read_string(&format!("\"{key}\"")).unwrap().unwrap().into(), serde_json::from_str(value).unwrap()))
+                    let key = read_string(&format!("\"{key}\"")).unwrap().unwrap().into();
+                    Some((key, serde_json::from_str(value).unwrap()))
                 })
                 .collect();
             let expected: Vec<(Value, Value)> = object.into_iter().map(|(key, value)| (key.into(), value)).collect();

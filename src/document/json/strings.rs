@@ -292,7 +292,10 @@ mod tests {
         }
 
         #[test]
-        fn strings_are_those_that_serde_reads(text: String, escaped in "([a-z]|\\\\[\"\\\\/bfnrtu]|\\\\u(00[0-9a-f]{2}|d[8-9a-f][0-9a-f]{2})){0,6}") {
+        fn strings_are_those_that_serde_reads(
+            text: String,
+            escaped in "([a-z]|\\\\[\"\\\\/bfnrtu]|\\\\u(00[0-9a-f]{2}|d[8-9a-f][0-9a-f]{2})){0,6}",
+        ) {
             let quoted = serde_json::to_string(&text).unwrap();
             let read = |value: &str| read_string(value).unwrap().map(Cow::into_owned);
             prop_assert_eq!(read(&quoted), Some(text));

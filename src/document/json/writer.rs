@@ -19,8 +19,8 @@ const UNCOUNTED: usize = 1 << 16;
 
 /// A JSON text that grows at its end, up to a limit.
 ///
-/// Where there is no memory for a part, it is not written, and [`Json::check_room`] says so from then on: what writes small parts
-/// need not ask each time.
+/// Where there is no memory for a part, it is not written, and [`Json::check_room`] says so from then on: what writes
+/// small parts need not ask each time.
 #[derive(Debug)]
 pub struct Json {
     out: Vec<u8>,
@@ -54,8 +54,8 @@ impl Json {
         self.allow(MAX_VALUE, Limit::Value);
     }
 
-    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image` and
-    /// in which `left` members come behind it.
+    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image`
+    /// and in which `left` members come behind it.
     pub fn allow_value(&mut self, key: usize, image: usize, left: usize) {
         let value = (self.out.len() + key).saturating_add(MAX_VALUE);
         let image = image + MAX_IMAGE.saturating_sub((left + 1) * KEPT_FREE);
