@@ -27,6 +27,8 @@ pub mod tracking;
 pub mod trigger;
 pub mod wire;
 
+#[cfg(test)]
+mod scripts;
 #[cfg(feature = "pgrx")]
 mod sys;
 

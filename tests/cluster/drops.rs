@@ -147,7 +147,8 @@ fn put_back(server: &Server) {
     }
     let dropped = value(&mut client, "SELECT dropped FROM bemi.tracked WHERE relation = '\"To do\"'::regclass");
     assert!(
-        dropped.starts_with("the trigger was dropped by postgres at ") && dropped.ends_with(", and created again at once"),
+        dropped.starts_with("the trigger was dropped by postgres at ")
+            && dropped.ends_with(", and created again at once"),
         "{dropped}"
     );
     under(&mut client, "INSERT INTO \"To do\" VALUES (1, 'a', 's', 'n')");
