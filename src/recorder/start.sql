@@ -141,8 +141,7 @@ BEGIN
     RAISE NOTICE 'the recorder of this database is already running';
     RETURN;
   END IF;
-  PERFORM bemi.require_startable();
-  PERFORM bemi.warn_of_publications();
+  PERFORM bemi.require_startable(), bemi.warn_of_publications();
   IF NOT accept_gap THEN
     PERFORM bemi.require_no_gap(before.reason, before.problem, before.ended);
   END IF;

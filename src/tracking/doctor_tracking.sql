@@ -50,7 +50,7 @@ BEGIN
     AND c.relnamespace IN (SELECT n.oid FROM pg_namespace n JOIN bemi.tracked_schemas s ON s.schema = n.nspname)
     AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid);
   ok := was_tracked IS NOT TRUE;
-  detail := CASE WHEN names = '{}' THEN 'none in the tracked schemas that is not tracked'
+  detail := CASE WHEN names = '{}' THEN 'none in the tracked schemas is untracked'
     ELSE 'not tracked, because they belong to extensions: ' || bemi.some_of(names)
       || CASE WHEN ok THEN '' ELSE '; some were tracked before' END
     END;
