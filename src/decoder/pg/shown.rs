@@ -1,7 +1,7 @@
 //! A single value as the JSON that a document has of it, for those who read the past.
 use pgrx::pg_sys;
 
-use super::value::{Builder, Composites};
+use super::builder::{Builder, Composites};
 use crate::decoder::json::Json;
 use crate::sys::{encoding, memory};
 
