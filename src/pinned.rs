@@ -17,6 +17,8 @@ pub enum Need {
     Recorder,
     /// The functions in SQL that read the past and undo it. They run the conditions of whoever calls them.
     Past,
+    /// Single functions in SQL, by their own SET clauses.
+    Function,
 }
 
 /// One setting, its value, and those who need it.
@@ -29,9 +31,11 @@ pub const PINNED: &[Pinned] = {
         // How values are written and read.
         (c"DateStyle", c"ISO, MDY", &[Writing, Reading]),
         // The order is for dates that somebody writes by hand: the year comes first, as it does in what is recorded.
-        (c"DateStyle", c"ISO, YMD", &[Query, Past]),
+        (c"DateStyle", c"ISO, YMD", &[Query, Past, Function]),
+        // Where no date is read.
+        (c"DateStyle", c"ISO", &[Function]),
         (c"IntervalStyle", c"postgres", &[Writing, Reading, Query, Past]),
-        (c"TimeZone", c"UTC", &[Writing, Reading, Past]),
+        (c"TimeZone", c"UTC", &[Writing, Reading, Past, Function]),
         (c"extra_float_digits", c"1", &[Writing, Reading, Query, Past]),
         (c"bytea_output", c"hex", &[Writing, Reading, Past]),
         (c"lc_monetary", c"C", &[Writing, Reading, Past]),
@@ -41,20 +45,24 @@ pub const PINNED: &[Pinned] = {
         (c"xmlbinary", c"base64", &[Past]),
         // Names of relations, functions and types (regclass and the like) are written with their schema, unless it is pg_catalog.
         (c"search_path", c"pg_catalog", &[Writing, Reading]),
-        (c"search_path", c"pg_catalog, pg_temp", &[Query, Recorder, Past]),
+        (c"search_path", c"pg_catalog, pg_temp", &[Query, Recorder, Past, Function]),
         // What a statement means, and which rows it finds.
         (c"standard_conforming_strings", c"on", &[Past]),
         (c"backslash_quote", c"safe_encoding", &[Past]),
         (c"transform_null_equals", c"off", &[Past]),
         // Without it, a policy that hides rows would be an error.
         (c"row_security", c"on", &[Past]),
+        // Where to miss a row would be worse than an error.
+        (c"row_security", c"off", &[Function]),
         // With a limit, an index would leave changes out.
         (c"gin_fuzzy_search_limit", c"0", &[Past]),
         // Checks of PL/pgSQL are for those who write functions.
         (c"plpgsql.extra_errors", c"none", &[Past]),
         (c"plpgsql.extra_warnings", c"none", &[Past]),
         // To compile many small queries, each of which runs once, takes far longer than to run them.
-        (c"jit", c"off", &[Past]),
+        (c"jit", c"off", &[Past, Function]),
+        // The same of their plans, which do not depend on what is asked.
+        (c"plan_cache_mode", c"force_generic_plan", &[Function]),
         // The session of the recorder.
         (c"role", c"none", &[Recorder]),
         // Documents are in UTF-8.

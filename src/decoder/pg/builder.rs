@@ -192,4 +192,3 @@ fn json_cast(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let is_of_hstore = found.prosrc() == "hstore_to_json" && found.probin().as_deref() == Some("$libdir/hstore");
     (is_in_c && is_of_hstore).then_some(function)
 }
-

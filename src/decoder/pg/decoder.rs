@@ -1,4 +1,4 @@
-//! The decoder of one reader: what it keeps from one callback to the next, and how it makes documents of changes.
+//! The decoder of one reader: what it keeps from one callback to the next, and how changes become documents.
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -46,7 +46,7 @@ pub struct Decoder {
     outbox: Outbox,
     sink: Sink,
     buffers: Buffers,
-    /// Changes and messages that were not shown since the server last heard of progress.
+    /// Changes and messages that were not shown since progress was last reported.
     silent: u32,
     /// Relations of which an omitted value was logged.
     warned: HashSet<pg_sys::Oid>,
@@ -54,7 +54,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// One whose memory contexts are children of `parent`. The database's name is a JSON string.
+    /// Begins decoding, with memory contexts that are children of `parent`. The database's name is a JSON string.
     pub fn new(
         parent: pg_sys::MemoryContext,
         charset: Charset,
@@ -95,7 +95,7 @@ impl Decoder {
         let known = self.streams.remove(&xid);
         let mut txn =
             known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file));
-        // Parts of other transactions may have been sent meanwhile.
+        // Parts of other transactions may have been sent since.
         txn.show_context();
         self.txn = Some(txn);
         self.start(true);
@@ -259,8 +259,7 @@ impl Decoder {
             self.settings_are_pinned = true;
         }
         // What cannot be compared counts as changed.
-        if operation == Operation::Update
-            && catch::data_errors(|| rows.changes_ignored_columns_only()).unwrap_or(false)
+        if operation == Operation::Update && catch::data_errors(|| rows.changes_ignored_columns_only()).unwrap_or(false)
         {
             return false;
         }
@@ -361,7 +360,8 @@ fn subtransaction(is_streaming: bool, txn: &Transaction, xid: Option<u32>) -> Op
     xid.filter(|xid| is_streaming && *xid != txn.xid)
 }
 
-/// A TRUNCATE of a partition says nothing of its root, so it is shown under the partition's own name, if at all.
+/// The fixed part of a document's keys. A TRUNCATE of a partition leaves its root as it is, so it is shown under the partition's
+/// own name, if at all.
 fn keys_of(relation: &Relation, operation: Operation) -> Option<&[u8]> {
     match &relation.root {
         Some(root) if operation == Operation::Truncate => root.keys_of_partition.as_deref(),
@@ -383,14 +383,16 @@ fn warn_of_omissions(relation: &Relation, omissions: &[u8]) {
     let detail = format!("{{{}}}", String::from_utf8_lossy(omissions));
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, encoding::message_text(&message), "write_document")
         .set_detail(encoding::message_text(&detail))
-        .set_hint("They are null in the document, which names them under \"omitted\". Of this table no more is logged.")
+        .set_hint(
+            "They are null in the document, which names them under \"omitted\". This is logged once for each table.",
+        )
         .report(PgLogLevel::WARNING);
 }
 
 fn warn_of_context(xid: u32, position: u64) {
     let position = crate::decoder::encode::lsn(position);
-    let message = format!("a message with prefix \"_bemi\" in transaction {xid} at {position} is no context");
+    let message = format!("message with prefix \"_bemi\" in transaction {xid} at {position} is not a context");
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "set_context")
-        .set_hint("Its changes show it as \"bemi_invalid_context\". Of other such messages no more is logged.")
+        .set_hint("Its changes show it as \"bemi_invalid_context\". This is logged once for each reader.")
         .report(PgLogLevel::WARNING);
 }

@@ -36,11 +36,7 @@ impl OpenRelation<'_> {
     pub fn form(self) -> Form {
         // SAFETY: the form stays where it is when an open relation is rebuilt, but is written over: so this is a copy.
         let form = unsafe { &*(*self.relation).rd_rel };
-        Form {
-            kind: form.relkind as u8,
-            is_partition: form.relispartition,
-            replica_identity: form.relreplident as u8,
-        }
+        Form { kind: form.relkind as u8, is_partition: form.relispartition, replica_identity: form.relreplident as u8 }
     }
 
     /// A copy of its columns, dropped ones included.

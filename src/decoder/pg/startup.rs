@@ -1,4 +1,4 @@
-//! The beginning of decoding: what the reader wants, and what the server needs to know of it.
+//! The beginning of decoding: the reader's options, and what the server needs to know of them.
 use core::ffi::CStr;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -109,7 +109,7 @@ fn refuse_two_phase() {
         .report(PgLogLevel::ERROR);
 }
 
-/// The name of this database as a JSON string. It stays as it is while somebody is connected.
+/// Returns the name of this database as a JSON string. It does not change while somebody is connected.
 fn database_name(charset: Charset) -> Vec<u8> {
     // SAFETY: reads the catalogs, in a transaction; a name is a C string.
     let name = unsafe {

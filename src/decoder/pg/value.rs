@@ -209,7 +209,9 @@ impl ArrayReader {
         let element = &mut self.element;
         // SAFETY: the array is one of the element type, whose storage the layout has; so each member is of the type that the
         // element's reader was built for.
-        unsafe { self.layout.write(varlena_bytes(value), json, &mut |member, json: &mut Json| element.write(member, json)) }
+        unsafe {
+            self.layout.write(varlena_bytes(value), json, &mut |member, json: &mut Json| element.write(member, json))
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn bemi_lock_writers(fcinfo: pg_sys::FunctionCallIn
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.current_command()`: how many of its own transaction's commands that changed something the running statement sees.
+/// `bemi.current_command()`: the number of the command of its own transaction up to which the running statement sees changes.
 ///
 /// # Safety
 /// Called by the server.

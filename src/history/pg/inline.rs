@@ -1,5 +1,5 @@
 //! `bemi.as_of()` in FROM is planned as the query that it stands for, so that conditions, joins and indexes work as on the
-//! table itself. The function in the range table is replaced by that query, as the planner does with SQL functions.
+//! table itself. This replaces the function in the range table by that query, as the planner does with SQL functions.
 use core::ffi::{CStr, c_int};
 use std::ffi::CString;
 
@@ -108,9 +108,10 @@ unsafe fn has_columns_of(query: *const pg_sys::Query, outer: *mut pg_sys::Query,
             })
             .all(|variable| match usize::try_from(variable.varattno) {
                 Ok(0) => true,
-                Ok(number) => columns.get(number - 1).and_then(|column| Node::new((**column).expr)).is_some_and(
-                    |expression| expression.kind() == (variable.vartype, variable.varcollid),
-                ),
+                Ok(number) => columns
+                    .get(number - 1)
+                    .and_then(|column| Node::new((**column).expr))
+                    .is_some_and(|expression| expression.kind() == (variable.vartype, variable.varcollid)),
                 Err(_) => false,
             })
     }
@@ -159,13 +160,8 @@ fn query(home: Home, relation: pg_sys::Oid, moment: Node, known: &[Known]) -> Op
     let kinds: Vec<&[u8]> = known.iter().map(|known| known.kind.as_bytes()).collect();
     let expressions: Vec<&[u8]> = known.iter().map(|known| &known.expression[..]).collect();
     let [numbers, kinds, expressions] = [numbers, kinds, expressions].map(|texts| arguments::text_array(&texts));
-    let values = [
-        (pg_sys::OIDOID, relation),
-        (pg_sys::TEXTOID, moment),
-        (texts, numbers),
-        (texts, kinds),
-        (texts, expressions),
-    ];
+    let values =
+        [(pg_sys::OIDOID, relation), (pg_sys::TEXTOID, moment), (texts, numbers), (texts, kinds), (texts, expressions)];
     // SAFETY: the values are of these types, and the function returns a text.
     let text = unsafe { arguments::bytes(home.call_latest(c"as_of_plan", &values)) };
     CString::new(text).ok()
@@ -196,8 +192,7 @@ fn known_columns(condition: Option<Node>, relation: usize, parameters: &mut Para
             _ => continue,
         };
         // SAFETY: looks a collation up in the catalogs.
-        let is_exact =
-            collation == pg_sys::InvalidOid || unsafe { pg_sys::get_collation_isdeterministic(collation) };
+        let is_exact = collation == pg_sys::InvalidOid || unsafe { pg_sys::get_collation_isdeterministic(collation) };
         if !EQUALITIES.contains(&operator.to_u32()) || !is_exact {
             continue;
         }

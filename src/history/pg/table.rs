@@ -185,9 +185,8 @@ fn time_at(position: i64, home: Home) -> String {
         return String::new();
     }
     // SAFETY: the argument is a bigint, and the function returns a text.
-    let time = unsafe {
-        arguments::bytes(home.call_latest(c"time_at", &[(pg_sys::INT8OID, pg_sys::Datum::from(position))]))
-    };
+    let time =
+        unsafe { arguments::bytes(home.call_latest(c"time_at", &[(pg_sys::INT8OID, pg_sys::Datum::from(position))])) };
     String::from_utf8_lossy(&time).into_owned()
 }
 
