@@ -309,10 +309,10 @@ mod tests {
 
     #[test]
     fn json_is_spaced_and_escaped_as_the_server_does_it() {
-        let text = |value| {
+        fn text(value: Value) -> Option<String> {
             let mut out = Vec::new();
             json(&mut out, value).map(|()| String::from_utf8(out).unwrap())
-        };
+        }
         let inner = words(&[3 | IS_ARRAY, NULL, TRUE, CONTAINER | 4, IS_ARRAY], b"");
         // A container begins at a multiple of four: one byte behind the keys.
         let padded = inner.len() as u32 + 1;
