@@ -6,7 +6,7 @@ mod tests {
     use pgrx::pg_sys::errcodes::PgSqlErrorCode;
     use pgrx::{PgTryBuilder, pg_sys, prelude::*};
 
-    use crate::decoder::pg::value::{Builder, Composites};
+    use crate::decoder::pg::builder::{Builder, Composites};
     use crate::decoder::pg::{catch, settings};
     use crate::document::json::{Charset, Json};
 

@@ -10,7 +10,9 @@ mod writer;
 pub use compact::{NotJsonb, compact, has_plain_keys, next_token};
 pub use indent::indent;
 pub use members::members;
-pub use strings::{escape_non_ascii, escaped_len, floor_char_boundary, is_plain, quoted, read_string, utf8_lossy};
+pub use strings::{
+    escape, escape_non_ascii, escaped_len, floor_char_boundary, is_plain, quoted, read_string, utf8_lossy,
+};
 pub use writer::{Json, hex_len};
 
 /// How text beyond ASCII is written to JSON.
