@@ -93,7 +93,9 @@ COMMENT ON FUNCTION bemi.earlier_events(text, text, text) IS
 
 -- `later` has the first later change of each key; `emptied`, where a TRUNCATE or the end of a partition removed the
 -- rows that had not changed until then.
-CREATE FUNCTION bemi.as_of_with(base oid, moment text, wanted text, source text, key bemi.key_column[]) RETURNS text
+CREATE FUNCTION bemi.as_of_with(
+  base oid, moment text, wanted text, source text, farewells text, key bemi.key_column[]
+) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   casts text := (
@@ -103,13 +105,6 @@ DECLARE
         || k.closing,
       k.place), '' ORDER BY k.place)
     FROM unnest(key) k
-  );
-  farewells text := (
-    SELECT string_agg(format($query$
-      UNION ALL
-      SELECT %s::oid, %L::timestamptz, 2147483647, 'FFFFFFFF/FFFFFFFF'::pg_lsn, 0$query$,
-      f.leaf, f.committed_at), '')
-    FROM bemi.farewells(base::regclass) f
   );
 BEGIN
   RETURN format($query$
@@ -143,29 +138,30 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION bemi.as_of_with(oid, text, text, text, bemi.key_column[]) IS
+COMMENT ON FUNCTION bemi.as_of_with(oid, text, text, text, text, bemi.key_column[]) IS
 'in SQL: the WITH clause of bemi.as_of_query()';
 
 -- Three kinds of rows: those of today, those that a later change has, and those that were recorded before the time and
 -- removed after it, unchanged. They are a subquery without WITH, so that the planner reads only the columns that are
 -- asked for. OFFSET 0 has a row made once, not once for each column.
-CREATE FUNCTION bemi.as_of_select(base oid, moment text, wanted text, source text, key bemi.key_column[]) RETURNS text
+CREATE FUNCTION bemi.as_of_select(
+  base oid, moment text, wanted text, source text, has_leaves boolean, key bemi.key_column[]
+) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   name text := bemi.qualified_name(base);
-  only text := (SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' END FROM pg_class c WHERE c.oid = base);
-  leaf text := CASE WHEN (SELECT count(*) FROM unnest(bemi.leaves(base::regclass)))
-    + (SELECT count(*) FROM bemi.farewells(base::regclass)) > 1 THEN 'l.leaf = t.tableoid AND ' END;
+  today text := (SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' || name ELSE name END FROM pg_class c WHERE c.oid = base);
   key_equals text := (
     SELECT string_agg(format(k.comparison, 'l.key_' || k.place, format('t.%I', k.name)), ' AND ' ORDER BY k.place)
     FROM unnest(key) k
   );
   image text := format('bemi.place(l.source, l.position), '
     'CASE WHEN l.omitted IS NULL THEN l.image ELSE bemi.whole(l.image, l.omitted, %L, l.key) END', name);
-  columns record;
+  columns_now text;
+  columns_then text;
 BEGIN
-  SELECT string_agg(p.now, ', ' ORDER BY p.number) AS now, string_agg(p.then, ', ' ORDER BY p.number) AS "then"
-  INTO columns
+  SELECT string_agg(p.now, ', ' ORDER BY p.number), string_agg(p."then", ', ' ORDER BY p.number)
+  INTO columns_now, columns_then
   FROM bemi.columns_of_past(base, moment) p;
   RETURN format($query$
     SELECT * FROM (
@@ -207,12 +203,13 @@ BEGIN
           )
       ) r
     ) r$query$,
-    columns.now, concat(only, name), concat(leaf, key_equals), columns.then, name, image,
+    columns_now, today, concat(CASE WHEN has_leaves THEN 'l.leaf = t.tableoid AND ' END, key_equals),
+    columns_then, name, image,
     bemi.earlier_events(source, moment, wanted), bemi.earlier_events('late', moment, wanted), moment);
 END
 $$;
 
-COMMENT ON FUNCTION bemi.as_of_select(oid, text, text, text, bemi.key_column[]) IS
+COMMENT ON FUNCTION bemi.as_of_select(oid, text, text, text, boolean, bemi.key_column[]) IS
 'in SQL: the SELECT of bemi.as_of_query()';
 
 -- Its result has the columns of the row type, dropped ones as nulls. `moment` is an expression in SQL, and so is
@@ -220,11 +217,15 @@ COMMENT ON FUNCTION bemi.as_of_select(oid, text, text, text, bemi.key_column[]) 
 CREATE FUNCTION bemi.as_of_query(base oid, moment text, wanted text, key bemi.key_column[]) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET jit = off AS $$
 DECLARE
+  leaves oid[];
   source text;
+  farewells text;
+  former int;
 BEGIN
   PERFORM bemi.require_select(base::regclass);
+  leaves := bemi.leaves(base::regclass);
   source := bemi.as_of_source(base::regclass);
-  IF source IS NULL AND bemi.leaves(base::regclass) = '{}' THEN
+  IF source IS NULL AND leaves = '{}' THEN
     RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING
       ERRCODE = 'object_not_in_prerequisite_state';
   ELSIF source IS NULL THEN
@@ -232,7 +233,13 @@ BEGIN
       ERRCODE = 'object_not_in_prerequisite_state',
       HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
   END IF;
-  RETURN bemi.as_of_with(base, moment, wanted, source, key) || bemi.as_of_select(base, moment, wanted, source, key);
+  SELECT count(*), string_agg(format($query$
+      UNION ALL
+      SELECT %s::oid, %L::timestamptz, 2147483647, 'FFFFFFFF/FFFFFFFF'::pg_lsn, 0$query$, f.leaf, f.committed_at), '')
+  INTO former, farewells
+  FROM bemi.farewells(base::regclass) f;
+  RETURN bemi.as_of_with(base, moment, wanted, source, farewells, key)
+    || bemi.as_of_select(base, moment, wanted, source, cardinality(leaves) + former > 1, key);
 END
 $$;
 

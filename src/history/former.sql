@@ -196,7 +196,6 @@ CREATE FUNCTION bemi.unknown_former(base regclass, moment timestamptz) RETURNS S
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   former record;
-  since timestamptz := bemi.recorded_since();
 BEGIN
   FOR former IN
     SELECT f.* FROM bemi.former_partitions(base) f
@@ -206,7 +205,7 @@ BEGIN
     IF former.gone IS NULL THEN
       RETURN NEXT format('%s was a partition and is gone since an unknown time: an event trigger of bemi was disabled',
         former.name);
-    ELSIF former.empty IS NULL OR former.empty_at > moment OR former.empty_at < since
+    ELSIF former.empty IS NULL OR former.empty_at > moment OR former.empty_at < bemi.recorded_since()
       OR EXISTS (
         SELECT FROM bemi.changes c
         WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > former.empty_at

@@ -24,8 +24,18 @@ DECLARE
   place bigint := (recorded - '0/0'::pg_lsn)::bigint;
   recorded_source int := bemi.place_source(place);
   recorded_here pg_lsn := '0/0'::pg_lsn + bemi.place_position(place)::numeric;
+  last record;
 BEGIN
   PERFORM bemi.require_past(base::regclass, moment, command);
+  -- Mostly there is none, and this plan is made once in a session.
+  SELECT c.source, c.commit_position
+  INTO last
+  FROM bemi.changes c
+  ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC
+  LIMIT 1;
+  IF (last.source, last.commit_position) > (recorded_source, recorded_here) IS NOT TRUE THEN
+    RETURN '[]'::jsonb;
+  END IF;
   RETURN (
     SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]')
     FROM bemi.recorded_past(base::regclass) n

@@ -139,6 +139,10 @@ DECLARE
   leaves oid[] := bemi.leaves(base);
   top oid := pg_partition_root(base);
 BEGIN
+  IF leaves = ARRAY[base::oid] THEN
+    RETURN QUERY SELECT * FROM bemi.recorded_names(leaves);
+    RETURN;
+  END IF;
   RETURN QUERY
     WITH came AS MATERIALIZED (
       SELECT v.relation, max(bemi.place(v.source, v.position)) AS place

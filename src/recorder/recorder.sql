@@ -37,9 +37,16 @@ REVOKE EXECUTE ON FUNCTION bemi.launch(), bemi.wake(integer), bemi.create_slot(n
 -- Each slot that is made has a name of its own, which never comes again, so that none is taken for one that is lost. The
 -- library knows the form of the names too.
 CREATE FUNCTION bemi.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT s.* FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
-  WHERE d.datname = current_database() AND s.plugin = 'bemi_decoder' AND starts_with(s.slot_name::text, 'bemi_recorder_' || d.oid || '_')
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    SELECT s.*
+    FROM pg_replication_slots s
+    JOIN pg_database d ON d.datname = s.database
+    WHERE d.datname = current_database()
+      AND s.plugin = 'bemi_decoder'
+      AND starts_with(s.slot_name::text, 'bemi_recorder_' || d.oid || '_');
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slots() IS
