@@ -45,7 +45,7 @@ BEGIN
       v.next,
       v.next_at,
       v.next_is_late,
-      format('%I.%I', v.schema, v."table"),
+      CASE WHEN v."table" IS NOT NULL THEN format('%I.%I', v.schema, v."table") END,
       v.root,
       v.is_empty,
       NOT v.is_tracked OR NOT v.has_images OR v.is_late OR v.key_columns IS DISTINCT FROM v.last_key,
