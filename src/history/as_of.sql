@@ -68,7 +68,7 @@ $$;
 COMMENT ON FUNCTION bemi.later_events(text, text, text) IS
 'in SQL: what changes after a time say of keys';
 
--- What each earlier change says of a key, where it matters: the row after, or that there is none.
+-- What each earlier change says of a key: the row after, or that there is none.
 CREATE FUNCTION bemi.earlier_events(source text, moment text, wanted text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -78,13 +78,11 @@ BEGIN
       FROM %1$s c
       WHERE c.committed_at <= %2$s
         AND c.primary_key IS NOT NULL%3$s
-        AND EXISTS (SELECT FROM emptied)
       UNION ALL
       SELECT c.leaf, c.old_primary_key, NULL, c.omitted, c.source, c.position, c.commit_position, c.sequence
       FROM %1$s c
       WHERE c.committed_at <= %2$s
         AND c.old_primary_key IS NOT NULL%4$s
-        AND EXISTS (SELECT FROM emptied)
     $query$, source, moment,
     CASE WHEN wanted <> '' THEN format(' AND c.primary_key = ANY (%s)', wanted) END,
     CASE WHEN wanted <> '' THEN format(' AND c.old_primary_key = ANY (%s)', wanted) END);
@@ -186,6 +184,7 @@ BEGIN
         FROM (
           SELECT DISTINCT ON (e.key COLLATE "C", e.leaf) e.*
           FROM (%7$s UNION ALL %8$s) e
+          WHERE EXISTS (SELECT FROM emptied)
           ORDER BY e.key COLLATE "C", e.leaf, e.source DESC, e.commit_position DESC, e.sequence DESC
         ) l
         JOIN emptied ON emptied.leaf = l.leaf
