@@ -192,14 +192,12 @@ BEGIN
         WHERE l.image IS NOT NULL
           AND NOT EXISTS (
             SELECT FROM truncates c
-            WHERE c.leaf = l.leaf
-              AND c.committed_at <= %9$s
+            WHERE c.leaf = l.leaf AND c.committed_at <= %9$s
               AND (c.source, c.commit_position, c.sequence) > (l.source, l.commit_position, l.sequence)
           )
           AND NOT EXISTS (
             SELECT FROM later c
-            WHERE c.leaf = l.leaf
-              AND c.key = l.key
+            WHERE c.leaf = l.leaf AND c.key = l.key
               AND (c.source, c.commit_position, c.sequence)
                 < (emptied.source, emptied.commit_position, emptied.sequence)
           )

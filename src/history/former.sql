@@ -59,7 +59,7 @@ COMMENT ON FUNCTION bemi.former_versions(oid[]) IS
 'the versions of tables that were partitions, by the times that they were';
 
 CREATE FUNCTION bemi.key_names(columns jsonb, key smallint[]) RETURNS text[]
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN ARRAY(
     SELECT columns ->> k.number::text

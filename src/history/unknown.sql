@@ -72,7 +72,7 @@ BEGIN
     SELECT 4, format('%s was not tracked from %s on', v.name, v.noted_at)
     FROM since v WHERE NOT v.is_tracked
     UNION ALL
-    SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so WAL does not contain its whole rows',
+    SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so WAL does not contain whole rows',
       v.name, v.noted_at)
     FROM since v WHERE NOT v.has_images
     UNION ALL
@@ -195,7 +195,7 @@ BEGIN
       AND n.added_at <= moment
   );
   IF columns IS NOT NULL THEN
-    RAISE NOTICE 'columns of % that were added are null in rows that a TRUNCATE or their partition took along: %',
+    RAISE NOTICE 'columns of % that were added are null in rows removed by a TRUNCATE or with their partition: %',
       base, columns;
   END IF;
   columns := (
@@ -225,7 +225,8 @@ BEGIN
     WHERE f.came_at <= moment AND f.gone_at > moment
   );
   IF columns IS NOT NULL THEN
-    RAISE NOTICE 'ignored columns of former partitions of % may be older than %, as their changes are not recorded: %',
+    RAISE NOTICE
+      'ignored columns of former partitions of % may be older than %, since their changes alone are not recorded: %',
       base, moment, columns;
   END IF;
   PERFORM bemi.report_rewrites(base, moment);
