@@ -41,7 +41,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_source(regclass) IS
-'in SQL: the recorded changes of a table; NULL if nothing of it is recorded';
+'returns in SQL: the recorded changes of a table; NULL if nothing of it is recorded';
 
 -- What each change after the time says of a key: the row before, or that there was none.
 CREATE FUNCTION bemi.later_events(source text, moment text, wanted text) RETURNS text
@@ -66,7 +66,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.later_events(text, text, text) IS
-'in SQL: what changes after a time say of keys';
+'returns in SQL: what changes after a time say of keys';
 
 -- What each earlier change says of a key: the row after, or that there is none.
 CREATE FUNCTION bemi.earlier_events(source text, moment text, wanted text) RETURNS text
@@ -90,7 +90,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.earlier_events(text, text, text) IS
-'in SQL: what changes before a time say of keys';
+'returns in SQL: what changes before a time say of keys';
 
 -- `later` has the first later change of each key; `emptied`, where a TRUNCATE or the end of a partition removed the
 -- rows that had not changed until then.
@@ -140,7 +140,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_with(oid, text, text, text, text, bemi.key_column[]) IS
-'in SQL: the WITH clause of bemi.as_of_query()';
+'returns in SQL: the WITH clause of bemi.as_of_query()';
 
 -- Three kinds of rows: those of today, those that a later change has, and those that were recorded before the time and
 -- removed after it, unchanged. They are a subquery without WITH, so that the planner reads only the columns that are
@@ -210,7 +210,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_select(oid, text, text, text, boolean, bemi.key_column[]) IS
-'in SQL: the SELECT of bemi.as_of_query()';
+'returns in SQL: the SELECT of bemi.as_of_query()';
 
 -- Its result has the columns of the row type, dropped ones as nulls. `moment` is an expression in SQL, and so is
 -- `wanted`: an array of the keys that matter, or empty if they are not known.
@@ -244,7 +244,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_query(oid, text, text, bemi.key_column[]) IS
-'in SQL: the rows of a table as they were at a time, of all keys or of those that are wanted';
+'returns in SQL: the rows of a table as they were at a time, of all keys or of those that are wanted';
 
 CREATE FUNCTION bemi.as_of_ready(base oid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -260,7 +260,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_ready(oid) IS
-'waits for the recorder; whether bemi.as_of() can be planned as a query, or has to be called';
+'waits for the recorder; returns whether bemi.as_of() can be planned as a query, or has to be called';
 
 -- The planner knows what some columns have to be: their numbers, and `one` expression in SQL, or `any` of an array.
 CREATE FUNCTION bemi.as_of_plan(base oid, moment text, numbers text[], kinds text[], expressions text[]) RETURNS text
@@ -289,7 +289,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_plan(oid, text, text[], text[], text[]) IS
-'in SQL: the query that bemi.as_of() stands for';
+'returns in SQL: the query that bemi.as_of() stands for';
 
 CREATE FUNCTION bemi.as_of_support(internal) RETURNS internal
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'bemi_as_of_support';
@@ -308,7 +308,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_rows(anyelement, timestamptz) IS
-'what bemi.as_of() runs where the planner does not replace it by its query';
+'runs for bemi.as_of() where the planner does not replace it by its query';
 
 -- Through the planner too: so both give the same result, and errors show a short statement in place of the query.
 CREATE FUNCTION bemi.as_of(base anyelement, at timestamptz) RETURNS SETOF anyelement
@@ -323,4 +323,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of(anyelement, timestamptz) IS
-'the rows that a table had at a time, as in: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';
+'returns the rows that a table had at a time, as in: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';

@@ -18,7 +18,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.virtual_column(oid, smallint) IS
-'in SQL: the value of a virtual generated column, of the other columns of its row and tableoid';
+'returns in SQL: the value of a virtual generated column, of the other columns of its row and tableoid';
 
 -- Each column has exactly the type, the modifier and the collation of the table's column: otherwise the row would not
 -- be a row of the table. A column that was added later is that of a null row: null, unchecked by a domain's
@@ -65,7 +65,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.columns_of_past(oid, text) IS
-'in SQL: the columns of a table at a time, of its row of today (t) and of one made of an image (r)';
+'returns in SQL: the columns of a table at a time, of its row of today (t) and of one made of an image (r)';
 
 -- Of a row of the table ($1), the place of its image ($2) and the table that held it ($3).
 CREATE FUNCTION bemi.virtual_query(base oid) RETURNS text
@@ -98,4 +98,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.virtual_query(oid) IS
-'in SQL: the columns of a row with its virtual generated columns computed; NULL if it has none';
+'returns in SQL: the columns of a row with its virtual generated columns computed; NULL if it has none';

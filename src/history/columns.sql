@@ -23,7 +23,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.column_names(oid, smallint) IS
-'the names that a column of a table had, and from which place on';
+'returns the names that a column of a table had, and from which place on';
 
 CREATE FUNCTION bemi.masked_columns(relation oid) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -36,7 +36,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.masked_columns(oid) IS
-'the columns of a table and of its partitions that are masked, or once were';
+'returns the columns of a table and of its partitions that are masked, or once were';
 
 -- Columns that had other names, or did not exist, at a place.
 CREATE FUNCTION bemi.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)
@@ -59,7 +59,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.renamed_columns(oid, bigint) IS
-'the columns of a table that had more than one name, and the name of each at a place';
+'returns the columns of a table that had more than one name, and the name of each at a place';
 
 -- Like image_today(), for an object whose values are not those of the columns.
 CREATE FUNCTION bemi.keys_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
@@ -80,7 +80,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.keys_today(regclass, jsonb, bigint) IS
-'an object with the names that columns had at a place, with the names that they have today';
+'returns an object with the names that columns had at a place, with the names that they have today';
 
 CREATE FUNCTION bemi.is_as_ever(relation oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -105,7 +105,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.is_as_ever(oid) IS
-'whether the columns of a table always had the names and types of today';
+'returns whether the columns of a table always had the names and types of today';
 
 -- Rows that did not change after a statement rewrote a column are read as they are today.
 CREATE FUNCTION bemi.report_rewrites(base regclass, since timestamptz) RETURNS void

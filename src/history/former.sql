@@ -56,7 +56,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.former_versions(oid[]) IS
-'the versions of tables that were partitions, by the times that they were';
+'returns the versions of tables that were partitions, by the times that they were';
 
 CREATE FUNCTION bemi.key_names(columns jsonb, key smallint[]) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -70,7 +70,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_names(jsonb, smallint[]) IS
-'the names of the columns of a key';
+'returns the names of the columns of a key';
 
 CREATE FUNCTION bemi.columns_before(relation oid, place bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -86,7 +86,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.columns_before(oid, bigint) IS
-'the columns that a table had before a place';
+'returns the columns that a table had before a place';
 
 -- For each time that a table which is no longer a partition was one: from when and until when. `empty` is where it was
 -- empty, and since where WAL has each of its changes as a whole; null if there is no such place. Leaves out those that
@@ -150,7 +150,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.former_partitions(regclass) IS
-'the tables that were partitions of a table, from when, until when, and since when their rows are known';
+'returns the tables that were partitions of a table, from when, until when, and since when their rows are known';
 
 CREATE FUNCTION bemi.recorded_past(base regclass)
 RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
@@ -167,7 +167,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_past(regclass) IS
-'as bemi.recorded_tree(), with the partitions that are gone whose rows are known';
+'returns as bemi.recorded_tree(), with the partitions that are gone whose rows are known';
 
 -- A transaction commits after it has removed the rows.
 CREATE FUNCTION bemi.farewells(base regclass) RETURNS TABLE (leaf oid, committed_at timestamptz)
@@ -190,7 +190,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.farewells(regclass) IS
-'when the rows of partitions that are gone were removed, as far as they are known';
+'returns when the rows of partitions that are gone were removed, as far as they are known';
 
 CREATE FUNCTION bemi.unknown_former(base regclass, moment timestamptz) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -228,4 +228,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.unknown_former(regclass, timestamptz) IS
-'what is not known of partitions that are gone and were there at a time';
+'returns what is not known of partitions that are gone and were there at a time';

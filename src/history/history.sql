@@ -48,7 +48,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.last_without_key(oid[]) IS
-'when a row of a table was last changed without a recorded key';
+'returns when a row of a table was last changed without a recorded key';
 
 CREATE FUNCTION bemi.history(base anyelement, primary_key text) RETURNS TABLE (
   version int,
@@ -105,7 +105,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.history(anyelement, text) IS
-'the recorded versions of a row under all the keys that it had, newest first';
+'returns the recorded versions of a row under all the keys that it had, newest first';
 
 -- The table that has a name, or the tracked one that had it last.
 CREATE FUNCTION bemi.named_table(name text, path name[]) RETURNS oid
@@ -150,7 +150,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.named_table(text, name[]) IS
-'the OID of the table that has a name, or had it last';
+'returns the OID of the table that has a name, or had it last';
 
 -- For everybody who may read bemi.changes; also of tables that are gone.
 CREATE FUNCTION bemi.recorded_history(relation oid, called text, primary_key text) RETURNS TABLE (
@@ -189,7 +189,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_history(oid, text, text) IS
-'the recorded versions of a row of a table that may be gone, newest first';
+'returns the recorded versions of a row of a table that may be gone, newest first';
 
 CREATE FUNCTION bemi.named_history(name text, path name[], primary_key text) RETURNS TABLE (
   version int,
@@ -209,7 +209,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.named_history(text, name[], text) IS
-'for bemi.history(): the recorded versions of a row of a table whose name is looked up in the schemas of a path';
+'for bemi.history(): returns the recorded versions of a row of a table whose name is looked up in the schemas of a path';
 
 -- Looks a name up in the schemas of the caller. Of several forms of a function, PostgreSQL takes the one with text for
 -- a literal without a type.
@@ -228,7 +228,7 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.history(text, text) IS
-'the versions of a row of a table, which may be gone, by its name: SELECT * FROM bemi.history(''todo'', ''26'')';
+'returns the versions of a row of a table, which may be gone, by its name: SELECT * FROM bemi.history(''todo'', ''26'')';
 
 CREATE FUNCTION bemi.history(relation text, primary_key numeric) RETURNS TABLE (
   version int,
@@ -246,7 +246,7 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.history(text, numeric) IS
-'the versions of a row of a table whose key is a number: SELECT * FROM bemi.history(''todo'', 26)';
+'returns the versions of a row of a table whose key is a number: SELECT * FROM bemi.history(''todo'', 26)';
 
 CREATE FUNCTION bemi.history(relation regclass, primary_key text) RETURNS TABLE (
   version int,
@@ -265,7 +265,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.history(regclass, text) IS
-'the versions of a row of a table, which may be gone';
+'returns the versions of a row of a table, which may be gone';
 
 CREATE FUNCTION bemi.history(relation regclass, primary_key numeric) RETURNS TABLE (
   version int,
@@ -282,7 +282,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.history(regclass, numeric) IS
-'the versions of a row of a table whose key is a number';
+'returns the versions of a row of a table whose key is a number';
 
 CREATE FUNCTION bemi.history(base anyelement, primary_key numeric) RETURNS TABLE (
   version int,
@@ -299,4 +299,4 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.history(anyelement, numeric) IS
-'the versions of a row whose key is a number, newest first';
+'returns the versions of a row whose key is a number, newest first';

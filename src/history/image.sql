@@ -33,7 +33,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.versions_of(oid) IS
-'what a table was like at all times, for bemi.image_row()';
+'returns what a table was like at all times, for bemi.image_row()';
 
 CREATE FUNCTION bemi.time_at(place bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -54,7 +54,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.time_at(bigint) IS
-'when the change at a place was committed';
+'returns when the change at a place was committed';
 
 -- The types of which a type is made, itself included, as far as they are not PostgreSQL's own.
 CREATE FUNCTION bemi.type_parts(type oid) RETURNS SETOF oid
@@ -93,7 +93,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.type_parts(oid) IS
-'a type, and the types defined by users of which it is made';
+'returns a type, and the types defined by users of which it is made';
 
 -- The input function of a type may run code that the type's owner has written: the constraints of a domain, or the
 -- canonical function of a range. bemi.image_row() checks each type once. The caller's own types are not refused.
@@ -144,38 +144,38 @@ CREATE FUNCTION bemi.image_row(base anyelement, "position" bigint, image jsonb) 
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_row';
 
 COMMENT ON FUNCTION bemi.image_row(anyelement, bigint, jsonb) IS
-'the row of a table whose image was recorded at a place';
+'returns the row of a table whose image was recorded at a place';
 
 -- Adds no column that the image does not have. Values that cannot be read stay as they are: see image_problems().
 CREATE FUNCTION bemi.image_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_today';
 
 COMMENT ON FUNCTION bemi.image_today(regclass, jsonb, bigint) IS
-'an image of a row, recorded at a place, as it would be recorded today';
+'returns an image of a row, recorded at a place, as it would be recorded today';
 
 CREATE FUNCTION bemi.image_problems(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_problems';
 
 COMMENT ON FUNCTION bemi.image_problems(regclass, jsonb, bigint) IS
-'the columns of an image, recorded at a place, that cannot be read exactly, and why; NULL if there are none';
+'returns the columns of an image, recorded at a place, that cannot be read exactly, and why; NULL if there are none';
 
 CREATE FUNCTION bemi.key_value(key text, base anyelement) RETURNS anyelement
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_key_value';
 
 COMMENT ON FUNCTION bemi.key_value(text, anyelement) IS
-'the value of a type that is recorded as a text';
+'returns the value of a type that is recorded as a text';
 
 CREATE FUNCTION bemi.value_text(type oid, value jsonb) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'bemi_value_text';
 
 COMMENT ON FUNCTION bemi.value_text(oid, jsonb) IS
-'the text of a recorded value of a type';
+'returns the text of a recorded value of a type';
 
 CREATE FUNCTION bemi.enum_number(label anyenum) RETURNS oid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_enum_number';
 
 COMMENT ON FUNCTION bemi.enum_number(anyenum) IS
-'the OID of a label of an enum';
+'returns the OID of a label of an enum';
 
 -- Called where a query reads the image.
 CREATE FUNCTION bemi.whole(image jsonb, omitted jsonb, "table" text, primary_key text) RETURNS jsonb
@@ -199,4 +199,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.whole(jsonb, jsonb, text, text) IS
-'an image of a row; an error if something of it was omitted';
+'returns an image of a row; an error if something of it was omitted';

@@ -52,7 +52,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_index(regclass) IS
-'the index whose columns name the rows of a table';
+'returns the index whose columns name the rows of a table';
 
 CREATE FUNCTION bemi.require_comparable(relation regclass, leaf oid, index oid) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -124,7 +124,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_type(oid, oid) IS
-'the base type of a column of a key, and its collation in SQL';
+'returns the base type of a column of a key, and its collation in SQL';
 
 -- `exactly` is a cast behind both sides: beside the operator of an extension, users may have made others that fit the
 -- types of the columns better.
@@ -159,7 +159,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_comparison(oid, oid, oid) IS
-'in SQL, as a format: the condition that two values of a column of a key are equal';
+'returns in SQL, as a format: the condition that two values of a column of a key are equal';
 
 -- In the order of `primary_key`; an error if there are none.
 CREATE FUNCTION bemi.key_of(relation regclass) RETURNS SETOF bemi.key_column
@@ -202,4 +202,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_of(regclass) IS
-'the columns that name a row of a table, and in SQL how to read and compare them';
+'returns the columns that name a row of a table, and in SQL how to read and compare them';

@@ -27,7 +27,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_members(regclass, text, bemi.key_column[]) IS
-'the values of the columns of a key, as texts';
+'returns the values of the columns of a key, as texts';
 
 -- The type's input function reads the text. The result has the value as WAL would have it and, if the column would
 -- round or cut it to an equal value, as the column would have it. Raises an error if the type does not accept the text.
@@ -51,7 +51,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.texts_of_member(regclass, bemi.key_column, text) IS
-'how WAL may have a value of a column of a key';
+'returns how WAL may have a value of a column of a key';
 
 CREATE FUNCTION bemi.key_condition(columns bemi.key_column[], members text[], recorded text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -68,7 +68,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.key_condition(bemi.key_column[], text[], text) IS
-'in SQL: the condition that a recorded key is a given one';
+'returns in SQL: the condition that a recorded key is a given one';
 
 -- Where equal keys may have several texts (numeric, char(n), citext and the like), compares all that are recorded.
 CREATE FUNCTION bemi.equal_keys(relation regclass, columns bemi.key_column[], members text[]) RETURNS text[]
@@ -111,7 +111,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.equal_keys(regclass, bemi.key_column[], text[]) IS
-'the recorded keys of a table that equal a given one';
+'returns the recorded keys of a table that equal a given one';
 
 CREATE FUNCTION bemi.recorded_keys(relation regclass, key text, columns bemi.key_column[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -144,7 +144,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_keys(regclass, text, bemi.key_column[]) IS
-'the texts under which the changes of a key with given columns may be recorded';
+'returns the texts under which the changes of a key with given columns may be recorded';
 
 CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -165,7 +165,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_keys(regclass, text) IS
-'the texts under which the changes of a key of a table may be recorded';
+'returns the texts under which the changes of a key of a table may be recorded';
 
 CREATE FUNCTION bemi.texts_of_key(key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -183,4 +183,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.texts_of_key(text) IS
-'a key as it is written and, if it is a JSON array, as the recorder writes it';
+'returns a key as it is written and, if it is a JSON array, as the recorder writes it';

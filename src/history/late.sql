@@ -4,7 +4,7 @@ CREATE FUNCTION bemi.current_command() RETURNS integer
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_current_command';
 
 COMMENT ON FUNCTION bemi.current_command() IS
-'how many commands of its own transaction that changed something the running statement sees';
+'returns how many commands of its own transaction that changed something the running statement sees';
 
 CREATE FUNCTION bemi.latest_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn)
 RETURNS jsonb
@@ -54,7 +54,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
-'the changes of a table that a snapshot sees, recorded after it was taken; an error if its past is not known';
+'returns the changes of a table that a snapshot sees, recorded after it was taken; an error if its past is not known';
 
 CREATE FUNCTION bemi.late_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn)
 RETURNS TABLE (
@@ -100,4 +100,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.late_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
-'the changes of a table that a snapshot sees in the table, but not yet in bemi.changes';
+'returns the changes of a table that a snapshot sees in the table, but not yet in bemi.changes';

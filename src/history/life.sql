@@ -13,7 +13,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.diff(jsonb, jsonb) IS
-'what differs between two images of a row: {"column": [before, after]}';
+'returns what differs between two images of a row: {"column": [before, after]}';
 
 CREATE TYPE bemi.key_change AS (
   relation oid,
@@ -58,7 +58,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.changes_of_key(oid[], text[]) IS
-'the recorded changes of a key of a table and its partitions, oldest first';
+'returns the recorded changes of a key of a table and its partitions, oldest first';
 
 CREATE FUNCTION bemi.truncates(relation oid) RETURNS SETOF bemi.key_change
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -78,7 +78,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.truncates(oid) IS
-'the recorded TRUNCATEs of a table';
+'returns the recorded TRUNCATEs of a table';
 
 CREATE FUNCTION bemi.life_before(relations oid[], next bemi.key_change, asked text[]) RETURNS SETOF bemi.key_change
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
@@ -108,7 +108,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.life_before(oid[], bemi.key_change, text[]) IS
-'the changes of a row before the one that changed its key';
+'returns the changes of a row before the one that changed its key';
 
 CREATE FUNCTION bemi.life_after(relations oid[], last bemi.key_change) RETURNS SETOF bemi.key_change
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
@@ -137,7 +137,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.life_after(oid[], bemi.key_change) IS
-'the changes of a row after the one that changed its key';
+'returns the changes of a row after the one that changed its key';
 
 -- In order, without the TRUNCATEs.
 CREATE FUNCTION bemi.changes_of_life(relations oid[], asked text[]) RETURNS SETOF bemi.key_change
@@ -169,7 +169,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.changes_of_life(oid[], text[]) IS
-'the recorded changes of a row under all the keys that it had, oldest first';
+'returns the recorded changes of a row under all the keys that it had, oldest first';
 
 CREATE FUNCTION bemi.life_of(relations oid[], asked text[]) RETURNS TABLE (
   version int,
@@ -225,4 +225,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.life_of(oid[], text[]) IS
-'the recorded versions of a row under all the keys that it had, newest first';
+'returns the recorded versions of a row under all the keys that it had, newest first';

@@ -22,7 +22,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_since() IS
-'since when all changes are in bemi.changes, or NULL if they never were';
+'returns since when all changes are in bemi.changes, or NULL if they never were';
 
 CREATE FUNCTION bemi.recorded_position() RETURNS pg_lsn
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -39,7 +39,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_position() IS
-'the place, as bemi.place() counts, at which the last change committed that this snapshot sees in bemi.changes';
+'returns the place, as bemi.place() counts, at which the last change committed that this snapshot sees in bemi.changes';
 
 CREATE FUNCTION bemi.require_changes() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -97,7 +97,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.table_of_type(regtype) IS
-'the table whose rows have a type';
+'returns the table whose rows have a type';
 
 CREATE FUNCTION bemi.leaves(relation regclass) RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -113,7 +113,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.leaves(regclass) IS
-'a table itself, or the partitions of a partitioned one that have no partitions';
+'returns a table itself, or the partitions of a partitioned one that have no partitions';
 
 CREATE FUNCTION bemi.qualified_name(relation oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -128,7 +128,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.qualified_name(oid) IS
-'in SQL: the name of a table with its schema';
+'returns in SQL: the name of a table with its schema';
 
 -- Does not count what a partition was before it was attached, if it was empty then.
 CREATE FUNCTION bemi.recorded_tree(base regclass)
@@ -162,4 +162,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_tree(regclass) IS
-'the names under which bemi.changes has the changes of a table and its partitions, and between which places';
+'returns the names under which bemi.changes has the changes of a table and its partitions, and between which places';

@@ -30,7 +30,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.was_empty(oid, bigint) IS
-'where and when a table was last empty before a place';
+'returns where and when a table was last empty before a place';
 
 CREATE FUNCTION bemi.truncated_problem(relation oid, emptied bemi.key_change) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -69,7 +69,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.truncated_problem(oid, bemi.key_change) IS
-'why the rows that a table had before a TRUNCATE are not all known, or NULL';
+'returns why the rows that a table had before a TRUNCATE are not all known, or NULL';
 
 CREATE FUNCTION bemi.truncated_rows(relation regclass, source int, commit_position pg_lsn, sequence int)
 RETURNS TABLE (primary_key text, image jsonb, place bigint)
@@ -120,4 +120,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.truncated_rows(regclass, int, pg_lsn, int) IS
-'the rows that a table had before a TRUNCATE; an error if they are not all recorded';
+'returns the rows that a table had before a TRUNCATE; an error if they are not all recorded';

@@ -45,7 +45,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.versions_since(regclass, timestamptz, oid[], oid) IS
-'the versions of a table and its partitions that count for its rows at a time';
+'returns the versions of a table and its partitions that count for its rows at a time';
 
 CREATE FUNCTION bemi.unknown_past(base regclass, moment timestamptz) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -101,7 +101,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.unknown_past(regclass, timestamptz) IS
-'what keeps the rows that a table had at a time from being known, or NULL';
+'returns what keeps the rows that a table had at a time from being known, or NULL';
 
 CREATE FUNCTION bemi.require_unchanged(base regclass, command int) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -170,7 +170,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.require_keys(regclass, timestamptz) IS
-'raises an error if changes of a table since a time have no key; whether it was truncated since';
+'raises an error if changes of a table since a time have no key; returns whether it was truncated since';
 
 -- Of rows that went with a TRUNCATE or their partition, `gone_from` is since when they may have been changed.
 CREATE FUNCTION bemi.report_uncertain(base regclass, moment timestamptz, gone_from timestamptz) RETURNS void
