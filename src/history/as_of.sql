@@ -323,4 +323,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of(anyelement, timestamptz) IS
-'returns the rows that a table had at a time, as in: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';
+'returns the rows that a table had at a time: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';

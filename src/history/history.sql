@@ -209,7 +209,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.named_history(text, name[], text) IS
-'for bemi.history(): returns the recorded versions of a row of a table whose name is looked up in the schemas of a path';
+'for bemi.history(): returns the versions of a row of a table whose name is looked up in the schemas of a path';
 
 -- Looks a name up in the schemas of the caller. Of several forms of a function, PostgreSQL takes the one with text for
 -- a literal without a type.
@@ -228,7 +228,7 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.history(text, text) IS
-'returns the versions of a row of a table, which may be gone, by its name: SELECT * FROM bemi.history(''todo'', ''26'')';
+'returns the versions of a row of a table, even one that is gone: SELECT * FROM bemi.history(''todo'', ''26'')';
 
 CREATE FUNCTION bemi.history(relation text, primary_key numeric) RETURNS TABLE (
   version int,
