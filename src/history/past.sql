@@ -66,7 +66,7 @@ BEGIN
     RAISE EXCEPTION 'the past of % cannot be read on a standby, which does not know how much of it is recorded',
       relation USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      HINT = 'Read it on the primary. bemi.changes, with what is recorded, can be read here too.';
+      HINT = 'Read it on the primary. bemi.changes can be read on the standby too.';
   ELSIF NOT has_table_privilege(relation, 'SELECT') THEN
     RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
   END IF;
