@@ -299,12 +299,15 @@ BEGIN
       ('function', 'run_undo', 'PUBLIC'),
       ('function', 'shown_statement', 'PUBLIC'),
       -- revert_run.sql
-      ('function', 'bucket', 'PUBLIC'),
       ('function', 'check_undoing', 'PUBLIC'),
       ('function', 'declare_constraints', 'PUBLIC'),
+      ('function', 'given_up', 'PUBLIC'),
+      ('function', 'is_watched', 'PUBLIC'),
+      ('function', 'refuse_conflicts', 'PUBLIC'),
+      ('function', 'refuse_unsettled', 'PUBLIC'),
       ('function', 'revert', 'PUBLIC'),
       ('function', 'revert_selection', 'PUBLIC'),
-      ('function', 'is_settled', 'PUBLIC'),
+      ('function', 'run_undos', 'PUBLIC'),
       ('function', 'settle', 'PUBLIC'),
       ('function', 'wanted_row', 'PUBLIC'),
       -- Tables and views can be read by those, types used for columns.

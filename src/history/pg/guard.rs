@@ -53,6 +53,29 @@ unsafe fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>,
 /// # Safety
 /// A transaction is active. What `work` gives does not refer to what the savepoint takes back.
 pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    // SAFETY: the caller's promise.
+    unsafe { savepoint(is_of_data, || Ok(work())) }
+}
+
+/// Runs something behind a savepoint. If it returns None, or raises an error that is expected, what it did is taken back.
+/// Other errors are passed on.
+///
+/// # Safety
+/// As [`data_errors`].
+pub unsafe fn behind_savepoint<R>(
+    is_expected: fn(PgSqlErrorCode) -> bool,
+    work: impl FnOnce() -> Option<R>,
+) -> Option<R> {
+    // SAFETY: the caller's promise.
+    unsafe { savepoint(is_expected, || work().ok_or_else(String::new)) }.ok()
+}
+
+/// # Safety
+/// As [`data_errors`].
+unsafe fn savepoint<R>(
+    is_expected: fn(PgSqlErrorCode) -> bool,
+    work: impl FnOnce() -> Result<R, String>,
+) -> Result<R, String> {
     // SAFETY: the caller's promise; what the server's own procedural languages do.
     let (memory, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -64,8 +87,8 @@ pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     // SAFETY: the savepoint is the innermost one again, whatever `work` did.
     unsafe {
         match &result {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => {
+            Ok(Ok(_)) => pg_sys::ReleaseCurrentSubTransaction(),
+            Ok(Err(_)) | Err(_) => {
                 pg_sys::MemoryContextSwitchTo(memory);
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();
             }
@@ -74,14 +97,14 @@ pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         pg_sys::CurrentResourceOwner = owner;
     }
     let payload = match result {
-        Ok(result) => return Ok(result),
+        Ok(result) => return result,
         Err(payload) => payload,
     };
     PgTryBuilder::new(AssertUnwindSafe(move || resume_unwind(payload)))
         .catch_others(|error| {
             let message = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-                    is_of_data(report.sql_error_code()).then(|| report.message().to_owned())
+                    is_expected(report.sql_error_code()).then(|| report.message().to_owned())
                 }
                 CaughtError::RustPanic { .. } => None,
             };
@@ -90,12 +113,20 @@ pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         .execute()
 }
 
+/// Returns the class of an error: of its five characters, which have six bits each, the first two.
+fn class(code: PgSqlErrorCode) -> isize {
+    code as isize & 0xFFF
+}
+
+/// Returns whether a constraint raises such an error: of the class 23.
+pub fn is_of_a_constraint(code: PgSqlErrorCode) -> bool {
+    class(code) == class(PgSqlErrorCode::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+}
+
 /// Whether a value causes such an error: of the classes 22 (data exception), 42 (syntax error or access rule violation: a
 /// name that nothing has), 23 (a constraint), 54 (a limit), and features that are not there. Not what somebody may not run.
 fn is_of_data(code: PgSqlErrorCode) -> bool {
     use PgSqlErrorCode::*;
-    // A code holds five characters of six bits each; the first two are the class.
-    let class = |code: PgSqlErrorCode| code as isize & 0xFFF;
     let of_data = [
         ERRCODE_DATA_EXCEPTION,
         ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,

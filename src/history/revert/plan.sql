@@ -24,11 +24,7 @@ CREATE TYPE bemi.undo AS (
   problem text,
   transaction_id bigint,
   commit_position pg_lsn,
-  sequence int,
-  -- It waits for a newer change of the same row.
-  is_behind boolean,
-  -- Why it waits.
-  reason text
+  sequence int
 );
 
 -- A key as the column primary_key has it.
@@ -483,7 +479,6 @@ BEGIN
     u.transaction_id := c.transaction_id;
     u.commit_position := c.commit_position;
     u.sequence := c.sequence;
-    u.is_behind := false;
     IF problem_then IS NOT NULL THEN
       u.problem := format('%I.%I: %s', c.schema, c."table", problem_then);
       IF NOT is_skipping THEN

@@ -194,7 +194,7 @@ BEGIN
       p := NULL;
       IF u.operation = 'UPDATE' AND reference ->> 'on_update' = 'c' AND waiting IS NOT NULL THEN
         row_now := concat(child.child::oid, ':', bemi.key_text(bemi.undo_table(child.child) -> 'key', child.now));
-        SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now AND w.operation = 'UPDATE' AND NOT w.is_behind LIMIT 1;
+        SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now LIMIT 1;
       END IF;
       IF p.number IS NULL THEN
         RAISE foreign_key_violation USING MESSAGE = format('rows of %s refer to it by the foreign key %s, which would change them too',
