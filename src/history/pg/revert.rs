@@ -217,8 +217,8 @@ impl<'a> Run<'a> {
         caller: Parameter,
     ) -> Self {
         use pg_sys::{
-            BOOLOID as BOOL, INT8OID as INT8, JSONBARRAYOID, JSONBOID as JSONB, REGCLASSOID as REGCLASS, TEXTOID as TEXT,
-            TIMESTAMPTZOID as TIMESTAMPTZ,
+            BOOLOID as BOOL, INT8OID as INT8, JSONBARRAYOID, JSONBOID as JSONB, REGCLASSOID as REGCLASS,
+            TEXTOID as TEXT, TIMESTAMPTZOID as TIMESTAMPTZ,
         };
         let prepare = |text: &str, types: &[pg_sys::Oid]| connection.prepare(text, types);
         let undo_type = connection.one("SELECT 'bemi.undo'::regtype::oid", |row| row.oid(1));
@@ -237,7 +237,10 @@ impl<'a> Run<'a> {
             attempt: prepare(ATTEMPT, &[undo_type, JSONB, JSONB, JSONB, undos, BOOL, BOOL]),
             wanted: prepare("SELECT bemi.wanted_row($1, NULL::jsonb)", &[undo_type]),
             describe: prepare("SELECT format('%s %s (%s): %s', $1, $2, $3, $4)", &[REGCLASS, TEXT, TEXT, TEXT]),
-            settle: prepare("SELECT p FROM unnest(bemi.settle($1, $2, $3, $4)) p", &[JSONBARRAYOID, JSONB, JSONB, BOOL]),
+            settle: prepare(
+                "SELECT p FROM unnest(bemi.settle($1, $2, $3, $4)) p",
+                &[JSONBARRAYOID, JSONB, JSONB, BOOL],
+            ),
         };
         Self {
             connection,
@@ -371,10 +374,9 @@ impl<'a> Run<'a> {
     fn end(&self, found: &schedule::Found) {
         let conflicts = &found.conflicts;
         if conflicts.count > 0 && !self.is_skipping {
-            let refuse = self.connection.prepare("SELECT bemi.refuse_conflicts($1, $2)", &[
-                pg_sys::INT8OID,
-                pg_sys::TEXTARRAYOID,
-            ]);
+            let refuse = self
+                .connection
+                .prepare("SELECT bemi.refuse_conflicts($1, $2)", &[pg_sys::INT8OID, pg_sys::TEXTARRAYOID]);
             let with = [Some((conflicts.count as i64).into()), Some(text_array(&conflicts.lines))];
             self.one(&refuse, &with, |_| ());
         } else if !found.is_any {
@@ -387,8 +389,7 @@ impl<'a> Run<'a> {
             }
             rows.sort_unstable_by_key(|wanted| wanted.number);
             if let Some(problems) = self.settle(&rows) {
-                let refuse =
-                    self.connection.prepare("SELECT bemi.refuse_unsettled($1)", &[pg_sys::TEXTARRAYOID]);
+                let refuse = self.connection.prepare("SELECT bemi.refuse_unsettled($1)", &[pg_sys::TEXTARRAYOID]);
                 self.one(&refuse, &[Some(text_array(&problems))], |_| ());
             }
         }

@@ -65,9 +65,8 @@ impl Row {
     pub fn text(&self, number: c_int) -> Option<Vec<u8>> {
         self.get(number).map(|datum| {
             // SAFETY: the column is a text, as the statements of this module's callers have it; packed, it is a varlena.
-            let bytes = unsafe {
-                pgrx::varlena::varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()))
-            };
+            let bytes =
+                unsafe { pgrx::varlena::varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) };
             memory::copy(bytes)
         })
     }

@@ -4,3 +4,5 @@ pub mod schedule;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;

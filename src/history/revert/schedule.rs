@@ -6,7 +6,7 @@
 //! with deferred constraints.
 #![forbid(unsafe_code)]
 
-use std::collections::{HashSet, TryReserveError};
+use std::collections::{HashMap, HashSet, TryReserveError};
 
 use super::rows::{Name, copy};
 
@@ -214,8 +214,8 @@ struct Schedule {
     held: HashSet<Name>,
     /// The rows that the rows of undos that wait will refer to. They are not given up before.
     needed: HashSet<Name>,
-    /// The rows of changes that stay as they are.
-    lost: HashSet<Name>,
+    /// The rows of changes that stay as they are, and the number of the newest of these.
+    lost: HashMap<Name, i64>,
     /// The numbers of undos that ON UPDATE CASCADE has done.
     also: HashSet<i64>,
     conflicts: Conflicts,
@@ -372,7 +372,9 @@ impl Schedule {
 
     fn lose<C>(&mut self, undo: &Undo<C>) -> Result<(), TryReserveError> {
         for row in undo.rows() {
-            insert(&mut self.lost, copy(row)?)?;
+            self.lost.try_reserve(1)?;
+            let newest = self.lost.entry(copy(row)?).or_insert(undo.number);
+            *newest = undo.number.min(*newest);
         }
         Ok(())
     }
@@ -383,7 +385,7 @@ impl Schedule {
         undo: &Undo<D::Change>,
         database: &mut D,
     ) -> Result<Verdict<D::Left>, TryReserveError> {
-        if undo.rows().any(|row| self.lost.contains(row)) {
+        if undo.rows().any(|row| self.lost.get(row).is_some_and(|newest| *newest < undo.number)) {
             return Ok(Verdict::Newer);
         }
         if let Some(problem) = &undo.problem {
