@@ -1,5 +1,5 @@
--- The run of a revert. In which order changes are undone, and what waits for what, schedule.rs decides; here is what it asks of
--- the database.
+-- The run of a revert. In which order changes are undone, and what waits for what, schedule.rs decides; here is what it
+-- asks of the database.
 
 -- Returns names of the rows that others may refer to and that an undo would give up.
 CREATE FUNCTION bemi.given_up(t jsonb, u bemi.undo) RETURNS text[]
@@ -30,8 +30,8 @@ $$;
 COMMENT ON FUNCTION bemi.wanted_row(bemi.undo, jsonb) IS
 'what a row is to be like when all is undone';
 
--- A trigger may change a row that was undone already: one that counts, when it sees what is counted go. Sets such columns once
--- more, unless this is the last look, and returns a line for each row that is not as it should be.
+-- A trigger may change a row that was undone already: one that counts, when it sees what is counted go. Sets such
+-- columns once more, unless this is the last look, and returns a line for each row that is not as it should be.
 CREATE FUNCTION bemi.settle(wanted jsonb[], tables jsonb, caller jsonb, is_last boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -128,8 +128,8 @@ $$;
 COMMENT ON FUNCTION bemi.check_undoing(jsonb, text) IS
 'raises an error if the caller may not undo such changes of a table';
 
--- Puts constraints into the modes that they are declared with, once all were checked. PostgreSQL does not show which modes the
--- caller had set.
+-- Puts constraints into the modes that they are declared with, once all were checked. PostgreSQL does not show which
+-- modes the caller had set.
 CREATE FUNCTION bemi.declare_constraints() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -194,7 +194,8 @@ BEGIN
   IF on_conflict IS NULL OR on_conflict NOT IN ('error', 'skip') THEN
     RAISE EXCEPTION 'on_conflict cannot be %', COALESCE(quote_literal(on_conflict), 'NULL') USING
       ERRCODE = 'invalid_parameter_value',
-      HINT = 'It is ''error'' (nothing is undone if anything cannot be) or ''skip'' (what cannot be undone is left out).';
+      HINT = 'It is ''error'' (nothing is undone if anything cannot be) '
+        'or ''skip'' (what cannot be undone is left out).';
   END IF;
   PERFORM bemi.check_reading();
   -- Without foreign keys and triggers a revert would leave what nothing else leaves.
