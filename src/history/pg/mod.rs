@@ -1,14 +1,16 @@
-//! What of reading the past calls the server.
+//! The server's side of reading the past.
 mod convert;
 mod functions;
 mod guard;
+mod home;
 mod image;
 mod inline;
 mod labels;
+mod node;
 mod revert;
 mod rewritten;
 mod shapes;
-mod snapshot;
 mod spi;
 mod table;
 mod values;
+mod version_plan;

@@ -366,8 +366,7 @@ impl<'a> Run<'a> {
     fn is_settled(&self, row: &Wanted) -> bool {
         let is_refused = |code: PgSqlErrorCode| code == PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION;
         let settle = || self.settle(&[row]).is_none().then_some(());
-        // SAFETY: a function is called in a transaction; nothing that the savepoint takes back is kept.
-        unsafe { guard::behind_savepoint(is_refused, settle) }.is_some()
+        guard::behind_savepoint(is_refused, settle).is_some()
     }
 
     /// What follows from the whole: an error, a notice, or a last look at rows that triggers could have changed again.
@@ -543,8 +542,7 @@ impl Database for Run<'_> {
             self.connection.run("SELECT bemi.declare_constraints()");
             Some(())
         };
-        // SAFETY: a function is called in a transaction; what is taken back is forgotten below.
-        let is_kept = unsafe { guard::behind_savepoint(guard::is_of_a_constraint, work) }.is_some();
+        let is_kept = guard::behind_savepoint(guard::is_of_a_constraint, work).is_some();
         self.is_deferred = false;
         self.cascade = None;
         let pending = core::mem::take(&mut self.pending);
