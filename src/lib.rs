@@ -83,9 +83,11 @@ mod extension {
     pgrx::extension_sql_file!("history/life.sql", name = "life", requires = ["keys"]);
     pgrx::extension_sql_file!("history/history.sql", name = "history", requires = ["life"]);
     pgrx::extension_sql_file!("history/truncated.sql", name = "truncated", requires = ["history"]);
-    pgrx::extension_sql_file!("history/revert/table.sql", name = "revert_table", requires = ["truncated"]);
+    pgrx::extension_sql_file!("history/revert/references.sql", name = "revert_references", requires = ["truncated"]);
+    pgrx::extension_sql_file!("history/revert/table.sql", name = "revert_table", requires = ["revert_references"]);
     pgrx::extension_sql_file!("history/revert/plan.sql", name = "revert_plan", requires = ["revert_table"]);
-    pgrx::extension_sql_file!("history/revert/revert.sql", name = "revert", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("history/revert/selection.sql", name = "revert_selection", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("history/revert/revert.sql", name = "revert", requires = ["revert_selection"]);
     pgrx::extension_sql_file!("history/revert/run.sql", name = "revert_run", requires = ["revert"]);
     pgrx::extension_sql_file!("history/settings.sql", name = "settings", requires = ["revert_run"]);
     pgrx::extension_sql_file!("grants.sql", name = "grants", requires = ["settings"], finalize);
