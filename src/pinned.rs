@@ -72,6 +72,8 @@ pub const PINNED: &[Pinned] = {
         (c"default_transaction_read_only", c"off", &[Recorder]),
         (c"default_transaction_isolation", c"read committed", &[Recorder]),
         (c"session_replication_role", c"origin", &[Recorder]),
+        // What bemi changes in its own tables fires no trigger of others.
+        (c"session_replication_role", c"replica", &[Function]),
     ]
 };
 
