@@ -63,6 +63,8 @@ pub const PINNED: &[Pinned] = {
         (c"jit", c"off", &[Past, Function]),
         // The same of their plans, which do not depend on what is asked.
         (c"plan_cache_mode", c"force_generic_plan", &[Function]),
+        // A look-up in the catalogs goes by an index, also where the server believes a catalog to be small.
+        (c"enable_seqscan", c"off", &[Function]),
         // The session of the recorder.
         (c"role", c"none", &[Recorder]),
         // Documents are in UTF-8.
