@@ -32,6 +32,7 @@ mod masks_decoded;
 mod memory;
 mod not_utf8;
 mod options;
+mod pages;
 mod past;
 mod past_random;
 mod past_types;
@@ -119,6 +120,7 @@ fn main() {
         lock_queue::TESTS,
         publications::TESTS,
         questions::TESTS,
+        pages::TESTS,
         progress::TESTS,
         reading_runs_nothing::TESTS,
         recorder::TESTS,
