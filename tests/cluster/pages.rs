@@ -114,7 +114,7 @@ fn run(page: &str, database: &Database, blocks: &[(usize, Block)], stands_for: &
         script = script.replace(text, stands);
     }
     let mut psql = database.server.program("psql", &database.name);
-    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "pager=off", "-f", "-"]).env("PGTZ", "UTC");
+    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "pager=off", "-P", "footer=off", "-f", "-"]).env("PGTZ", "UTC");
     psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = psql.spawn().expect("psql runs");
     let mut stdin = child.stdin.take().expect("its input");
