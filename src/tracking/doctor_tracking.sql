@@ -201,7 +201,7 @@ BEGIN
   names := ARRAY(SELECT p.detail FROM bemi.publications_of_bemi() p);
   ok := names = '{}';
   detail := CASE WHEN ok THEN 'no publication has the tables of bemi unasked' ELSE 'a subscriber without the tables of bemi stops: ' || bemi.some_of(names)
-    || '; see "Publications and subscribers" in README.md' END;
+    || '; see "Publications and subscribers" in docs/tracking.md' END;
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(p.fix, ' ') FROM bemi.publications_of_bemi() p) END;
   RETURN NEXT;
 END

@@ -95,7 +95,9 @@ fn questions(server: &Server) {
         asked += 1;
         let statements = statements.get(question).unwrap_or_else(|| panic!("no question is {question:?}"));
         let at = |statement: &String, (named, time): &(&str, String)| statement.replace(named, time);
-        let timed = statements.iter().map(|statement| times.iter().fold(statement.clone(), |statement, time| at(&statement, time)));
+        let timed = statements
+            .iter()
+            .map(|statement| times.iter().fold(statement.clone(), |statement, time| at(&statement, time)));
         timed.map(|statement| rows(client, &statement)).collect()
     };
     /// The values of some columns of rows.
