@@ -1,11 +1,13 @@
-//! The SQL of README.md and of the pages in docs, run as it stands there by psql, in order, each page in a database of its own.
+//! The SQL of README.md and of the pages in docs. psql runs it as it stands there, in order, each page in a database of
+//! its own.
 //!
 //! A fence says what is done with its block:
 //!
 //! - `sql`: psql runs it. One session runs all blocks of a page.
-//! - `sql template`: not run. It names what only the reader knows, or something else that a test has not got.
-//! - `text` right behind a block of SQL: the end of what psql prints for that block.
-//! - `sh restart`: the server is restarted, and a new session runs the rest. Such a page has a server without settings to itself.
+//! - `sql template`: not run. It contains what only the reader knows, or needs what a test does not have.
+//! - `text` directly after a block of SQL: the end of what psql prints for that block.
+//! - `sh restart`: the server is restarted, and a new session runs the rest. Such a page has a server to itself, which
+//!   begins without the settings that bemi needs.
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Write;
@@ -18,9 +20,9 @@ use crate::server::{Database, Server};
 
 pub const TESTS: &[Test] = &[
     ("the_sql_of_each_page_runs_as_it_stands_and_prints_what_the_page_shows", pages_run),
-    ("the_quickstart_takes_a_server_without_settings_and_one_restart", quickstart_runs),
+    ("the_page_of_the_quickstart_takes_a_server_without_settings_and_one_restart", quickstart_runs),
     ("each_link_of_a_page_leads_somewhere", links_lead_somewhere),
-    ("readme_fits_on_150_lines", |_| assert!(read("README.md").lines().count() <= 150)),
+    ("the_front_page_fits_on_150_lines", |_| assert!(read("README.md").lines().count() <= 150)),
 ];
 
 /// How many blocks of a page are templates. A page that is not here has none.
@@ -36,7 +38,7 @@ const TODO: &str = "CREATE TABLE todo (id int PRIMARY KEY, task text, is_complet
 
 const TRACK: &str = "SELECT bemi.track_all()";
 
-/// What a page finds in its database, and what stands there for a text of the page, such as a time.
+/// Makes what a page needs in its database. Returns texts of the page, such as times, with what replaces them.
 fn fixture(page: &str, database: &Database) -> Vec<(&'static str, String)> {
     let mut client = database.connect();
     let (tables, statements) = match page {
@@ -62,7 +64,7 @@ fn fixture(page: &str, database: &Database) -> Vec<(&'static str, String)> {
     Vec::new()
 }
 
-/// The blocks of a page that the tests look at.
+/// A block of a page that the tests read.
 #[derive(Debug)]
 enum Block {
     Sql(String),
@@ -122,10 +124,11 @@ fn needs_restart(page: &str) -> bool {
     blocks(page).iter().any(|(_, block)| matches!(block, Block::Restart))
 }
 
-/// Marks in what psql prints where the output of the block at a line begins.
+/// Begins the line that psql prints before the output of a block, and that ends with the line of the block.
 const MARK: &str = "-- line ";
 
-/// Runs the blocks of a page up to its end or a restart, and compares what the page shows. An error names the line of the page.
+/// Runs the blocks of a page up to its end or a restart, and compares what psql prints with what the page shows. An
+/// error names the line of the page.
 fn run(page: &str, database: &Database, blocks: &[(usize, Block)], stands_for: &[(&'static str, String)]) {
     let mut script = String::new();
     let mut written = 1;
@@ -164,7 +167,7 @@ fn run(page: &str, database: &Database, blocks: &[(usize, Block)], stands_for: &
     }
 }
 
-/// A text without blanks at the ends of lines and without empty lines.
+/// Returns a text without blanks at the ends of lines and without empty lines.
 fn trimmed(text: &str) -> String {
     let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     lines.fold("\n".to_owned(), |text, line| text + line + "\n")
@@ -217,7 +220,7 @@ fn quickstart_runs(_: &Server) {
     }
 }
 
-/// Where GitHub puts a heading.
+/// Returns the anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     let kept: String = heading.to_lowercase().chars().filter(is_kept).collect();

@@ -50,13 +50,15 @@ fn request(client: &mut Client, context: &str, statements: &str) {
         .unwrap_or_else(|error| panic!("{statements}: {error:?}"));
 }
 
-/// Has an application work for a week. Gives the two times that the page names, and when they were.
+/// Runs what an application does in a week. Returns the two times that the page names, with when they were.
 pub fn fixture(client: &mut Client) -> Vec<(&'static str, String)> {
     run(
         client,
         "SELECT bemi.track_all(); SELECT bemi.start(); \
-         CREATE TABLE users (id int PRIMARY KEY, email text); CREATE TABLE products (id int PRIMARY KEY, price numeric); \
-         CREATE TABLE orders (id int PRIMARY KEY, product_id int REFERENCES products, ordered_at timestamptz DEFAULT clock_timestamp()); \
+         CREATE TABLE users (id int PRIMARY KEY, email text); \
+         CREATE TABLE products (id int PRIMARY KEY, price numeric); \
+         CREATE TABLE orders (id int PRIMARY KEY, product_id int REFERENCES products, \
+         ordered_at timestamptz DEFAULT clock_timestamp()); \
          CREATE TABLE todo (id int PRIMARY KEY, task text, is_completed boolean DEFAULT false)",
     );
     let ana = r#"{"user_id":187234,"request_id":"r-1"}"#;
