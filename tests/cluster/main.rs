@@ -33,6 +33,7 @@ mod masks_decoded;
 mod memory;
 mod not_utf8;
 mod options;
+mod pages;
 mod past;
 mod past_random;
 mod past_types;
@@ -117,6 +118,7 @@ fn main() {
         lock_queue::TESTS,
         publications::TESTS,
         questions::TESTS,
+        pages::TESTS,
         progress::TESTS,
         reading_runs_nothing::TESTS,
         recorder::TESTS,
