@@ -114,9 +114,13 @@ BEGIN
       ('function', 'rules_by_others', 'PUBLIC'),
       ('function', 'some_of', 'PUBLIC'),
       ('function', 'was_tracked', 'PUBLIC'),
+      -- library.sql
+      ('function', 'doctor_of_library', 'PUBLIC'),
+      ('function', 'library_checksum', 'PUBLIC'),
+      ('function', 'library_version', 'PUBLIC'),
+      ('function', 'sql_checksum', 'PUBLIC'),
       -- doctor.sql
       ('function', 'doctor', 'PUBLIC'),
-      ('function', 'library_version', 'PUBLIC'),
       ('function', 'setting', 'PUBLIC'),
       -- changes.sql
       ('function', 'add_partition', 'nobody'),

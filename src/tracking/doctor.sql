@@ -1,11 +1,5 @@
 -- What has to hold for the trail to be whole, and the statement that mends what does not.
 
-CREATE FUNCTION bemi.library_version() RETURNS text
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
-
-COMMENT ON FUNCTION bemi.library_version() IS
-'the version of the library that this session has loaded';
-
 -- A setting; NULL if the server has not got it, or the caller may not see it.
 CREATE FUNCTION bemi.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -47,11 +41,7 @@ BEGIN
      FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '[[:space:]]*,[[:space:]]*') n WHERE n <> '')) END;
   RETURN NEXT;
 
-  "check" := 'library';
-  ok := bemi.library_version() = (SELECT extversion FROM pg_extension WHERE extname = 'bemi');
-  detail := format('the library has version %s, the extension %s', bemi.library_version(), (SELECT extversion FROM pg_extension WHERE extname = 'bemi'));
-  fix := CASE WHEN NOT ok THEN 'ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed' END;
-  RETURN NEXT;
+  RETURN QUERY SELECT * FROM bemi.doctor_of_library();
 
   "check" := 'preload';
   IF sees_settings THEN

@@ -1,5 +1,6 @@
 //! The functions that the SQL of reading the past calls.
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::snapshot;
@@ -24,7 +25,8 @@ pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCall
     }
 }
 
-/// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
+/// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot. In version 0.1.0 both have
+/// one argument, with which they are called until ALTER EXTENSION.
 ///
 /// # Safety
 /// Called by the server, with arguments that are not null.
@@ -33,10 +35,30 @@ pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCall
 pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the server's call, whose arguments are passed on as they are.
     unsafe {
-        let read = snapshot::function(fcinfo, c"read_new_versions", &[pg_sys::OIDARRAYOID, pg_sys::OIDARRAYOID]);
+        let types = [pg_sys::OIDARRAYOID; 2];
         let [relations, rewritten] = [0, 1].map(|index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0)));
+        if (*fcinfo).nargs == 1 {
+            let read = snapshot::function(fcinfo, c"read_new_versions", &types[..1]);
+            return snapshot::latest(|| pg_sys::OidFunctionCall1Coll(read, pg_sys::InvalidOid, relations));
+        }
+        let read = snapshot::function(fcinfo, c"read_new_versions", &types);
         snapshot::latest(|| pg_sys::OidFunctionCall2Coll(read, pg_sys::InvalidOid, relations, rewritten))
     }
+}
+
+/// `bemi.latest_query(oid)` of version 0.1.0, whose SQL can be installed, and restored by pg_upgrade, only if the library has
+/// all of its functions.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_latest_query(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    ErrorReport::new(code, "the extension bemi is older than its library", "bemi_latest_query")
+        .set_hint("ALTER EXTENSION bemi UPDATE;")
+        .report(PgLogLevel::ERROR);
+    pg_sys::Datum::from(0)
 }
 
 /// `bemi.lock_writers(oid)`: locks a table, if it is there still, as CREATE TRIGGER does.
@@ -69,6 +91,7 @@ pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCa
 sys::sql_callable!(
     pg_finfo_bemi_latest_changes,
     pg_finfo_bemi_latest_versions,
+    pg_finfo_bemi_latest_query,
     pg_finfo_bemi_lock_writers,
     pg_finfo_bemi_current_command
 );
