@@ -6,6 +6,18 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a line
+-- there had its default rights, with which everybody could use it.
+SELECT set_config('bemi_update.granted', COALESCE((
+  SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
+  FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+  JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid AND i.objsubid = 0
+  LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
+  WHERE e.extname = 'bemi'::name AND NOT EXISTS (
+    SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
+), '[]'::jsonb)::text, true);
+
 -- Tables whose columns have another order now; their rows are copied below.
 ALTER TABLE bemi.table_versions RENAME TO former_table_versions;
 ALTER TABLE bemi.former_table_versions DROP CONSTRAINT table_versions_pkey;
