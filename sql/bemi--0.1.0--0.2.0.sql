@@ -14,6 +14,18 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a line
+-- there had its default rights, with which everybody could use it.
+SELECT set_config('bemi_update.granted', COALESCE((
+  SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
+  FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+  JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid AND i.objsubid = 0
+  LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
+  WHERE e.extname = 'bemi'::name AND NOT EXISTS (
+    SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
+), '[]'::jsonb)::text, true);
+
 -- Tables whose columns have another order now; their rows are copied below.
 ALTER TABLE bemi.table_versions RENAME TO former_table_versions;
 ALTER TABLE bemi.former_table_versions DROP CONSTRAINT table_versions_pkey;
@@ -22,7 +34,7 @@ DO $do$
 BEGIN
   IF to_regclass('bemi.recorder') IS NOT NULL THEN
     ALTER TABLE bemi.recorder RENAME TO former_recorder;
-    ALTER TABLE bemi.former_recorder DROP CONSTRAINT recorder_pkey;
+    ALTER TABLE bemi.former_recorder DROP CONSTRAINT recorder_pkey, DROP CONSTRAINT recorder_is_one_check;
   END IF;
 END
 $do$;
@@ -748,6 +760,14 @@ SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t
   t.tgtype = 62 AND t.tgqual IS NULL AND t.tgattr = '' AS is_whole
 FROM pg_catalog.pg_trigger t
 WHERE t.tgfoid = 'bemi.emit_context()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0;
+DO $do$
+DECLARE
+  first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.context_triggers'::regclass AND a.attnum = 1);
+BEGIN
+  EXECUTE format('ALTER VIEW bemi.context_triggers RENAME COLUMN %I TO renewed', first);
+  EXECUTE format('ALTER VIEW bemi.context_triggers RENAME COLUMN renewed TO %I', first);
+END
+$do$;
 
 GRANT SELECT ON bemi.context_triggers TO PUBLIC;
 
@@ -1497,6 +1517,14 @@ SELECT
   (SELECT pg_catalog.format('the trigger was dropped by %I at %s%s', d.dropped_by, d.dropped_at, CASE WHEN d.is_back THEN ', and put back at once' ELSE '' END)
     FROM bemi.dropped_triggers d WHERE d.relation = c.oid) AS dropped
 FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT t.relation FROM bemi.context_triggers t);
+DO $do$
+DECLARE
+  first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.tracked'::regclass AND a.attnum = 1);
+BEGIN
+  EXECUTE format('ALTER VIEW bemi.tracked RENAME COLUMN %I TO renewed', first);
+  EXECUTE format('ALTER VIEW bemi.tracked RENAME COLUMN renewed TO %I', first);
+END
+$do$;
 
 GRANT SELECT ON bemi.tracked TO PUBLIC;
 
@@ -2201,7 +2229,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 'the checksum of the SQL that the library was built with';
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT '4ddb0880b8308778'::text $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT 'a9b32d356e7b4f6e'::text $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
 'the checksum of the SQL that this database has';
@@ -3188,6 +3216,14 @@ COMMENT ON FUNCTION bemi.recorder_status() IS
 'what the recorder of this database does';
 
 CREATE OR REPLACE VIEW bemi.status AS SELECT * FROM bemi.recorder_status();
+DO $do$
+DECLARE
+  first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.status'::regclass AND a.attnum = 1);
+BEGIN
+  EXECUTE format('ALTER VIEW bemi.status RENAME COLUMN %I TO renewed', first);
+  EXECUTE format('ALTER VIEW bemi.status RENAME COLUMN renewed TO %I', first);
+END
+$do$;
 
 COMMENT ON VIEW bemi.status IS
 'what the recorder of this database does, how far it is, and what went wrong last';
@@ -6979,6 +7015,9 @@ DO $do$
 DECLARE
   made record;
   other record;
+  is_given boolean;
+  -- What the script of an update found: rights that somebody granted since the extension was made.
+  granted jsonb := COALESCE(NULLIF(current_setting('bemi_update.granted', true), ''), '[]')::jsonb;
 BEGIN
   FOR made IN
     WITH decisions (kind, name, who) AS (VALUES
@@ -7307,21 +7346,30 @@ BEGIN
         AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
     )
-    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who
+    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who,
+      CASE m.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END AS privilege
     FROM made m FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name ORDER BY m.identity
   LOOP
     IF made.who IS NULL OR made.objid IS NULL THEN
       RAISE EXCEPTION 'the % % %', made.what, made.called, CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'of grants.sql does not exist' END;
     END IF;
+    is_given := false;
     FOR other IN
-      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+      SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
+        bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
+      FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
+      GROUP BY r.rolname
     LOOP
-      EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      IF other.is_it AND other.grantee = made.who THEN
+        is_given := true;
+      ELSE
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      END IF;
     END LOOP;
-    IF made.who <> 'nobody' THEN
-      EXECUTE format('GRANT %s ON %s %s TO %s', CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
-        made.kind, made.identity, made.who);
+    IF made.who <> 'nobody' AND NOT is_given THEN
+      EXECUTE format('GRANT %s ON %s %s TO %s', made.privilege, made.kind, made.identity, made.who);
     END IF;
   END LOOP;
 END

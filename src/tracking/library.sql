@@ -14,7 +14,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 -- The library takes the checksum from this file too. `make upgrade-script` writes it: of all SQL files, without this number.
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT '4ddb0880b8308778'::text $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT 'a9b32d356e7b4f6e'::text $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
 'the checksum of the SQL that this database has';

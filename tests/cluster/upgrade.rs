@@ -33,9 +33,9 @@ WITH acl AS (
 )
 SELECT 'member ' || pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_extension e
   JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e' WHERE e.extname = 'bemi'
-UNION ALL SELECT 'initially ' || pg_describe_object(i.classoid, i.objoid, i.objsubid) || ' ' || i.privtype || ARRAY(SELECT a::text FROM unnest(i.initprivs) a ORDER BY 1)::text
+UNION ALL SELECT 'initially ' || pg_describe_object(i.classoid, i.objoid, i.objsubid) || ' ' || i.privtype::text || ARRAY(SELECT a::text FROM unnest(i.initprivs) a ORDER BY 1)::text
   FROM pg_init_privs i WHERE pg_describe_object(i.classoid, i.objoid, i.objsubid) ~ '\mbemi\M'
-UNION ALL SELECT format('extension %s %s %s', extversion, extrelocatable, ARRAY(SELECT c::regclass || ' ' || w FROM unnest(extconfig, extcondition) AS u (c, w) ORDER BY 1)::text)
+UNION ALL SELECT format('extension %s %s %s', extversion, extrelocatable, ARRAY(SELECT c::regclass::text || ' ' || w FROM unnest(extconfig, extcondition) AS u (c, w) ORDER BY 1)::text)
   FROM pg_extension WHERE extname = 'bemi'
 UNION ALL SELECT format('function %s%s %s %s', pg_get_functiondef(p.oid), p.proowner::regrole, r.rights, obj_description(p.oid, 'pg_proc'))
   FROM pg_proc p JOIN rights r ON r.class = 'pg_proc'::regclass AND r.oid = p.oid WHERE p.pronamespace = 'bemi'::regnamespace

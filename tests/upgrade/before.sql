@@ -26,7 +26,7 @@ DO $do$
 BEGIN
   IF to_regclass('bemi.recorder') IS NOT NULL THEN
     ALTER TABLE bemi.recorder RENAME TO former_recorder;
-    ALTER TABLE bemi.former_recorder DROP CONSTRAINT recorder_pkey;
+    ALTER TABLE bemi.former_recorder DROP CONSTRAINT recorder_pkey, DROP CONSTRAINT recorder_is_one_check;
   END IF;
 END
 $do$;

@@ -35,10 +35,10 @@ pub fn with_checksum(text: &str, checksum: &str) -> String {
     format!("{}{checksum}{}", &text[..start], &text[end..])
 }
 
-/// Returns the declaration of a function in one line, or the whole of another statement up to its first body.
+/// Returns the declaration of a function in one line, or the whole of another statement.
 fn head(statement: &str) -> String {
-    let end = statement.find("LANGUAGE ").or_else(|| statement.find('$')).unwrap_or(statement.len());
-    statements::normal(&statement[..end])
+    let end = statement.starts_with("CREATE FUNCTION ").then(|| statement.find("LANGUAGE ")).flatten();
+    statements::normal(&statement[..end.unwrap_or(statement.len())])
 }
 
 /// What a statement makes, by its kind and its name; of functions with their arguments.
@@ -185,8 +185,24 @@ fn present_statement(statement: &str, kept: &BTreeSet<Object>) -> Option<String>
     let Some(made) = object(statement).filter(|made| kept.contains(made)) else { return Some(statement.to_owned()) };
     match made.0 {
         "TABLE" | "TYPE" => None,
+        "VIEW" => Some(format!("{}\n{}", statement.replacen("CREATE ", "CREATE OR REPLACE ", 1), renewed(&made.1))),
         _ => Some(statement.replacen("CREATE ", "CREATE OR REPLACE ", 1)),
     }
+}
+
+/// Returns what makes the columns of a view as new as its rule: `bemi.unsafe_code()` and `bemi.is_plain()` tell by their
+/// transactions that nobody has replaced a view.
+fn renewed(view: &str) -> String {
+    format!(
+        "DO $do$
+DECLARE
+  first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = '{view}'::regclass AND a.attnum = 1);
+BEGIN
+  EXECUTE format('ALTER VIEW {view} RENAME COLUMN %I TO renewed', first);
+  EXECUTE format('ALTER VIEW {view} RENAME COLUMN renewed TO %I', first);
+END
+$do$;"
+    )
 }
 
 #[test]
