@@ -150,42 +150,75 @@ fn recorded(server: &Server) {
     );
     client.batch_execute(RECORD).unwrap();
     let moment = value(&mut client, "SELECT clock_timestamp()::text");
-    run(&mut client, "SELECT bemi.set_context('{\"user_id\": 2}'); DELETE FROM tasks WHERE id = 2; UPDATE app.parts SET v = 'q'; SELECT bemi.launch()");
+    run(
+        &mut client,
+        "SELECT bemi.set_context('{\"user_id\": 2}'); DELETE FROM tasks WHERE id = 2; UPDATE app.parts SET v = 'q'; SELECT bemi.launch()",
+    );
     // The worker of the new library does not write what the former SQL would read.
-    let activity = "SELECT query FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database()";
+    let activity =
+        "SELECT query FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database()";
     wait_until("the recorder says what it waits for", || {
-        value(&mut client, activity).ends_with("the extension has version 0.1.0, the library version 0.2.0; ALTER EXTENSION bemi UPDATE")
+        value(&mut client, activity)
+            .ends_with("the extension has version 0.1.0, the library version 0.2.0; ALTER EXTENSION bemi UPDATE")
     });
-    assert_eq!(value(&mut client, "SELECT fix FROM bemi.doctor() WHERE \"check\" = 'library' AND NOT ok"),
-        "ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed");
+    assert_eq!(
+        value(&mut client, "SELECT fix FROM bemi.doctor() WHERE \"check\" = 'library' AND NOT ok"),
+        "ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed"
+    );
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.latest_query('tasks'::regclass)")), "55000");
 
     run(&mut client, "ALTER EXTENSION bemi UPDATE; SELECT bemi.sync()");
-    let changes = "SELECT concat_ws(' ', source, \"table\", operation, primary_key, context ->> 'user_id') FROM bemi.changes
+    let changes =
+        "SELECT concat_ws(' ', source, \"table\", operation, primary_key, context ->> 'user_id') FROM bemi.changes
         ORDER BY source, commit_position, sequence";
     let all = [
-        "1 todo CREATE 1 1", "1 todo CREATE 2 1", "1 parts_1 CREATE 1 1", "1 todo UPDATE 1 1", "1 tasks DELETE 2 2", "1 parts_1 UPDATE 1 2",
+        "1 todo CREATE 1 1",
+        "1 todo CREATE 2 1",
+        "1 parts_1 CREATE 1 1",
+        "1 todo UPDATE 1 1",
+        "1 tasks DELETE 2 2",
+        "1 parts_1 UPDATE 1 2",
     ];
     assert_eq!(values(&mut client, changes), all);
     let status = "SELECT concat_ws(' ', state, changes, last_error) FROM bemi.status";
     wait_until("the recorder records", || value(&mut client, status) == "recording 6");
-    let here = "SELECT concat_ws(' ', source, name, s.database, s.system_identifier = c.system_identifier, first_position = (
+    let here =
+        "SELECT concat_ws(' ', source, name, s.database, s.system_identifier = c.system_identifier, first_position = (
         SELECT min(commit_position) FROM bemi.changes), until) FROM bemi.sources s, pg_control_system() c";
     assert_eq!(value(&mut client, here), "1 upgrade_recorded upgrade_recorded t t");
-    assert_eq!(values(&mut client, "SELECT concat(\"check\", detail) FROM bemi.doctor() WHERE NOT ok AND \"check\" NOT IN ('max_slot_wal_keep_size')"), [""; 0]);
+    assert_eq!(
+        values(
+            &mut client,
+            "SELECT concat(\"check\", detail) FROM bemi.doctor() WHERE NOT ok AND \"check\" NOT IN ('max_slot_wal_keep_size')"
+        ),
+        [""; 0]
+    );
     assert_eq!(values(&mut client, "SELECT detail FROM bemi.unsafe()"), [""; 0]);
 
     // Rules, masked by number and below now.
     let rules = "SELECT concat_ws(' ', relation, ignore_columns, mask_columns, missing) FROM bemi.tracked ORDER BY relation::text";
-    assert_eq!(values(&mut client, rules), ["app.parts {} {} {}", "app.parts_1 {} {} {}", "later {} {secret} {}", "tasks {seen} {secret} {}"]);
-    run(&mut client, "SELECT bemi.set_context('{\"user_id\": 3}'); CREATE TABLE app.more (id int PRIMARY KEY); INSERT INTO app.more VALUES (5); \
-        UPDATE tasks SET task = 'c', secret = 'z' WHERE id = 1; UPDATE tasks SET seen = 9; SELECT bemi.sync()");
+    assert_eq!(
+        values(&mut client, rules),
+        ["app.parts {} {} {}", "app.parts_1 {} {} {}", "later {} {secret} {}", "tasks {seen} {secret} {}"]
+    );
+    run(
+        &mut client,
+        "SELECT bemi.set_context('{\"user_id\": 3}'); CREATE TABLE app.more (id int PRIMARY KEY); INSERT INTO app.more VALUES (5); \
+        UPDATE tasks SET task = 'c', secret = 'z' WHERE id = 1; UPDATE tasks SET seen = 9; SELECT bemi.sync()",
+    );
     let after = [&all[..], &["1 more CREATE 5 3", "1 tasks UPDATE 1 3"]].concat();
     assert_eq!(values(&mut client, changes), after);
-    assert_eq!(value(&mut client, "SELECT after ->> 'secret' FROM bemi.changes WHERE \"table\" = 'tasks' AND operation = 'UPDATE'"), "");
+    assert_eq!(
+        value(
+            &mut client,
+            "SELECT after ->> 'secret' FROM bemi.changes WHERE \"table\" = 'tasks' AND operation = 'UPDATE'"
+        ),
+        "[masked]"
+    );
 
     // The past, from before the upgrade.
-    let then = format!("SELECT concat_ws(' ', id, task, seen, note) FROM bemi.as_of(NULL::tasks, '{moment}') ORDER BY id");
+    let then =
+        format!("SELECT concat_ws(' ', id, task, seen, note) FROM bemi.as_of(NULL::tasks, '{moment}') ORDER BY id");
     assert_eq!(values(&mut client, &then), ["1 oops 1", "2 b 1"]);
     assert_eq!(values(&mut client, &format!("SELECT v FROM bemi.as_of(NULL::app.parts, '{moment}')")), ["p"]);
     let history = "SELECT concat_ws(' ', operation, (\"row\").task, context ->> 'user_id') FROM bemi.history(NULL::tasks, '1') ORDER BY version";
@@ -210,8 +243,18 @@ fn gap(server: &Server) {
         format!("to_json(json_build_object('position', read_position, 'transaction_id', 7, 'committed_at', now(), 'operation', 'GAP',
             'context', json_build_object('reason', '{reason}', 'from', '{from}', 'to', read_position, 'accepted_by', 'ada')))::text")
     };
-    run(&mut client, &format!("UPDATE bemi.recorder SET gap = concat({}, chr(10), {})", document("0/10", "slot lost"), document("0/20", "stopped")));
-    run(&mut client, "ALTER EXTENSION bemi UPDATE; SELECT bemi.start(); INSERT INTO todo VALUES (1); SELECT bemi.sync()");
+    run(
+        &mut client,
+        &format!(
+            "UPDATE bemi.recorder SET gap = concat({}, chr(10), {})",
+            document("0/10", "slot lost"),
+            document("0/20", "stopped")
+        ),
+    );
+    run(
+        &mut client,
+        "ALTER EXTENSION bemi UPDATE; SELECT bemi.start(); INSERT INTO todo VALUES (1); SELECT bemi.sync()",
+    );
     let found = "SELECT concat_ws(' ', operation, context ->> 'reason', context ->> 'from', context ->> 'accepted_by') FROM bemi.changes
         ORDER BY source, commit_position, sequence";
     assert_eq!(values(&mut client, found), ["GAP slot lost 0/10 ada", "CREATE"]);
@@ -221,16 +264,23 @@ fn gap(server: &Server) {
 fn grants(server: &Server) {
     let database = former(server, "upgrade_grants");
     let mut client = database.connect();
-    run(&mut client, "CREATE ROLE upgrade_reader; GRANT EXECUTE ON FUNCTION bemi.start(boolean) TO upgrade_reader; GRANT SELECT ON bemi.status TO upgrade_reader; \
-        SELECT bemi.make_changes(), bemi.make_changes_diff(); GRANT SELECT ON bemi.changes TO upgrade_reader; ALTER EXTENSION bemi UPDATE");
+    run(
+        &mut client,
+        "CREATE ROLE upgrade_reader; GRANT EXECUTE ON FUNCTION bemi.start(boolean) TO upgrade_reader; GRANT SELECT ON bemi.status TO upgrade_reader; \
+        SELECT bemi.make_changes(), bemi.make_changes_diff(); GRANT SELECT ON bemi.changes TO upgrade_reader; ALTER EXTENSION bemi UPDATE",
+    );
     let rights = "SELECT concat_ws(' ', has_function_privilege('upgrade_reader', 'bemi.start(boolean)', 'EXECUTE'),
         has_table_privilege('upgrade_reader', 'bemi.status', 'SELECT'), has_table_privilege('upgrade_reader', 'bemi.changes', 'SELECT'),
         has_function_privilege('upgrade_reader', 'bemi.stop(boolean)', 'EXECUTE'))";
     assert_eq!(value(&mut client, rights), "t t t f");
     // A dump gives them again: they are not taken for those of the extension.
-    let dump = server.check(server.program("pg_dump", "upgrade_grants").args(["-n", "bemi"])).stdout;
+    let dump = server.check(&mut server.program("pg_dump", "upgrade_grants")).stdout;
     let dump = String::from_utf8(dump).unwrap();
-    for right in ["ALL ON FUNCTION bemi.start(accept_gap boolean)", "SELECT ON TABLE bemi.status", "SELECT ON TABLE bemi.changes"] {
+    for right in [
+        "ALL ON FUNCTION bemi.start(accept_gap boolean)",
+        "SELECT ON TABLE bemi.status",
+        "SELECT ON TABLE bemi.changes",
+    ] {
         assert!(dump.contains(&format!("GRANT {right} TO upgrade_reader;")), "{right}: {dump}");
     }
     run(&mut client, "DROP OWNED BY upgrade_reader; DROP ROLE upgrade_reader");
@@ -248,8 +298,13 @@ fn fit(server: &Server) {
     let other = "CREATE OR REPLACE FUNCTION bemi.sql_checksum() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS \
         $$ SELECT 'fedcba9876543210'::text $$";
     run(&mut client, other);
-    assert_eq!(value(&mut client, row), format!("f | the library has version {version}, the extension {version}, but the library was built with other SQL \
-        ({built}, not fedcba9876543210) | -- install the library and the SQL of the same build, and restart the server"));
+    assert_eq!(
+        value(&mut client, row),
+        format!(
+            "f | the library has version {version}, the extension {version}, but the library was built with other SQL \
+        ({built}, not fedcba9876543210) | -- install the library and the SQL of the same build, and restart the server"
+        )
+    );
     assert_eq!(sqlstate(client.batch_execute("SELECT bemi.start()")), "55000");
 
     for (extension, rest) in [
@@ -258,6 +313,9 @@ fn fit(server: &Server) {
         ("1-beta", " | ALTER EXTENSION bemi UPDATE;"),
     ] {
         run(&mut client, &format!("UPDATE pg_extension SET extversion = '{extension}' WHERE extname = 'bemi'"));
-        assert_eq!(value(&mut client, row), format!("f | the library has version {version}, the extension {extension}{rest}"));
+        assert_eq!(
+            value(&mut client, row),
+            format!("f | the library has version {version}, the extension {extension}{rest}")
+        );
     }
 }

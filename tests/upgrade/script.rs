@@ -148,7 +148,8 @@ pub fn upgrade(former: &str, files: &[(String, String)], before: &str, after: &s
         "-- From {PREVIOUS} to {version}. Written by `make upgrade-script`, of tests/upgrade/*.sql and src/**/*.sql.\n\n"
     );
     for kind in ["EVENT TRIGGER", "VIEW", "FUNCTION", "TYPE"] {
-        let names: Vec<&str> = gone.iter().rev().filter(|(made, _)| made.0 == kind).map(|(made, _)| &made.1[..]).collect();
+        let names: Vec<&str> =
+            gone.iter().rev().filter(|(made, _)| made.0 == kind).map(|(made, _)| &made.1[..]).collect();
         match kind {
             // There is no list of these.
             "EVENT TRIGGER" => {
@@ -216,10 +217,14 @@ fn a_function_is_called_by_its_arguments_without_defaults() {
 fn a_changed_type_takes_its_functions_with_it_and_a_body_is_replaced() {
     let former = "CREATE TYPE @extschema@.t AS (a int);\nCREATE FUNCTION @extschema@.f(a @extschema@.t) RETURNS int LANGUAGE sql AS $$ 1 $$;
         CREATE FUNCTION @extschema@.g(a int) RETURNS int LANGUAGE sql AS $$ 1 $$;\nCREATE FUNCTION @extschema@.old() RETURNS int LANGUAGE c;\n";
-    let present = "CREATE TYPE bemi.t AS (b int);\nCREATE FUNCTION bemi.f(a bemi.t) RETURNS int LANGUAGE sql AS $$ 1 $$;
+    let present =
+        "CREATE TYPE bemi.t AS (b int);\nCREATE FUNCTION bemi.f(a bemi.t) RETURNS int LANGUAGE sql AS $$ 1 $$;
         CREATE FUNCTION bemi.g(a int DEFAULT 1) RETURNS int LANGUAGE sql AS $$ 2; $$;\n";
     let script = upgrade(former, &[("src/a.sql".to_owned(), present.to_owned())], "", "", "2");
     assert!(script.contains("DROP FUNCTION\n  bemi.f(a bemi.t),\n  bemi.old();\nDROP TYPE\n  bemi.t;\n"), "{script}");
     assert!(script.contains("\nCREATE TYPE bemi.t AS (b int);\n\nCREATE FUNCTION bemi.f("), "{script}");
-    assert!(script.contains("\nCREATE OR REPLACE FUNCTION bemi.g(a int DEFAULT 1) RETURNS int LANGUAGE sql AS $$ 2; $$;"), "{script}");
+    assert!(
+        script.contains("\nCREATE OR REPLACE FUNCTION bemi.g(a int DEFAULT 1) RETURNS int LANGUAGE sql AS $$ 2; $$;"),
+        "{script}"
+    );
 }
