@@ -769,8 +769,6 @@ BEGIN
 END
 $do$;
 
-GRANT SELECT ON bemi.context_triggers TO PUBLIC;
-
 COMMENT ON VIEW bemi.context_triggers IS
 'the triggers that write the context into the log';
 
@@ -1526,8 +1524,6 @@ BEGIN
 END
 $do$;
 
-GRANT SELECT ON bemi.tracked TO PUBLIC;
-
 COMMENT ON VIEW bemi.tracked IS
 'the tables whose changes carry the context, their rules, and what is missing';
 
@@ -1545,8 +1541,6 @@ CREATE OR REPLACE TRIGGER pass_over_known_schema BEFORE INSERT ON bemi.tracked_s
 FOR EACH ROW EXECUTE FUNCTION bemi.pass_over_known_schema();
 
 SELECT pg_catalog.pg_extension_config_dump('bemi.tracked_schemas', '');
-
-GRANT SELECT ON bemi.tracked_schemas TO PUBLIC;
 
 COMMENT ON TABLE bemi.tracked_schemas IS
 'the schemas whose future tables are tracked, by bemi.track_all()';
@@ -1567,8 +1561,6 @@ COMMENT ON FUNCTION bemi.trackable(name[]) IS
 CREATE FUNCTION bemi.try_lock_tracking() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_try_lock_tracking';
 
-REVOKE EXECUTE ON FUNCTION bemi.try_lock_tracking() FROM PUBLIC;
-
 COMMENT ON FUNCTION bemi.try_lock_tracking() IS
 'has those who make tables wait until the transaction ends, if no transaction in progress has made one';
 
@@ -1586,8 +1578,6 @@ BEGIN
   RETURN true;
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION bemi.await_makers(interval) FROM PUBLIC;
 
 COMMENT ON FUNCTION bemi.await_makers(interval) IS
 'waits until no transaction in progress has made a table, and has others wait then; false if that takes too long';
@@ -1891,8 +1881,6 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION bemi.follow_ddl(text, text, text, oid) FROM PUBLIC;
-
 COMMENT ON FUNCTION bemi.follow_ddl(text, text, text, oid) IS
 'keeps tracking complete after a statement that made, moved, renamed or published something';
 
@@ -1929,8 +1917,6 @@ BEGIN
   UPDATE pg_class c SET relhastriggers = false WHERE c.oid = relation AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid);
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION bemi.make_way_for_view(oid) FROM PUBLIC;
 
 COMMENT ON FUNCTION bemi.make_way_for_view(oid) IS
 'ends the tracking of an empty table that a rule is about to make a view of';
@@ -2720,8 +2706,6 @@ $$;
 COMMENT ON FUNCTION bemi.make_sources() IS
 'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
 
-REVOKE EXECUTE ON FUNCTION bemi.make_changes(), bemi.make_sources() FROM PUBLIC;
-
 CREATE OR REPLACE FUNCTION bemi.make_changes_diff() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 DECLARE
@@ -2779,9 +2763,6 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_flush_log';
 
 COMMENT ON FUNCTION bemi.flush_log(pg_lsn) IS
 'has the write-ahead log on disk up to a position';
-
-REVOKE EXECUTE ON FUNCTION bemi.launch(), bemi.wake(integer), bemi.create_slot(name), bemi.lock_recorder(),
-  bemi.flush_log(pg_lsn) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION bemi.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2848,8 +2829,6 @@ $$;
 COMMENT ON FUNCTION bemi.end_recorder() IS
 'ends the worker of this database, and waits until it has ended';
 
-REVOKE EXECUTE ON FUNCTION bemi.end_recorder() FROM PUBLIC;
-
 CREATE FUNCTION bemi.slot_problem() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
@@ -2903,8 +2882,6 @@ $$;
 COMMENT ON FUNCTION bemi.slot_problem() IS
 'why the recorder cannot go on from where it was, or NULL if it can';
 
-REVOKE EXECUTE ON FUNCTION bemi.slot_problem() FROM PUBLIC;
-
 CREATE FUNCTION bemi.recorded_until(problem text) RETURNS pg_lsn
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -2923,8 +2900,6 @@ $$;
 
 COMMENT ON FUNCTION bemi.recorded_until(text) IS
 'the position up to which changes are recorded, given what bemi.slot_problem() says';
-
-REVOKE EXECUTE ON FUNCTION bemi.recorded_until(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION bemi.start(accept_gap boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3060,8 +3035,6 @@ $$;
 
 COMMENT ON FUNCTION bemi.stop(boolean) IS
 'ends recording; with drop_slot the server no longer keeps the log for it, and what is not recorded yet never will be';
-
-REVOKE EXECUTE ON FUNCTION bemi.start(boolean), bemi.stop(boolean) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION bemi.sync(timeout interval DEFAULT '30 s') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3227,12 +3200,6 @@ $do$;
 
 COMMENT ON VIEW bemi.status IS
 'what the recorder of this database does, how far it is, and what went wrong last';
-
-REVOKE EXECUTE ON FUNCTION bemi.recorder_status() FROM PUBLIC;
-
-GRANT EXECUTE ON FUNCTION bemi.recorder_status() TO pg_monitor;
-
-GRANT SELECT ON bemi.status TO pg_monitor;
 
 CREATE OR REPLACE FUNCTION bemi.before_drop() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_drop';
@@ -3431,8 +3398,6 @@ CREATE TABLE bemi.table_versions (
 
 CREATE INDEX table_versions_by_root ON bemi.table_versions (root);
 
-GRANT SELECT ON bemi.table_versions TO PUBLIC;
-
 ALTER TABLE bemi.table_versions ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY readers ON bemi.table_versions FOR SELECT USING (
@@ -3531,8 +3496,6 @@ BEGIN
   END IF;
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION bemi.note_versions(oid[], boolean, jsonb) FROM PUBLIC;
 
 COMMENT ON FUNCTION bemi.note_versions(oid[], boolean, jsonb) IS
 'notes what tables are like now, if they are tracked and nobody has noted it; their past is known from then on';
@@ -4107,9 +4070,6 @@ $$;
 
 COMMENT ON FUNCTION bemi.adopt_versions() IS
 'makes versions that were restored from a dump those of the tables that have their names here';
-
-REVOKE EXECUTE ON FUNCTION bemi.current_source(boolean, pg_lsn), bemi.continue_source(), bemi.adopt_table(oid, jsonb, oid),
-  bemi.adopt_versions(), bemi.keep_versions(oid[]) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION bemi.column_names(relation oid, number smallint) RETURNS TABLE (since bigint, name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
