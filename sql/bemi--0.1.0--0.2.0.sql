@@ -26,16 +26,22 @@ SELECT set_config('bemi_update.granted', COALESCE((
     SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
 ), '[]'::jsonb)::text, true);
 
--- Tables whose columns have another order now; their rows are copied below.
-ALTER TABLE bemi.table_versions RENAME TO former_table_versions;
-ALTER TABLE bemi.former_table_versions DROP CONSTRAINT table_versions_pkey;
-DROP INDEX bemi.table_versions_by_root;
+-- Tables whose columns have another order now; their rows are copied below. Names of constraints and indexes are for the new ones.
 DO $do$
+DECLARE
+  named record;
 BEGIN
+  ALTER TABLE bemi.table_versions RENAME TO former_table_versions;
+  ALTER INDEX bemi.table_versions_by_root RENAME TO former_table_versions_by_root;
   IF to_regclass('bemi.recorder') IS NOT NULL THEN
     ALTER TABLE bemi.recorder RENAME TO former_recorder;
-    ALTER TABLE bemi.former_recorder DROP CONSTRAINT recorder_pkey, DROP CONSTRAINT recorder_is_one_check;
   END IF;
+  FOR named IN
+    SELECT c.conrelid::regclass AS relation, c.conname FROM pg_constraint c
+    WHERE c.conrelid = ANY (ARRAY[to_regclass('bemi.former_table_versions'), to_regclass('bemi.former_recorder')]::oid[])
+  LOOP
+    EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', named.relation, named.conname, 'former_' || named.conname);
+  END LOOP;
 END
 $do$;
 
