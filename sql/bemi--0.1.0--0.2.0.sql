@@ -14,8 +14,8 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a line
--- there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a
+-- line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
   FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
@@ -26,7 +26,8 @@ SELECT set_config('bemi_update.granted', COALESCE((
     SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
 ), '[]'::jsonb)::text, true);
 
--- Tables whose columns have another order now; their rows are copied below. Names of constraints and indexes are for the new ones.
+-- Tables whose columns have another order now; their rows are copied below. The new ones take the names of constraints and
+-- indexes.
 DO $do$
 DECLARE
   named record;
@@ -83,247 +84,544 @@ SET LOCAL session_replication_role = replica;
 
 DO $do$
 DECLARE
-  query text := $query$
-WITH bemi AS (
-  SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace n WHERE n.nspname = 'bemi'::name
-), superuser AS (
-  SELECT r.rolname FROM pg_roles r WHERE r.rolsuper ORDER BY r.rolname = current_user DESC, r.oid LIMIT 1
-), members AS (
-  SELECT d.classid, d.objid FROM pg_extension e
-  JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
-  WHERE e.extname = 'bemi'::name
-), objects AS (
-  SELECT m.classid, m.objid, true AS is_member FROM members m
-  UNION
-  SELECT d.classid, d.objid, false FROM bemi b
-  JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = b.oid AND d.deptype = 'n'::"char"
-  WHERE d.classid <> 'pg_default_acl'::regclass AND NOT EXISTS (SELECT FROM members m WHERE m.classid = d.classid AND m.objid = d.objid)
-), owned AS (
-  SELECT o.classid, o.objid, o.is_member, i.type, i.name, i.identity, r.rolname FROM objects o
-  JOIN pg_database b ON b.datname = current_database()
-  JOIN pg_shdepend s ON s.dbid = b.oid AND s.classid = o.classid AND s.objid = o.objid AND s.objsubid = 0 AND s.deptype = 'o'::"char"
-  LEFT JOIN pg_roles r ON r.oid = s.refobjid, LATERAL pg_identify_object(o.classid, o.objid, 0) i
-  WHERE r.rolsuper IS NOT TRUE
-), found AS (
-  SELECT 1 AS place, 'the schema bemi'::text AS what, format('the schema bemi belongs to the role %I, who is no superuser', r.rolname) AS detail,
-    format('ALTER SCHEMA bemi OWNER TO %I;', s.rolname) AS fix
-  FROM bemi b CROSS JOIN superuser s LEFT JOIN pg_roles r ON r.oid = b.nspowner WHERE r.rolsuper IS NOT TRUE
-  UNION ALL
-  -- What was granted by those to whom it was granted ends with their own right.
-  SELECT 2, a.grantor::text, format('the role %s may create objects in the schema bemi', COALESCE(quote_ident(r.rolname), 'PUBLIC')),
-    format('REVOKE CREATE ON SCHEMA bemi FROM %s CASCADE;',
-      CASE WHEN a.grantor <> b.nspowner THEN quote_ident(pg_get_userbyid(a.grantor)) ELSE COALESCE(quote_ident(r.rolname), 'PUBLIC') END)
-  FROM bemi b CROSS JOIN LATERAL aclexplode(b.nspacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-  WHERE a.privilege_type = 'CREATE' AND a.grantee <> b.nspowner AND r.rolsuper IS NOT TRUE
-  UNION ALL
-  -- What others made is not taken over, whatever it is called: but for the tables that outlive the extension.
-  SELECT CASE o.type WHEN 'extension' THEN 2 WHEN 'type' THEN 5 ELSE 3 END, o.identity, format('the %s %s belongs to the role %I, who is no superuser', o.type, o.identity, o.rolname),
-    CASE WHEN o.type = 'extension' AND o.name = 'bemi' THEN format('REASSIGN OWNED BY %I TO %I;', o.rolname, s.rolname)
-      WHEN o.is_member OR o.classid = 'pg_class'::regclass AND o.name ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$'
-      THEN format('ALTER %s %s OWNER TO %I;', upper(o.type), o.identity, s.rolname)
-      ELSE format('DROP %s %s; -- it is no part of bemi',
-        CASE o.type WHEN 'aggregate' THEN 'ROUTINE' WHEN 'statistics object' THEN 'STATISTICS' ELSE upper(o.type) END, o.identity) END
-  FROM owned o CROSS JOIN superuser s
-  UNION ALL
-  -- They may have belonged to somebody else before.
-  SELECT 4, i.identity, format('the %s %s is no part of the extension, but has the name of a function of it', i.type, i.identity),
-    format('DROP ROUTINE %s;', i.identity)
-  FROM objects o JOIN pg_proc p ON p.oid = o.objid, LATERAL pg_identify_object(o.classid, o.objid, 0) i
-  WHERE o.classid = 'pg_proc'::regclass AND NOT o.is_member AND EXISTS (
-    SELECT FROM members m JOIN pg_proc q ON q.oid = m.objid WHERE m.classid = 'pg_proc'::regclass AND q.proname = p.proname)
-)
-SELECT f.detail, f.fix FROM found f ORDER BY f.place, f.what
-$query$;
   made bigint;
   top bigint := pg_current_xact_id()::text::bigint;
   other record;
-  wrong record;
 BEGIN
-  -- A schema that this very statement made has what the default privileges give to others.
-  SELECT (n.xmin::text::bigint - top) & 4294967295 INTO made FROM pg_namespace n WHERE n.nspname = 'bemi'::name;
+  SELECT (n.xmin::text::bigint - top) & 4294967295
+  INTO made
+  FROM pg_namespace n
+  WHERE n.nspname = 'bemi'::name;
   IF made < 1000000 AND pg_xact_status((top + made)::text::xid8) = 'in progress' THEN
     FOR other IN
-      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM pg_namespace n, LATERAL aclexplode(n.nspacl) a
-      LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE n.nspname = 'bemi'::name AND a.grantee <> n.nspowner
+      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee
+      FROM pg_namespace n,
+        LATERAL aclexplode(n.nspacl) a
+        LEFT JOIN pg_roles r ON r.oid = a.grantee
+      WHERE n.nspname = 'bemi'::name
+        AND a.grantee <> n.nspowner
     LOOP
       EXECUTE format('REVOKE ALL ON SCHEMA bemi FROM %s', other.grantee);
     END LOOP;
   END IF;
+END
+$do$;
+
+DO $do$
+DECLARE
+  kept text :=
+    '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$';
+  query text := $query$
+WITH bemi AS (
+  SELECT n.oid, n.nspowner, n.nspacl
+  FROM pg_namespace n
+  WHERE n.nspname = 'bemi'::name
+), superuser AS (
+  SELECT r.rolname
+  FROM pg_roles r
+  WHERE r.rolsuper
+  ORDER BY r.rolname = current_user DESC, r.oid
+  LIMIT 1
+), members AS (
+  SELECT d.classid, d.objid
+  FROM pg_extension e
+    JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+  WHERE e.extname = 'bemi'::name
+), objects AS (
+  SELECT m.classid, m.objid, true AS is_member
+  FROM members m
+  UNION
+  SELECT d.classid, d.objid, false
+  FROM bemi b
+    JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = b.oid AND d.deptype = 'n'::"char"
+  WHERE d.classid <> 'pg_default_acl'::regclass
+    AND NOT EXISTS (SELECT FROM members m WHERE m.classid = d.classid AND m.objid = d.objid)
+), owned AS (
+  SELECT o.classid, o.objid, o.is_member, i.type, i.name, i.identity, r.rolname
+  FROM objects o
+    JOIN pg_database b ON b.datname = current_database()
+    JOIN pg_shdepend s ON s.dbid = b.oid AND s.classid = o.classid AND s.objid = o.objid AND s.objsubid = 0
+      AND s.deptype = 'o'::"char"
+    LEFT JOIN pg_roles r ON r.oid = s.refobjid,
+    LATERAL pg_identify_object(o.classid, o.objid, 0) i
+  WHERE r.rolsuper IS NOT TRUE
+), found AS (
+  SELECT
+    1 AS place,
+    'the schema bemi'::text AS what,
+    format('the schema bemi belongs to the role %I, which is not a superuser', r.rolname) AS detail,
+    format('ALTER SCHEMA bemi OWNER TO %I;', s.rolname) AS fix
+  FROM bemi b
+    CROSS JOIN superuser s
+    LEFT JOIN pg_roles r ON r.oid = b.nspowner
+  WHERE r.rolsuper IS NOT TRUE
+  UNION ALL
+  -- Revoking a right that was granted by its grantee ends with revoking it from that grantee.
+  SELECT
+    2,
+    a.grantor::text,
+    format('the role %s may create objects in the schema bemi', COALESCE(quote_ident(r.rolname), 'PUBLIC')),
+    format('REVOKE CREATE ON SCHEMA bemi FROM %s CASCADE;',
+      CASE WHEN a.grantor <> b.nspowner THEN quote_ident(pg_get_userbyid(a.grantor))
+        ELSE COALESCE(quote_ident(r.rolname), 'PUBLIC') END)
+  FROM bemi b
+    CROSS JOIN LATERAL aclexplode(b.nspacl) a
+    LEFT JOIN pg_roles r ON r.oid = a.grantee
+  WHERE a.privilege_type = 'CREATE'
+    AND a.grantee <> b.nspowner
+    AND r.rolsuper IS NOT TRUE
+  UNION ALL
+  -- Objects of others are not taken over, whatever their names, except for the tables that outlive the extension.
+  SELECT
+    CASE o.type WHEN 'extension' THEN 2 WHEN 'type' THEN 5 ELSE 3 END,
+    o.identity,
+    format('the %s %s belongs to the role %I, which is not a superuser', o.type, o.identity, o.rolname),
+    CASE
+      WHEN o.type = 'extension' AND o.name = 'bemi' THEN
+        format('REASSIGN OWNED BY %I TO %I;', o.rolname, s.rolname)
+      WHEN o.is_member OR o.classid = 'pg_class'::regclass AND o.name ~ <kept> THEN
+        format('ALTER %s %s OWNER TO %I;', upper(o.type), o.identity, s.rolname)
+      ELSE
+        format('DROP %s %s; -- it does not belong to bemi',
+          CASE o.type
+            WHEN 'aggregate' THEN 'ROUTINE'
+            WHEN 'statistics object' THEN 'STATISTICS'
+            ELSE upper(o.type)
+          END, o.identity)
+    END
+  FROM owned o
+    CROSS JOIN superuser s
+  UNION ALL
+  -- These may have belonged to somebody else before.
+  SELECT
+    4,
+    i.identity,
+    format('the %s %s does not belong to the extension, but has the name of one of its functions', i.type, i.identity),
+    format('DROP ROUTINE %s;', i.identity)
+  FROM objects o
+    JOIN pg_proc p ON p.oid = o.objid,
+    LATERAL pg_identify_object(o.classid, o.objid, 0) i
+  WHERE o.classid = 'pg_proc'::regclass
+    AND NOT o.is_member
+    AND EXISTS (
+      SELECT FROM members m
+        JOIN pg_proc q ON q.oid = m.objid
+      WHERE m.classid = 'pg_proc'::regclass
+        AND q.proname = p.proname)
+)
+SELECT f.detail, f.fix
+FROM found f
+ORDER BY f.place, f.what
+$query$;
+  wrong record;
+BEGIN
+  query := replace(query, '<kept>', quote_literal(kept));
   FOR wrong IN EXECUTE query LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
   EXECUTE format('CREATE FUNCTION bemi.unsafe_objects() RETURNS TABLE (detail text, fix text) LANGUAGE plpgsql STABLE '
-    'SET search_path = pg_catalog, pg_temp AS %L', '#variable_conflict use_column' || chr(10) || 'BEGIN RETURN QUERY' || query || ';' || chr(10) || 'END');
+    'SET search_path = pg_catalog, pg_temp AS %L',
+    '#variable_conflict use_column' || chr(10) || 'BEGIN RETURN QUERY' || query || ';' || chr(10) || 'END');
+  EXECUTE format('CREATE FUNCTION bemi.kept_names() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE '
+    'SET search_path = pg_catalog, pg_temp AS %L', format('SELECT %L::text', kept));
 END
 $do$;
 
 COMMENT ON FUNCTION bemi.unsafe_objects() IS
-'what in the schema bemi belongs to others than superusers, or may, and the statements that end that';
+'returns what in the schema bemi belongs to roles other than superusers, or may, and the statements that end that';
+
+COMMENT ON FUNCTION bemi.kept_names() IS
+'returns the pattern of the names of the tables and views in the schema bemi that outlive the extension';
 
 CREATE FUNCTION bemi.own_tables() RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN ARRAY(
     WITH RECURSIVE own AS (
-      SELECT c.oid FROM pg_namespace n
-      JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass
-      JOIN pg_class c ON c.oid = d.objid
-      WHERE n.nspname = 'bemi'::name AND c.relkind = ANY ('{r,p,v,m,f,S}'::"char"[]) AND (
-        c.relname ~ '^(changes|changes_default|changes_diff|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources|seals)$' OR EXISTS (
-          SELECT FROM pg_depend e JOIN pg_extension x ON x.oid = e.refobjid WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid
-            AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'::"char" AND x.extname = 'bemi'::name))
+      SELECT c.oid
+      FROM pg_namespace n
+        JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+          AND d.classid = 'pg_class'::regclass
+        JOIN pg_class c ON c.oid = d.objid
+      WHERE n.nspname = 'bemi'::name
+        AND c.relkind = ANY ('{r,p,v,m,f,S}'::"char"[])
+        AND (c.relname ~ bemi.kept_names() OR EXISTS (
+          SELECT FROM pg_depend e
+            JOIN pg_extension x ON x.oid = e.refobjid
+          WHERE e.classid = 'pg_class'::regclass
+            AND e.objid = c.oid
+            AND e.refclassid = 'pg_extension'::regclass
+            AND e.deptype = 'e'::"char"
+            AND x.extname = 'bemi'::name))
       UNION
-      SELECT i.inhrelid FROM own o JOIN pg_inherits i ON i.inhparent = o.oid
-    ) SELECT o.oid FROM own o);
+      SELECT i.inhrelid
+      FROM own o
+        JOIN pg_inherits i ON i.inhparent = o.oid
+    )
+    SELECT o.oid FROM own o);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.own_tables() IS
-'the tables and views of the extension and of bemi.start(), partitions included';
+'returns the tables and views of the extension and of bemi.start(), partitions included';
 
 CREATE FUNCTION bemi.unsafe_tables(relations oid[]) RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    SELECT format('the %s %s belongs to the role %I, who is no superuser', i.type, c.oid::regclass, o.rolname),
-      format('ALTER %s %s OWNER TO %I;', upper(i.type), c.oid::regclass,
-        (SELECT r.rolname FROM pg_roles r WHERE r.rolsuper ORDER BY r.rolname = current_user DESC, r.oid LIMIT 1))
-    FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid LEFT JOIN pg_roles o ON o.oid = c.relowner,
+    SELECT
+      format('the %s %s belongs to the role %I, which is not a superuser', i.type, c.oid::regclass, o.rolname),
+      format('ALTER %s %s OWNER TO %I;', upper(i.type), c.oid::regclass, (
+        SELECT r.rolname
+        FROM pg_roles r
+        WHERE r.rolsuper
+        ORDER BY r.rolname = current_user DESC, r.oid
+        LIMIT 1))
+    FROM unnest(relations) u (oid)
+      JOIN pg_class c ON c.oid = u.oid
+      LEFT JOIN pg_roles o ON o.oid = c.relowner,
       LATERAL pg_identify_object('pg_class'::regclass, c.oid, 0) i
     WHERE o.rolsuper IS NOT TRUE;
   RETURN QUERY
-    SELECT format('the role %s has %s on %s', g.grantee, string_agg(DISTINCT g.privilege_type, ', '), g.relation),
-      -- What was granted by those to whom it was granted ends with their own right.
+    SELECT
+      format('the role %s has %s on %s', g.grantee, string_agg(DISTINCT g.privilege_type, ', '), g.relation),
+      -- Revoking a right that was granted by its grantee ends with revoking it from that grantee.
       format('REVOKE %s ON %s FROM %s CASCADE;', string_agg(DISTINCT g.privilege_type, ', '), g.relation, g.revoked)
     FROM (
-      SELECT c.oid::regclass AS relation, a.privilege_type, COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
-        CASE WHEN a.grantor <> c.relowner THEN quote_ident(pg_get_userbyid(a.grantor)) ELSE COALESCE(quote_ident(r.rolname), 'PUBLIC') END AS revoked
-      FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid, LATERAL (
-        SELECT e.* FROM aclexplode(c.relacl) e
-        UNION ALL SELECT e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
-      ) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-      WHERE a.privilege_type <> 'SELECT' AND a.grantee <> c.relowner AND r.rolsuper IS NOT TRUE
-    ) g GROUP BY g.relation, g.grantee, g.revoked;
+      SELECT
+        c.oid::regclass AS relation,
+        a.privilege_type,
+        COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
+        CASE WHEN a.grantor <> c.relowner THEN quote_ident(pg_get_userbyid(a.grantor))
+          ELSE COALESCE(quote_ident(r.rolname), 'PUBLIC') END AS revoked
+      FROM unnest(relations) u (oid)
+        JOIN pg_class c ON c.oid = u.oid,
+        LATERAL (
+          SELECT e.* FROM aclexplode(c.relacl) e
+          UNION ALL
+          SELECT e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
+        ) a
+        LEFT JOIN pg_roles r ON r.oid = a.grantee
+      WHERE a.privilege_type <> 'SELECT'
+        AND a.grantee <> c.relowner
+        AND r.rolsuper IS NOT TRUE
+    ) g
+    GROUP BY g.relation, g.grantee, g.revoked;
   RETURN QUERY
-    SELECT format('the trigger %I on %s calls %s, which belongs to the role %I, who is no superuser', t.tgname, t.tgrelid::regclass, p.oid::regprocedure, r.rolname),
+    SELECT
+      format('the trigger %I on %s calls %s, which belongs to the role %I, which is not a superuser',
+        t.tgname, t.tgrelid::regclass, p.oid::regprocedure, r.rolname),
       format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass)
-    FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN pg_roles r ON r.oid = p.proowner
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND r.rolsuper IS NOT TRUE;
+    FROM unnest(relations) u (oid)
+      JOIN pg_trigger t ON t.tgrelid = u.oid
+      JOIN pg_proc p ON p.oid = t.tgfoid
+      LEFT JOIN pg_roles r ON r.oid = p.proowner
+    WHERE NOT t.tgisinternal
+      AND t.tgparentid = 0
+      AND r.rolsuper IS NOT TRUE;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.unsafe_tables(oid[]) IS
-'which of some tables belong to others than superusers, have triggers of others, or may be written by others';
+'returns which of some tables belong to, have triggers of, or may be written by roles other than superusers';
+
+CREATE FUNCTION bemi.unsafe_rules(relations oid[]) RETURNS TABLE (detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT
+      format('the table %s has a rule: %I', c.oid::regclass, w.rulename),
+      format('DROP RULE %I ON %s;', w.rulename, c.oid::regclass)
+    FROM unnest(relations) u (oid)
+      JOIN pg_class c ON c.oid = u.oid
+      JOIN pg_rewrite w ON w.ev_class = c.oid
+    WHERE NOT (c.relkind = ANY ('{v,m}'::"char"[]) AND w.rulename = '_RETURN'::name);
+  RETURN QUERY
+    SELECT
+      format('the view %s was replaced', c.oid::regclass),
+      'DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi; -- then track the tables again'::text
+    FROM unnest(relations) u (oid)
+      JOIN pg_class c ON c.oid = u.oid
+      JOIN pg_rewrite w ON w.ev_class = c.oid
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
+    WHERE c.relkind = 'v'::"char"
+      AND w.xmin::text <> a.xmin::text
+      AND c.relname <> 'changes_diff'::name;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unsafe_rules(oid[]) IS
+'returns the rules of some tables, and which of some views were replaced';
+
+CREATE FUNCTION bemi.unsafe_links(relations oid[]) RETURNS TABLE (detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT
+      format('the table %s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass),
+      format('ALTER TABLE %s NO INHERIT %s;', i.inhrelid::regclass, i.inhparent::regclass)
+    FROM unnest(relations) u (oid)
+      JOIN pg_inherits i ON i.inhrelid = u.oid
+      JOIN pg_class p ON p.oid = i.inhparent
+    WHERE p.relkind = ANY ('{r,f}'::"char"[])
+      AND i.inhparent <> ALL (relations);
+  -- The server's queries for foreign keys run as the owner of the other table, and so do the triggers of that table.
+  RETURN QUERY
+    SELECT
+      format('the foreign key %I of %s references %s, and the owner of one of them is not a superuser',
+        k.conname, k.conrelid::regclass, k.confrelid::regclass),
+      format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname)
+    FROM pg_constraint k
+      JOIN pg_class r ON r.oid = k.conrelid
+      JOIN pg_class f ON f.oid = k.confrelid
+    WHERE k.contype = 'f'::"char"
+      AND k.conparentid = 0
+      AND (k.conrelid = ANY (relations) OR k.confrelid = ANY (relations))
+      AND EXISTS (SELECT FROM pg_roles o WHERE o.oid IN (r.relowner, f.relowner) AND NOT o.rolsuper);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unsafe_links(oid[]) IS
+'returns the tables from which some tables inherit, and the foreign keys of others from or to them';
+
+CREATE FUNCTION bemi.unsafe_expressions(relations oid[]) RETURNS TABLE (detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT DISTINCT
+      format('the %s %s uses the function %s, which is not immutable', i.type, i.identity, p.oid::regprocedure),
+      bemi.removal(e.classid, e.objid, e.number)
+    FROM (
+      SELECT 'pg_constraint'::regclass::oid AS classid, k.oid AS objid, 0 AS number, k.conbin::text AS tree
+      FROM unnest(relations) u (oid)
+        JOIN pg_constraint k ON k.conrelid = u.oid
+      UNION ALL
+      SELECT 'pg_attrdef'::regclass, d.oid, 0, d.adbin::text
+      FROM unnest(relations) u (oid)
+        JOIN pg_attrdef d ON d.adrelid = u.oid
+      UNION ALL
+      SELECT 'pg_class'::regclass, x.indexrelid, 0, concat_ws(' ', x.indexprs, x.indpred)
+      FROM unnest(relations) u (oid)
+        JOIN pg_index x ON x.indrelid = u.oid
+      UNION ALL
+      SELECT 'pg_trigger'::regclass, t.oid, 0, t.tgqual::text
+      FROM unnest(relations) u (oid)
+        JOIN pg_trigger t ON t.tgrelid = u.oid
+      UNION ALL
+      SELECT 'pg_statistic_ext'::regclass, s.oid, 0, s.stxexprs::text
+      FROM unnest(relations) u (oid)
+        JOIN pg_statistic_ext s ON s.stxrelid = u.oid
+    ) e
+      CROSS JOIN LATERAL regexp_matches(e.tree, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
+      JOIN pg_proc p ON p.oid = m[1]::oid,
+      LATERAL pg_identify_object(e.classid, e.objid, 0) i
+    WHERE p.provolatile <> 'i'::"char"
+      AND (p.oid >= 16384::oid
+        OR p.proname ~ 'to_xml'
+        OR p.provolatile = 'v'::"char" AND p.proname <> ALL (
+          '{clock_timestamp,gen_random_uuid,uuidv4,uuidv7,nextval,random,timeofday}'::name[]));
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unsafe_expressions(oid[]) IS
+'returns the expressions of some tables whose functions are not immutable';
+
+CREATE FUNCTION bemi.parts(relations oid[]) RETURNS TABLE (classid oid, objid oid)
+LANGUAGE plpgsql STABLE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid
+    FROM unnest(relations) u (oid)
+      JOIN pg_class c ON c.oid = u.oid
+    WHERE NOT c.relispartition
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_index i ON i.indrelid = u.oid
+      JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE NOT c.relispartition
+    UNION ALL
+    SELECT 'pg_trigger'::regclass, t.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_trigger t ON t.tgrelid = u.oid
+    WHERE NOT t.tgisinternal
+      AND t.tgparentid = 0
+    -- Foreign keys of others that reference the table have internal triggers on it.
+    UNION
+    SELECT 'pg_constraint'::regclass, t.tgconstraint
+    FROM unnest(relations) u (oid)
+      JOIN pg_trigger t ON t.tgrelid = u.oid
+    WHERE t.tgisinternal
+    UNION
+    SELECT 'pg_constraint'::regclass, c.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_constraint c ON c.conrelid = u.oid
+    WHERE (c.coninhcount = 0 OR NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = u.oid AND r.relispartition))
+      AND c.contype <> 'n'::"char"
+    UNION ALL
+    SELECT 'pg_rewrite'::regclass, w.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_rewrite w ON w.ev_class = u.oid
+    WHERE w.rulename = '_RETURN'::name
+    UNION ALL
+    SELECT 'pg_policy'::regclass, p.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_policy p ON p.polrelid = u.oid
+    UNION ALL
+    SELECT 'pg_attrdef'::regclass, a.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_attrdef a ON a.adrelid = u.oid
+    UNION ALL
+    SELECT 'pg_statistic_ext'::regclass, s.oid
+    FROM unnest(relations) u (oid)
+      JOIN pg_statistic_ext s ON s.stxrelid = u.oid;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.parts(oid[]) IS
+'returns some tables, and their indexes, triggers, constraints, rules, policies, defaults and statistics';
+
+CREATE FUNCTION bemi.foreign_code(relations oid[]) RETURNS TABLE (detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  -- In addition to these: relations that have expressions, or columns with types, of their own.
+  classes oid[] := ARRAY['pg_proc', 'pg_type', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_collation',
+    'pg_ts_config', 'pg_ts_dict']::regclass[];
+BEGIN
+  RETURN QUERY
+    WITH RECURSIVE code AS (
+      SELECT p.classid AS part_class, p.objid AS part, d.objsubid AS number,
+        d.refclassid AS classid, d.refobjid AS objid
+      FROM bemi.parts(relations) p
+        JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid
+      WHERE (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
+        SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
+      UNION
+      SELECT c.part_class, c.part, c.number, n.classid, n.objid
+      FROM code c,
+        LATERAL (
+          SELECT d.refclassid AS classid, d.refobjid AS objid
+          FROM pg_depend d
+          WHERE d.classid = c.classid
+            AND d.objid = c.objid
+            AND (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
+              SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
+          UNION ALL
+          SELECT 'pg_constraint'::regclass, k.oid
+          FROM pg_constraint k
+          WHERE c.classid = 'pg_type'::regclass
+            AND k.contypid = c.objid
+          UNION ALL
+          SELECT 'pg_rewrite'::regclass, w.oid
+          FROM pg_rewrite w
+          WHERE c.classid = 'pg_class'::regclass
+            AND w.ev_class = c.objid
+        ) n
+    )
+    SELECT DISTINCT
+      format('the %s %s uses the %s %s, which belongs to the role %I, which is not a superuser',
+        part.type, part.identity, i.type, i.identity, r.rolname),
+      bemi.removal(c.part_class, c.part, c.number)
+    FROM code c
+      JOIN pg_database b ON b.datname = current_database()
+      JOIN pg_shdepend s ON s.dbid = b.oid AND s.classid = c.classid AND s.objid = c.objid AND s.objsubid = 0
+        AND s.deptype = 'o'::"char"
+      LEFT JOIN pg_roles r ON r.oid = s.refobjid,
+      LATERAL pg_identify_object(c.classid, c.objid, 0) i,
+      LATERAL pg_identify_object(c.part_class, c.part,
+        CASE c.part_class WHEN 'pg_class'::regclass THEN c.number ELSE 0 END) part
+    WHERE r.rolsuper IS NOT TRUE
+      -- bemi.unsafe_tables() returns the functions of triggers.
+      AND NOT EXISTS (
+        SELECT FROM pg_trigger t
+        WHERE c.part_class = 'pg_trigger'::regclass
+          AND t.oid = c.part
+          AND c.classid = 'pg_proc'::regclass
+          AND t.tgfoid = c.objid);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.foreign_code(oid[]) IS
+'returns the functions, operators and types of roles other than superusers that some tables use';
 
 CREATE FUNCTION bemi.unsafe_code(relations oid[]) RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
-DECLARE
-  -- And relations that have expressions, or columns with types, of their own.
-  classes oid[] := ARRAY['pg_proc', 'pg_type', 'pg_operator', 'pg_opclass', 'pg_opfamily', 'pg_collation', 'pg_ts_config', 'pg_ts_dict']::regclass[];
 BEGIN
-  RETURN QUERY
-    SELECT format('the table %s has a rule: %I', c.oid::regclass, w.rulename), format('DROP RULE %I ON %s;', w.rulename, c.oid::regclass)
-    FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_rewrite w ON w.ev_class = c.oid
-    WHERE NOT (c.relkind = ANY ('{v,m}'::"char"[]) AND w.rulename = '_RETURN'::name);
-  RETURN QUERY
-    SELECT format('the view %s is not as it was made', c.oid::regclass),
-      'DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi; -- then the tables have to be tracked again'::text
-    FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_rewrite w ON w.ev_class = c.oid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
-    WHERE c.relkind = 'v'::"char" AND w.xmin::text <> a.xmin::text AND c.relname <> 'changes_diff'::name;
-  RETURN QUERY
-    SELECT format('the table %s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass), format('ALTER TABLE %s NO INHERIT %s;', i.inhrelid::regclass, i.inhparent::regclass)
-    FROM unnest(relations) u (oid) JOIN pg_inherits i ON i.inhrelid = u.oid JOIN pg_class p ON p.oid = i.inhparent
-    WHERE p.relkind = ANY ('{r,f}'::"char"[]) AND i.inhparent <> ALL (relations);
-  -- The server's queries for them run as the owner of the other table, and triggers of that one with them.
-  RETURN QUERY
-    SELECT format('the foreign key %I of %s refers to %s, one of which belongs to a role that is no superuser', k.conname, k.conrelid::regclass, k.confrelid::regclass),
-      format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname)
-    FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_class f ON f.oid = k.confrelid
-    WHERE k.contype = 'f'::"char" AND k.conparentid = 0 AND (k.conrelid = ANY (relations) OR k.confrelid = ANY (relations))
-      AND EXISTS (SELECT FROM pg_roles o WHERE o.oid IN (r.relowner, f.relowner) AND NOT o.rolsuper);
-  -- Functions of the server's own may run SQL that they are given as text; those are not immutable. On those no object depends.
-  RETURN QUERY
-    SELECT DISTINCT format('the %s %s uses the function %s, which is not immutable', i.type, i.identity, p.oid::regprocedure), bemi.removal(e.classid, e.objid, e.number)
-    FROM (
-      SELECT 'pg_constraint'::regclass::oid AS classid, k.oid AS objid, 0 AS number, k.conbin::text AS tree FROM unnest(relations) u (oid) JOIN pg_constraint k ON k.conrelid = u.oid
-      UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, 0, d.adbin::text FROM unnest(relations) u (oid) JOIN pg_attrdef d ON d.adrelid = u.oid
-      UNION ALL SELECT 'pg_class'::regclass, x.indexrelid, 0, concat_ws(' ', x.indexprs, x.indpred) FROM unnest(relations) u (oid) JOIN pg_index x ON x.indrelid = u.oid
-      UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0, t.tgqual::text FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid
-      UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid, 0, s.stxexprs::text FROM unnest(relations) u (oid) JOIN pg_statistic_ext s ON s.stxrelid = u.oid
-    ) e CROSS JOIN LATERAL regexp_matches(e.tree, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m JOIN pg_proc p ON p.oid = m[1]::oid,
-      LATERAL pg_identify_object(e.classid, e.objid, 0) i
-    WHERE p.provolatile <> 'i'::"char" AND (p.oid >= 16384::oid OR p.proname ~ 'to_xml'
-      OR p.provolatile = 'v'::"char" AND p.proname <> ALL ('{clock_timestamp,gen_random_uuid,uuidv4,uuidv7,nextval,random,timeofday}'::name[]));
-  RETURN QUERY
-    -- What partitions have of the table above them is looked at there.
-    WITH RECURSIVE parts AS (
-      SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM unnest(relations) u (oid) JOIN pg_class c ON c.oid = u.oid WHERE NOT c.relispartition
-      UNION ALL SELECT 'pg_class'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_index i ON i.indrelid = u.oid JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE NOT c.relispartition
-      UNION ALL SELECT 'pg_trigger'::regclass, t.oid FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid
-        WHERE NOT t.tgisinternal AND t.tgparentid = 0
-      -- Foreign keys of others that refer to it have triggers of the server's own on it.
-      UNION SELECT 'pg_constraint'::regclass, t.tgconstraint FROM unnest(relations) u (oid) JOIN pg_trigger t ON t.tgrelid = u.oid WHERE t.tgisinternal
-      UNION SELECT 'pg_constraint'::regclass, c.oid FROM unnest(relations) u (oid) JOIN pg_constraint c ON c.conrelid = u.oid
-        WHERE (c.coninhcount = 0 OR NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = u.oid AND r.relispartition)) AND c.contype <> 'n'::"char"
-      UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM unnest(relations) u (oid) JOIN pg_rewrite w ON w.ev_class = u.oid
-        WHERE w.rulename = '_RETURN'::name
-      UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM unnest(relations) u (oid) JOIN pg_policy p ON p.polrelid = u.oid
-      UNION ALL SELECT 'pg_attrdef'::regclass, a.oid FROM unnest(relations) u (oid) JOIN pg_attrdef a ON a.adrelid = u.oid
-      UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM unnest(relations) u (oid) JOIN pg_statistic_ext s ON s.stxrelid = u.oid
-    ), code AS (
-      SELECT p.classid AS part_class, p.objid AS part, d.objsubid AS number, d.refclassid AS classid, d.refobjid AS objid
-      FROM parts p JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid WHERE (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
-          SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
-      UNION
-      SELECT c.part_class, c.part, c.number, n.classid, n.objid FROM code c, LATERAL (
-        SELECT d.refclassid AS classid, d.refobjid AS objid FROM pg_depend d
-        WHERE d.classid = c.classid AND d.objid = c.objid AND (d.refclassid = ANY (classes) OR d.refclassid = 'pg_class'::regclass AND EXISTS (
-          SELECT FROM pg_class r WHERE r.oid = d.refobjid AND r.relkind = ANY ('{v,m,c}'::"char"[])))
-        UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE c.classid = 'pg_type'::regclass AND k.contypid = c.objid
-        UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w WHERE c.classid = 'pg_class'::regclass AND w.ev_class = c.objid
-      ) n
-    )
-    SELECT DISTINCT format('the %s %s uses the %s %s, which belongs to the role %I, who is no superuser', part.type, part.identity, i.type, i.identity, r.rolname),
-      bemi.removal(c.part_class, c.part, c.number)
-    FROM code c JOIN pg_database b ON b.datname = current_database()
-    JOIN pg_shdepend s ON s.dbid = b.oid AND s.classid = c.classid AND s.objid = c.objid AND s.objsubid = 0 AND s.deptype = 'o'::"char"
-    LEFT JOIN pg_roles r ON r.oid = s.refobjid, LATERAL pg_identify_object(c.classid, c.objid, 0) i,
-      LATERAL pg_identify_object(c.part_class, c.part, CASE c.part_class WHEN 'pg_class'::regclass THEN c.number ELSE 0 END) part
-    -- The functions of triggers are with the tables.
-    WHERE r.rolsuper IS NOT TRUE AND NOT EXISTS (
-      SELECT FROM pg_trigger t WHERE c.part_class = 'pg_trigger'::regclass AND t.oid = c.part AND c.classid = 'pg_proc'::regclass AND t.tgfoid = c.objid);
+  RETURN QUERY SELECT r.detail, r.fix FROM bemi.unsafe_rules(relations) r;
+  RETURN QUERY SELECT l.detail, l.fix FROM bemi.unsafe_links(relations) l;
+  RETURN QUERY SELECT e.detail, e.fix FROM bemi.unsafe_expressions(relations) e;
+  RETURN QUERY SELECT c.detail, c.fix FROM bemi.foreign_code(relations) c;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.unsafe_code(oid[]) IS
-'which rules, expressions, operators and types of others some tables have';
+'returns the rules, expressions, operators and types of other roles that some tables have';
+
+CREATE FUNCTION bemi.removal_of_relation(relation oid, number int) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+    WHEN c.relkind = ANY ('{i,I}'::"char"[]) THEN
+      format('DROP INDEX %s;', c.oid::regclass)
+    -- A domain's values are those of its base type.
+    WHEN t.typtype = 'd'::"char" THEN
+      format('ALTER TABLE %s ALTER COLUMN %I TYPE %s;',
+        c.oid::regclass, a.attname, format_type(t.typbasetype, t.typtypmod))
+    WHEN a.attname IS NOT NULL THEN
+      format('ALTER TABLE %s DROP COLUMN %I;', c.oid::regclass, a.attname)
+    ELSE
+      format('DROP TABLE %s;', c.oid::regclass)
+    END
+  FROM pg_class c
+    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = number AND number > 0
+    LEFT JOIN pg_type t ON t.oid = a.atttypid
+  WHERE c.oid = relation
+$$;
+
+COMMENT ON FUNCTION bemi.removal_of_relation(oid, int) IS
+'returns the statement that removes a column of a table, an index, or the table itself if the number is 0';
 
 CREATE FUNCTION bemi.removal(class oid, object oid, number int) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE class
-    WHEN 'pg_trigger'::regclass THEN (SELECT format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass) FROM pg_trigger t WHERE t.oid = object)
-    WHEN 'pg_constraint'::regclass THEN (SELECT format('ALTER TABLE %s DROP CONSTRAINT %I;', c.conrelid::regclass, c.conname) FROM pg_constraint c WHERE c.oid = object)
-    WHEN 'pg_policy'::regclass THEN (SELECT format('DROP POLICY %I ON %s;', p.polname, p.polrelid::regclass) FROM pg_policy p WHERE p.oid = object)
+    WHEN 'pg_trigger'::regclass THEN (
+      SELECT format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass)
+      FROM pg_trigger t
+      WHERE t.oid = object)
+    WHEN 'pg_constraint'::regclass THEN (
+      SELECT format('ALTER TABLE %s DROP CONSTRAINT %I;', c.conrelid::regclass, c.conname)
+      FROM pg_constraint c
+      WHERE c.oid = object)
+    WHEN 'pg_policy'::regclass THEN (
+      SELECT format('DROP POLICY %I ON %s;', p.polname, p.polrelid::regclass)
+      FROM pg_policy p
+      WHERE p.oid = object)
     WHEN 'pg_attrdef'::regclass THEN (
-      SELECT format('ALTER TABLE %s %s;', d.adrelid::regclass, format(CASE a.attgenerated WHEN '' THEN 'ALTER COLUMN %I DROP DEFAULT' ELSE 'DROP COLUMN %I' END, a.attname))
-      FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.oid = object)
-    WHEN 'pg_statistic_ext'::regclass THEN (SELECT format('DROP STATISTICS %s;', i.identity) FROM pg_identify_object(class, object, 0) i)
+      SELECT format('ALTER TABLE %s %s;', d.adrelid::regclass, format(
+        CASE a.attgenerated WHEN '' THEN 'ALTER COLUMN %I DROP DEFAULT' ELSE 'DROP COLUMN %I' END, a.attname))
+      FROM pg_attrdef d
+        JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+      WHERE d.oid = object)
+    WHEN 'pg_statistic_ext'::regclass THEN (
+      SELECT format('DROP STATISTICS %s;', i.identity)
+      FROM pg_identify_object(class, object, 0) i)
     WHEN 'pg_rewrite'::regclass THEN (
-      SELECT format('DROP VIEW %s;', w.ev_class::regclass) FROM pg_rewrite w WHERE w.oid = object)
-    ELSE (SELECT CASE WHEN c.relkind = ANY ('{i,I}'::"char"[]) THEN format('DROP INDEX %s;', c.oid::regclass)
-        -- A domain's values are those of its base type.
-        WHEN t.typtype = 'd'::"char" THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE %s;', c.oid::regclass, a.attname, format_type(t.typbasetype, t.typtypmod))
-        WHEN a.attname IS NOT NULL THEN format('ALTER TABLE %s DROP COLUMN %I;', c.oid::regclass, a.attname)
-        ELSE format('DROP TABLE %s;', c.oid::regclass) END
-      FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = number AND number > 0 LEFT JOIN pg_type t ON t.oid = a.atttypid WHERE c.oid = object)
+      SELECT format('DROP VIEW %s;', w.ev_class::regclass)
+      FROM pg_rewrite w
+      WHERE w.oid = object)
+    ELSE
+      bemi.removal_of_relation(object, number)
   END
 $$;
 
 COMMENT ON FUNCTION bemi.removal(oid, oid, int) IS
-'the statement that removes something from a table';
+'returns the statement that removes something from a table';
 
 CREATE FUNCTION bemi.unsafe() RETURNS TABLE (detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -331,16 +629,18 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   tables oid[] := bemi.own_tables();
 BEGIN
-  -- An object that is found in two ways is shown once.
+  -- An object that is found in two ways is returned once.
   RETURN QUERY SELECT o.detail, o.fix FROM bemi.unsafe_objects() o;
-  RETURN QUERY SELECT t.detail, t.fix FROM bemi.unsafe_tables(tables) t
+  RETURN QUERY
+    SELECT t.detail, t.fix
+    FROM bemi.unsafe_tables(tables) t
     WHERE NOT EXISTS (SELECT FROM bemi.unsafe_objects() o WHERE o.fix = t.fix);
   RETURN QUERY SELECT c.detail, c.fix FROM bemi.unsafe_code(tables) c;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.unsafe() IS
-'where a role that is no superuser could have something run by one, or write what the recorder writes, and the statement that ends it; no row if nowhere';
+'returns where a role that is not a superuser could run code as one, or write what the recorder writes, and the fixes';
 
 CREATE FUNCTION bemi.require_safe() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -354,38 +654,48 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.require_safe() IS
-'raises an error if a role that is no superuser could have something run by one, or write what the recorder writes';
+'raises an error if a role that is not a superuser could run code as one, or write what the recorder writes';
 
 CREATE FUNCTION bemi.is_plain(relation oid, is_written boolean) RETURNS boolean
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_is_plain';
 
 COMMENT ON FUNCTION bemi.is_plain(oid, boolean) IS
-'locks a table or view; true if it is a superuser''s, nobody else may write it, and nothing of others runs when it is read or written';
+'locks a table or view; returns whether only superusers may write it, and reading or writing it runs no code of others';
 
 CREATE FUNCTION bemi.refuse_unsafe(relations oid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   wrong record;
 BEGIN
-  -- An update of a table is one of its children too.
+  -- An UPDATE of a table updates its children too.
   WITH RECURSIVE heirs AS (
-    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (relations)
-    UNION SELECT i.inhrelid FROM heirs h JOIN pg_inherits i ON i.inhparent = h.inhrelid
-  ) SELECT relations || COALESCE(array_agg(h.inhrelid), '{}') INTO relations FROM heirs h;
+    SELECT i.inhrelid
+    FROM pg_inherits i
+    WHERE i.inhparent = ANY (relations)
+    UNION
+    SELECT i.inhrelid
+    FROM heirs h
+      JOIN pg_inherits i ON i.inhparent = h.inhrelid
+  )
+  SELECT relations || COALESCE(array_agg(h.inhrelid), '{}') INTO relations FROM heirs h;
   FOR wrong IN
-    SELECT t.detail, t.fix FROM bemi.unsafe_tables(relations) t UNION ALL SELECT c.detail, c.fix FROM bemi.unsafe_code(relations) c
+    SELECT t.detail, t.fix FROM bemi.unsafe_tables(relations) t
+    UNION ALL
+    SELECT c.detail, c.fix FROM bemi.unsafe_code(relations) c
   LOOP
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
   IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
-    RAISE EXCEPTION 'a transaction with the isolation level % does not see all of what hangs on the table %', current_setting('transaction_isolation'), relations[1]::regclass
-      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- at the beginning of the transaction';
+    RAISE EXCEPTION 'a transaction with isolation level % does not see everything that is attached to the table %',
+        current_setting('transaction_isolation'), relations[1]::regclass
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; -- at the beginning of the transaction';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.refuse_unsafe(oid[]) IS
-'raises an error if something of others runs when some tables or views are read or written';
+'raises an error if reading or writing some tables or views runs code of others';
 
 CREATE FUNCTION bemi.require_safe_tables(relations oid[], is_written boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -405,19 +715,20 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.require_safe_tables(oid[], boolean) IS
-'raises an error if some tables belong to a role that is no superuser, or such a role can write them or has something run by those who read or write them';
+'locks some tables; raises an error if a role that is not a superuser can write them, or run code when they are used';
 
 CREATE FUNCTION bemi.require_readable() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM bemi.require_safe_tables(array_remove(ARRAY[
-    to_regclass('bemi.recorder'), to_regclass('bemi.sources'), to_regclass('bemi.recorded_versions'), to_regclass('bemi.table_versions'),
-    to_regclass('bemi.tracked_schemas'), to_regclass('bemi.dropped_triggers'), to_regclass('bemi.context_triggers')]::oid[], NULL::oid), false);
+    to_regclass('bemi.recorder'), to_regclass('bemi.sources'), to_regclass('bemi.recorded_versions'),
+    to_regclass('bemi.table_versions'), to_regclass('bemi.tracked_schemas'), to_regclass('bemi.dropped_triggers'),
+    to_regclass('bemi.context_triggers')]::oid[], NULL::oid), false);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.require_readable() IS
-'raises an error if something of others runs when a table or view is read that the functions of the extension read as a superuser';
+'raises an error if reading a table or view that functions of the extension read as a superuser runs code of others';
 
 CREATE FUNCTION bemi.own_alone(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -425,10 +736,16 @@ DECLARE
   other record;
 BEGIN
   FOR other IN
-    SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM pg_class c, LATERAL (
-      SELECT e.grantee FROM aclexplode(c.relacl) e
-      UNION ALL SELECT e.grantee FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
-    ) a LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE c.oid = relation AND a.grantee <> c.relowner
+    SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee
+    FROM pg_class c,
+      LATERAL (
+        SELECT e.grantee FROM aclexplode(c.relacl) e
+        UNION ALL
+        SELECT e.grantee FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
+      ) a
+      LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE c.oid = relation
+      AND a.grantee <> c.relowner
   LOOP
     EXECUTE format('REVOKE ALL ON %s FROM %s CASCADE', relation, other.grantee);
   END LOOP;
@@ -436,7 +753,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.own_alone(regclass) IS
-'takes all rights to a table from everyone but its owner';
+'revokes all rights on a table from everyone but its owner';
 
 SELECT bemi.require_safe();
 
@@ -447,10 +764,10 @@ CREATE OR REPLACE FUNCTION bemi.set_context(context text, is_local boolean DEFAU
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_set_context_text';
 
 COMMENT ON FUNCTION bemi.set_context(jsonb, boolean) IS
-'sets the context of the changes that follow, in this session or with is_local in this transaction; NULL clears it';
+'sets the context of later changes in this session or, with is_local, in this transaction; NULL clears it';
 
 COMMENT ON FUNCTION bemi.set_context(text, boolean) IS
-'sets the context of the changes that follow, in this session or with is_local in this transaction; NULL clears it';
+'sets the context of later changes in this session or, with is_local, in this transaction; NULL clears it';
 
 CREATE OR REPLACE FUNCTION bemi.merge_context(context jsonb, is_local boolean DEFAULT false) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_merge_context_jsonb';
@@ -459,31 +776,34 @@ CREATE OR REPLACE FUNCTION bemi.merge_context(context text, is_local boolean DEF
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_merge_context_text';
 
 COMMENT ON FUNCTION bemi.merge_context(jsonb, boolean) IS
-'adds keys to the context of the changes that follow';
+'adds keys to the context of later changes';
 
 COMMENT ON FUNCTION bemi.merge_context(text, boolean) IS
-'adds keys to the context of the changes that follow';
+'adds keys to the context of later changes';
 
 CREATE OR REPLACE FUNCTION bemi.clear_context() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bemi_clear_context';
 
 COMMENT ON FUNCTION bemi.clear_context() IS
-'the changes that follow have no context';
+'removes the context: later changes carry none';
 
 CREATE OR REPLACE FUNCTION bemi.context() RETURNS jsonb
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_context';
 
 COMMENT ON FUNCTION bemi.context() IS
-'the context that the changes of the next statement will carry, if it brings none of its own in a comment';
+'returns the context that changes of the next statement will carry, unless it contains one in a comment';
 
 CREATE OR REPLACE FUNCTION bemi.emit_context() RETURNS trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_emit_context';
 
 COMMENT ON FUNCTION bemi.emit_context() IS
-'for triggers BEFORE each STATEMENT: writes the context of the statement into the write-ahead log';
+'writes the context of a statement to WAL, as a BEFORE trigger FOR EACH STATEMENT';
 
 CREATE FUNCTION bemi.publications_of(relation regclass)
-RETURNS TABLE (publication name, via_root boolean, published_as oid, column_list smallint[], filter_columns smallint[], has_generated boolean)
+RETURNS TABLE (
+  publication name, via_root boolean, published_as oid, column_list smallint[], filter_columns smallint[],
+  has_generated boolean
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   lineage oid[];
@@ -493,43 +813,63 @@ BEGIN
   END IF;
   -- The table first, the root last.
   lineage := CASE WHEN (SELECT relispartition FROM pg_class WHERE oid = relation)
-    THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(relation) WITH ORDINALITY AS a (relid, place) ORDER BY a.place) ELSE ARRAY[relation::oid] END;
+    THEN ARRAY(
+      SELECT a.relid::oid
+      FROM pg_partition_ancestors(relation) WITH ORDINALITY AS a (relid, place)
+      ORDER BY a.place)
+    ELSE ARRAY[relation::oid] END;
   RETURN QUERY
     WITH members AS (
-      SELECT r.prpubid AS id, l.place, l.relid FROM pg_publication_rel r JOIN unnest(lineage) WITH ORDINALITY AS l (relid, place) ON l.relid = r.prrelid
-      UNION ALL SELECT m.id, m.place, m.relid FROM bemi.published_schemas_of(lineage) m
+      SELECT r.prpubid AS id, l.place, l.relid
+      FROM pg_publication_rel r
+        JOIN unnest(lineage) WITH ORDINALITY AS l (relid, place) ON l.relid = r.prrelid
+      UNION ALL
+      SELECT m.id, m.place, m.relid
+      FROM bemi.published_schemas_of(lineage) m
     ), published AS (
-      SELECT p.*, CASE WHEN p.pubviaroot THEN (SELECT m.relid FROM members m WHERE m.id = p.oid ORDER BY m.place DESC LIMIT 1) END AS topmost
-      FROM pg_publication p WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables OR p.oid IN (SELECT m.id FROM members m))
+      SELECT p.*,
+        CASE WHEN p.pubviaroot THEN (
+          SELECT m.relid FROM members m WHERE m.id = p.oid ORDER BY m.place DESC LIMIT 1) END AS topmost
+      FROM pg_publication p
+      WHERE (p.pubupdate OR p.pubdelete)
+        AND (p.puballtables OR p.oid IN (SELECT m.id FROM members m))
     )
     SELECT p.pubname, p.pubviaroot, COALESCE(p.topmost, relation::oid),
-      CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prattrs') = 'array'
-        THEN ARRAY(SELECT number::smallint FROM jsonb_array_elements_text(r.row -> 'prattrs') number) END,
-      CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prqual') = 'string'
-        THEN ARRAY(SELECT DISTINCT var[1]::smallint FROM regexp_matches(r.row ->> 'prqual', ':varattno (-?[0-9]+) ', 'g') var) END,
+      CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prattrs') = 'array' THEN ARRAY(
+        SELECT number::smallint FROM jsonb_array_elements_text(r.row -> 'prattrs') number) END,
+      CASE WHEN NOT p.puballtables AND jsonb_typeof(r.row -> 'prqual') = 'string' THEN ARRAY(
+        SELECT DISTINCT var[1]::smallint
+        FROM regexp_matches(r.row ->> 'prqual', ':varattno (-?[0-9]+) ', 'g') var) END,
       COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)
-    FROM published p LEFT JOIN LATERAL (
-      SELECT to_jsonb(e) AS "row" FROM pg_publication_rel e WHERE e.prpubid = p.oid AND e.prrelid = COALESCE(p.topmost, relation::oid)
-    ) r ON true
+    FROM published p
+      LEFT JOIN LATERAL (
+        SELECT to_jsonb(e) AS "row"
+        FROM pg_publication_rel e
+        WHERE e.prpubid = p.oid
+          AND e.prrelid = COALESCE(p.topmost, relation::oid)
+      ) r ON true
     ORDER BY p.pubname;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.publications_of(regclass) IS
-'the publications that publish updates or deletes of a table, and as which table, by which column list and filter';
+'returns the publications of updates or deletes of a table, the table that they publish it as, column list and filter';
 
 CREATE FUNCTION bemi.published_schemas_of(relations oid[]) RETURNS TABLE (id oid, place bigint, relid oid)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL THEN
-    RETURN QUERY SELECT n.pnpubid, l.place, l.relid FROM unnest(relations) WITH ORDINALITY AS l (relid, place)
-      JOIN pg_class c ON c.oid = l.relid JOIN pg_publication_namespace n ON n.pnnspid = c.relnamespace;
+    RETURN QUERY
+      SELECT n.pnpubid, l.place, l.relid
+      FROM unnest(relations) WITH ORDINALITY AS l (relid, place)
+        JOIN pg_class c ON c.oid = l.relid
+        JOIN pg_publication_namespace n ON n.pnnspid = c.relnamespace;
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.published_schemas_of(oid[]) IS
-'the publications of the schemas of tables';
+'returns the publications of the schemas of tables';
 
 CREATE FUNCTION bemi.identity_columns(relation regclass, identity text) RETURNS smallint[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -538,40 +878,117 @@ DECLARE
   numbers smallint[];
 BEGIN
   IF identity = 'full' THEN
-    RETURN ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
+    RETURN ARRAY(
+      SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
   ELSIF identity = 'nothing' THEN
     RETURN NULL;
   END IF;
-  SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO numbers FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-  WHERE i.indrelid = relation AND i.indisvalid AND i.indimmediate AND c.relname = index;
-  -- One that is gone gives the default.
+  SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]
+  INTO numbers
+  FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid
+  WHERE i.indrelid = relation
+    AND i.indisvalid
+    AND i.indimmediate
+    AND c.relname = index;
+  -- If the index was dropped, the default applies.
   IF NOT FOUND THEN
-    SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] INTO numbers FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indisvalid AND i.indimmediate;
+    SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]
+    INTO numbers
+    FROM pg_index i
+    WHERE i.indrelid = relation
+      AND i.indisprimary
+      AND i.indisvalid
+      AND i.indimmediate;
   END IF;
   RETURN numbers;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.identity_columns(regclass, text) IS
-'the columns that a replica identity of a table has: default, nothing, full or index:name; NULL if none';
+'returns the columns of a replica identity of a table (default, nothing, full or index:name), or NULL if it has none';
 
 CREATE FUNCTION bemi.names_of_columns(relation regclass, numbers smallint[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (numbers)
+  SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+  FROM pg_attribute a
+  WHERE a.attrelid = relation
+    AND a.attnum = ANY (numbers)
 $$;
 
 COMMENT ON FUNCTION bemi.names_of_columns(regclass, smallint[]) IS
-'the names of columns of a table, by their numbers';
+'returns the names of columns of a table, given their numbers';
 
-CREATE FUNCTION bemi.identity_conflict(relation regclass, identity text) RETURNS TABLE (publication name, reason text)
+CREATE FUNCTION bemi.unfiltered_columns(
+  relation regclass, columns smallint[], published_as oid, filter_columns smallint[]
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT string_agg(quote_ident(f.attname), ', ' ORDER BY f.attnum)
+    FROM pg_attribute f
+    WHERE f.attrelid = published_as
+      AND f.attnum = ANY (filter_columns)
+      AND NOT EXISTS (
+        SELECT FROM pg_attribute a
+        WHERE a.attrelid = relation
+          AND a.attnum = ANY (columns)
+          AND a.attname = f.attname
+          AND NOT a.attisdropped));
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unfiltered_columns(regclass, smallint[], oid, smallint[]) IS
+'returns the columns of a row filter that a replica identity of a table lacks';
+
+CREATE FUNCTION bemi.unlisted_columns(
+  relation regclass, columns smallint[], published_as oid, column_list smallint[]
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+    FROM pg_attribute a
+    WHERE a.attrelid = relation
+      AND a.attnum = ANY (columns)
+      AND NOT EXISTS (
+        SELECT FROM pg_attribute l
+        WHERE l.attrelid = published_as
+          AND l.attnum = ANY (column_list)
+          AND l.attname = a.attname));
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unlisted_columns(regclass, smallint[], oid, smallint[]) IS
+'returns the columns of a replica identity of a table that a column list lacks';
+
+CREATE FUNCTION bemi.ungenerated_columns(relation regclass, columns smallint[], has_generated boolean) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+    FROM pg_attribute a
+    WHERE a.attrelid = relation
+      AND a.attnum = ANY (columns)
+      AND (a.attgenerated = 'v' OR a.attgenerated = 's' AND NOT has_generated));
+END
+$$;
+
+COMMENT ON FUNCTION bemi.ungenerated_columns(regclass, smallint[], boolean) IS
+'returns the generated columns of a replica identity of a table that a publication does not publish';
+
+CREATE FUNCTION bemi.identity_conflict(relation regclass, identity text)
+RETURNS TABLE (publication name, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   published record;
   columns smallint[];
   lacking text;
 BEGIN
-  -- Of partitioned tables, only the partitions count; what is not in the log is not published.
-  IF NOT EXISTS (SELECT FROM pg_publication) OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind = 'r' AND relpersistence = 'p') THEN
+  -- Of partitioned tables, only the partitions count; what is not in WAL is not published.
+  IF NOT EXISTS (SELECT FROM pg_publication)
+    OR NOT EXISTS (SELECT FROM pg_class WHERE oid = relation AND relkind = 'r' AND relpersistence = 'p')
+  THEN
     RETURN;
   END IF;
   columns := bemi.identity_columns(relation, identity);
@@ -581,32 +998,31 @@ BEGIN
       reason := 'the table has no replica identity';
       RETURN NEXT;
     END IF;
-    -- A filter is asked of the row before a change.
-    SELECT string_agg(quote_ident(f.attname), ', ' ORDER BY f.attnum) INTO lacking FROM pg_attribute f
-    WHERE identity <> 'full' AND f.attrelid = published.published_as AND f.attnum = ANY (published.filter_columns)
-      AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (columns) AND a.attname = f.attname AND NOT a.attisdropped);
-    IF lacking IS NOT NULL THEN
-      reason := format('its row filter uses columns that the replica identity does not have (%s)', lacking);
-      RETURN NEXT;
+    -- A filter is evaluated on the row before a change.
+    IF identity <> 'full' THEN
+      lacking := bemi.unfiltered_columns(relation, columns, published.published_as, published.filter_columns);
+      IF lacking IS NOT NULL THEN
+        reason := format('its row filter uses columns that the replica identity lacks (%s)', lacking);
+        RETURN NEXT;
+      END IF;
     END IF;
     IF published.column_list IS NOT NULL AND identity = 'full' THEN
-      reason := format('it has a column list (%s), which does not go with REPLICA IDENTITY FULL',
+      reason := format('its column list (%s) does not allow REPLICA IDENTITY FULL',
         bemi.names_of_columns(published.published_as, published.column_list));
       RETURN NEXT;
     ELSIF published.column_list IS NOT NULL THEN
-      SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO lacking FROM pg_attribute a
-      WHERE a.attrelid = relation AND a.attnum = ANY (columns) AND NOT EXISTS (
-        SELECT FROM pg_attribute l WHERE l.attrelid = published.published_as AND l.attnum = ANY (published.column_list) AND l.attname = a.attname);
+      lacking := bemi.unlisted_columns(relation, columns, published.published_as, published.column_list);
       IF lacking IS NOT NULL THEN
         reason := format('its column list lacks columns of the replica identity (%s)', lacking);
         RETURN NEXT;
       END IF;
     END IF;
-    IF current_setting('server_version_num')::int >= 180000 AND (published.column_list IS NULL OR identity = 'full') THEN
-      SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO lacking FROM pg_attribute a
-      WHERE a.attrelid = relation AND a.attnum = ANY (columns) AND (a.attgenerated = 'v' OR a.attgenerated = 's' AND NOT published.has_generated);
+    IF current_setting('server_version_num')::int >= 180000
+      AND (published.column_list IS NULL OR identity = 'full')
+    THEN
+      lacking := bemi.ungenerated_columns(relation, columns, published.has_generated);
       IF lacking IS NOT NULL THEN
-        reason := format('it does not publish generated columns that the replica identity has (%s)', lacking);
+        reason := format('it does not publish generated columns of the replica identity (%s)', lacking);
         RETURN NEXT;
       END IF;
     END IF;
@@ -615,15 +1031,16 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.identity_conflict(regclass, text) IS
-'the publications that would have UPDATE or DELETE of a table fail if it had a replica identity (default, nothing, full or index:name), and why';
+'returns the publications with which UPDATE or DELETE of a table would fail if it had a replica identity, and why';
 
 CREATE FUNCTION bemi.identity_problem(relation regclass, identity text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT string_agg(format('the publication %I: %s', c.publication, c.reason), '; ') FROM bemi.identity_conflict(relation, identity) c
+  SELECT string_agg(format('the publication %I: %s', c.publication, c.reason), '; ')
+  FROM bemi.identity_conflict(relation, identity) c
 $$;
 
 COMMENT ON FUNCTION bemi.identity_problem(regclass, text) IS
-'which publications would have UPDATE or DELETE of a table fail if it had a replica identity, and why; NULL if none';
+'returns the conflicts of a replica identity of a table with publications as one text, or NULL if none';
 
 CREATE FUNCTION bemi.identity_remedy(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -631,15 +1048,21 @@ DECLARE
   was text := bemi.identity_before(relation);
 BEGIN
   RETURN CASE
-    WHEN was IS NOT NULL AND bemi.identity_problem(relation, was) IS NULL THEN format('SELECT bemi.track_again(%L);', relation)
-    WHEN bemi.identity_problem(relation, 'default') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT;', relation)
-    WHEN bemi.identity_problem(relation, 'full') IS NULL THEN format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL;', relation)
-    ELSE format('SELECT * FROM bemi.identity_conflict(%L, bemi.identity(%L));', relation, relation) END;
+    WHEN was IS NOT NULL AND bemi.identity_problem(relation, was) IS NULL THEN
+      format('SELECT bemi.track_again(%L);', relation)
+    WHEN bemi.identity_problem(relation, 'default') IS NULL THEN
+      format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT;', relation)
+    WHEN bemi.identity_problem(relation, 'full') IS NULL THEN
+      format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL;', relation)
+    -- Where a person has to choose.
+    ELSE
+      format('SELECT * FROM bemi.identity_conflict(%L, bemi.identity(%L));', relation, relation)
+    END;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.identity_remedy(regclass) IS
-'the statement that lets a tracked table be updated again whose replica identity does not go with a publication';
+'returns the statement that allows UPDATE and DELETE of a table again, or one that shows why publications refuse them';
 
 CREATE FUNCTION bemi.warn_of_conflicts(relations oid[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -650,32 +1073,41 @@ BEGIN
     RETURN;
   END IF;
   FOR conflict IN
-    SELECT t.relation::regclass AS relation, bemi.identity_problem(t.relation::regclass, bemi.identity(t.relation::regclass)) AS problem
-    FROM (SELECT DISTINCT c.relation FROM bemi.context_triggers c WHERE relations IS NULL OR c.relation = ANY (relations)) t ORDER BY 1
+    SELECT t.relation::regclass AS relation,
+      bemi.identity_problem(t.relation::regclass, bemi.identity(t.relation::regclass)) AS problem
+    FROM (
+      SELECT DISTINCT c.relation
+      FROM bemi.context_triggers c
+      WHERE relations IS NULL OR c.relation = ANY (relations)
+    ) t
+    ORDER BY 1
   LOOP
     IF conflict.problem IS NOT NULL THEN
-      RAISE WARNING 'UPDATE and DELETE of % will fail now: %', conflict.relation, conflict.problem USING HINT = bemi.identity_remedy(conflict.relation);
+      RAISE WARNING 'UPDATE and DELETE of % will fail now: %', conflict.relation, conflict.problem
+        USING HINT = bemi.identity_remedy(conflict.relation);
     END IF;
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.warn_of_conflicts(oid[]) IS
-'warns of tracked tables whose replica identity does not go with a publication';
+'warns of tracked tables, among some or all, whose replica identity a publication does not allow';
 
 CREATE FUNCTION bemi.publications_of_bemi() RETURNS TABLE (publication name, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   form record;
   other name;
-  ours oid[] := ARRAY(SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'bemi'::regnamespace AND c.relkind = 'r' LIMIT 1);
+  ours oid[] := ARRAY(
+    SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'bemi'::regnamespace AND c.relkind = 'r' LIMIT 1);
 BEGIN
   FOR form IN SELECT p.*, to_jsonb(p) AS "row" FROM pg_publication p ORDER BY p.pubname LOOP
     publication := form.pubname;
     IF form.puballtables THEN
-      other := left(form.pubname, 50) || '_without_bemi';
+      other := bemi.name_without_bemi(form.pubname);
       detail := format('the publication %I is FOR ALL TABLES', form.pubname);
-      fix := CASE WHEN EXISTS (SELECT FROM pg_publication o WHERE o.pubname = other) THEN format('DROP PUBLICATION %I;', form.pubname)
+      fix := CASE WHEN EXISTS (SELECT FROM pg_publication o WHERE o.pubname = other)
+        THEN format('DROP PUBLICATION %I;', form.pubname)
         ELSE bemi.publication_without_bemi(form.oid, other) END;
       RETURN NEXT;
       CONTINUE;
@@ -687,7 +1119,8 @@ BEGIN
     ELSIF NOT form.pubviaroot AND EXISTS (
       SELECT FROM pg_publication_rel r WHERE r.prpubid = form.oid AND r.prrelid = to_regclass('bemi.changes'))
     THEN
-      detail := format('the publication %I publishes each partition of bemi.changes by itself, those of the months to come too', form.pubname);
+      detail := format('the publication %I publishes each partition of bemi.changes separately, future ones too',
+        form.pubname);
       fix := format('ALTER PUBLICATION %I SET (publish_via_partition_root = true);', form.pubname);
       RETURN NEXT;
     END IF;
@@ -696,7 +1129,15 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.publications_of_bemi() IS
-'the publications that have tables of bemi reach subscribers that may not have them, and the statement against it';
+'returns the publications that send tables of bemi to subscribers that may not have them, and the fixes';
+
+CREATE FUNCTION bemi.name_without_bemi(publication name) RETURNS name
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (left(publication, 50) || '_without_bemi')::name
+$$;
+
+COMMENT ON FUNCTION bemi.name_without_bemi(name) IS
+'returns the name of the publication that replaces one FOR ALL TABLES';
 
 CREATE FUNCTION bemi.publication_without_bemi(publication oid, name name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -705,26 +1146,40 @@ DECLARE
   options text;
 BEGIN
   IF to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL THEN
-    SELECT ' FOR TABLES IN SCHEMA ' || COALESCE(string_agg(DISTINCT quote_ident(n.nspname), ', '), 'public') INTO tables
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname NOT IN ('bemi', 'pg_catalog', 'information_schema', 'pg_toast');
+    SELECT ' FOR TABLES IN SCHEMA ' || COALESCE(string_agg(DISTINCT quote_ident(n.nspname), ', '), 'public')
+    INTO tables
+    FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p')
+      AND c.relpersistence = 'p'
+      AND c.oid >= 16384
+      AND n.nspname NOT IN ('bemi', 'pg_catalog', 'information_schema', 'pg_toast');
   ELSE
-    SELECT ' FOR TABLE ' || string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname) INTO tables
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p' AND c.oid >= 16384
+    SELECT ' FOR TABLE ' || string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname)
+    INTO tables
+    FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p')
+      AND NOT c.relispartition
+      AND c.relpersistence = 'p'
+      AND c.oid >= 16384
       AND n.nspname NOT IN ('bemi', 'pg_catalog', 'information_schema', 'pg_toast');
   END IF;
-  SELECT format('publish = %L, publish_via_partition_root = %s', concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
-      CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
-      CASE WHEN p.pubviaroot THEN 'true' ELSE 'false' END)
+  SELECT format('publish = %L, publish_via_partition_root = %s', concat_ws(', ',
+      CASE WHEN p.pubinsert THEN 'insert' END,
+      CASE WHEN p.pubupdate THEN 'update' END,
+      CASE WHEN p.pubdelete THEN 'delete' END,
+      CASE WHEN p.pubtruncate THEN 'truncate' END), CASE WHEN p.pubviaroot THEN 'true' ELSE 'false' END)
     || CASE to_jsonb(p) ->> 'pubgencols' WHEN 's' THEN ', publish_generated_columns = stored' ELSE '' END
-  INTO options FROM pg_publication p WHERE p.oid = publication;
+  INTO options
+  FROM pg_publication p
+  WHERE p.oid = publication;
   RETURN format('CREATE PUBLICATION %I%s WITH (%s);', name, COALESCE(tables, ''), options);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.publication_without_bemi(oid, name) IS
-'the statement that makes a publication like one FOR ALL TABLES, without the tables of bemi';
+'returns the statement that creates a publication like one FOR ALL TABLES, but without the tables of bemi';
 
 CREATE FUNCTION bemi.warn_of_publications() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -732,40 +1187,59 @@ DECLARE
   case_of record;
 BEGIN
   FOR case_of IN SELECT * FROM bemi.publications_of_bemi() LOOP
-    RAISE WARNING 'a subscriber without the tables of bemi will stop: %', case_of.detail USING
-      HINT = case_of.fix || CASE WHEN case_of.fix LIKE 'CREATE %' THEN format(' Then, at each subscriber that has read the log so far: '
-        'ALTER SUBSCRIPTION ... SET PUBLICATION %I; One that has stopped already needs the tables: SELECT bemi.tables_for_subscribers();',
-        left(case_of.publication, 50) || '_without_bemi')
-        WHEN case_of.fix LIKE 'DROP %' THEN ' -- when no subscription names it any more' ELSE '' END;
+    RAISE WARNING 'a subscriber without the tables of bemi will stop: %', case_of.detail
+      USING HINT = case_of.fix || CASE
+        WHEN case_of.fix LIKE 'CREATE %' THEN
+          format(' Then, at each subscriber that has received all changes so far: '
+            'ALTER SUBSCRIPTION ... SET PUBLICATION %I; '
+            'One that has already stopped needs the tables: SELECT bemi.tables_for_subscribers();',
+            bemi.name_without_bemi(case_of.publication))
+        WHEN case_of.fix LIKE 'DROP %' THEN ' -- when no subscription uses it any more'
+        ELSE ''
+        END;
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.warn_of_publications() IS
-'warns of publications that have tables of bemi reach subscribers';
+'warns of publications that send tables of bemi to subscribers';
 
 CREATE FUNCTION bemi.tables_for_subscribers() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'CREATE SCHEMA IF NOT EXISTS bemi;' || COALESCE(string_agg(format(E'\nCREATE TABLE IF NOT EXISTS bemi.%I (%s);', c.relname, (
+  SELECT 'CREATE SCHEMA IF NOT EXISTS bemi;'
+    || COALESCE(string_agg(format(E'\nCREATE TABLE IF NOT EXISTS bemi.%I (%s);', c.relname, (
       SELECT string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
-      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)), '' ORDER BY c.relname), '')
-  FROM pg_class c WHERE c.relnamespace = 'bemi'::regnamespace AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+      FROM pg_attribute a
+      WHERE a.attrelid = c.oid
+        AND a.attnum > 0
+        AND NOT a.attisdropped)), '' ORDER BY c.relname), '')
+  FROM pg_class c
+  WHERE c.relnamespace = 'bemi'::regnamespace
+    AND c.relkind IN ('r', 'p')
+    AND c.relpersistence = 'p'
 $$;
 
 COMMENT ON FUNCTION bemi.tables_for_subscribers() IS
-'the statements that make the tables of bemi at a subscriber that stopped because it lacks them';
+'returns the statements that create the tables of bemi at a subscriber that lacks them';
 
 CREATE OR REPLACE FUNCTION bemi.rules(arguments bytea, kind text) RETURNS text[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_rules';
 
 COMMENT ON FUNCTION bemi.rules(bytea, text) IS
-'the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, numbers, identity, unknown, or every with their kind';
+'returns the arguments of a trigger (pg_trigger.tgargs) of a kind: ignore, mask, numbers, identity, unknown, or every';
 
 CREATE OR REPLACE VIEW bemi.context_triggers AS
-SELECT t.oid, t.tgrelid AS relation, t.tgname AS name, t.tgenabled AS enabled, t.tgargs AS arguments,
+SELECT
+  t.oid,
+  t.tgrelid AS relation,
+  t.tgname AS name,
+  t.tgenabled AS enabled,
+  t.tgargs AS arguments,
   t.tgtype = 62 AND t.tgqual IS NULL AND t.tgattr = '' AS is_whole
 FROM pg_catalog.pg_trigger t
-WHERE t.tgfoid = 'bemi.emit_context()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0;
+WHERE t.tgfoid = 'bemi.emit_context()'::regprocedure
+  AND NOT t.tgisinternal
+  AND t.tgparentid = 0;
 DO $do$
 DECLARE
   first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.context_triggers'::regclass AND a.attnum = 1);
@@ -776,45 +1250,56 @@ END
 $do$;
 
 COMMENT ON VIEW bemi.context_triggers IS
-'the triggers that write the context into the log';
+'the triggers that write the context to WAL';
 
 CREATE OR REPLACE FUNCTION bemi.table_rules(relation regclass, kind text) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-  SELECT ARRAY(SELECT value FROM bemi.context_triggers t, unnest(bemi.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
-    WHERE t.relation = table_rules.relation AND (kind <> 'ignore' OR t.name = 'bemi_context') GROUP BY value ORDER BY min(t.oid), min(place))
+  SELECT ARRAY(
+    SELECT value
+    FROM bemi.context_triggers t,
+      unnest(bemi.rules(t.arguments, kind)) WITH ORDINALITY AS r (value, place)
+    WHERE t.relation = table_rules.relation
+      AND (kind <> 'ignore' OR t.name = 'bemi_context')
+    GROUP BY value
+    ORDER BY min(t.oid), min(place))
 $$;
 
 COMMENT ON FUNCTION bemi.table_rules(regclass, text) IS
-'the rules of a table of a kind: ignore, mask, numbers, identity or unknown';
+'returns the rules of a table of a kind: ignore, mask, numbers, identity or unknown';
 
 CREATE OR REPLACE FUNCTION bemi.obstacle(relation regclass, OUT message text, OUT hint text) RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT format('bemi cannot track %s%s', relation, reason), remedy
-  FROM pg_class c, LATERAL (VALUES
-    (c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) OR c.oid < 16384 OR c.relkind = 't',
-     ', which is a part of the system catalogs', 'Their changes cannot be tracked.'),
-    (c.relnamespace = 'bemi'::regnamespace,
-     ', which is a part of bemi', NULL),
-    (c.relkind = 'v',
-     ', which is a view and has no rows of its own', 'Track the tables whose rows it shows.'),
-    (c.relkind = 'm',
-     ', which is a materialized view: REFRESH makes its rows', 'Track the tables whose rows it shows.'),
-    (c.relkind = 'f',
-     ', which is a foreign table: its changes are in the log of another server', 'Install bemi there and track the table there.'),
-    (c.relkind NOT IN ('r', 'p'),
-     ', which is no table', 'Name a table.'),
-    (c.relpersistence = 't',
-     ', which is a temporary table: its changes are not in the log', 'Only permanent tables can be tracked.'),
-    -- The children of an unlogged table may be logged.
-    (c.relpersistence = 'u' AND c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
-     ', which is an unlogged table: its changes are not in the log',
-     format('ALTER TABLE %s SET LOGGED; brings them there.', relation))
-  ) AS obstacles (is_one, reason, remedy)
-  WHERE c.oid = relation AND is_one LIMIT 1
+  FROM pg_class c,
+    LATERAL (VALUES
+      (c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+          OR c.oid < 16384 OR c.relkind = 't',
+        ', which is part of the system catalogs', 'Changes of system catalogs cannot be tracked.'),
+      (c.relnamespace = 'bemi'::regnamespace,
+        ', which is part of bemi', NULL),
+      (c.relkind = 'v',
+        ', which is a view and has no rows of its own', 'Track the tables whose rows it shows.'),
+      (c.relkind = 'm',
+        ', which is a materialized view: REFRESH creates its rows', 'Track the tables whose rows it shows.'),
+      (c.relkind = 'f',
+        ', which is a foreign table: its changes are in WAL of another server',
+        'Install bemi there and track the table there.'),
+      (c.relkind NOT IN ('r', 'p'),
+        ', which is not a table', 'Name a table.'),
+      (c.relpersistence = 't',
+        ', which is a temporary table: its changes are not in WAL', 'Only permanent tables can be tracked.'),
+      -- The children of an unlogged table may be logged.
+      (c.relpersistence = 'u' AND c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
+        ', which is an unlogged table: its changes are not in WAL',
+        format('To log its changes: ALTER TABLE %s SET LOGGED;', relation))
+    ) AS obstacles (is_one, reason, remedy)
+  WHERE c.oid = relation
+    AND is_one
+  LIMIT 1
 $$;
 
 COMMENT ON FUNCTION bemi.obstacle(regclass) IS
-'why a relation cannot be tracked, and what to do instead; no row if it can be';
+'returns why a relation cannot be tracked, and what to do instead; no row if it can be';
 
 CREATE OR REPLACE FUNCTION bemi.tree(relation regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -822,59 +1307,75 @@ BEGIN
   IF (SELECT relkind FROM pg_class WHERE oid = relation) IS DISTINCT FROM 'p' THEN
     RETURN NEXT relation;
   ELSE
-    -- Looked up one by one: nobody knows beforehand how few they are.
-    RETURN QUERY SELECT relid FROM pg_partition_tree(relation)
-      WHERE (SELECT relkind = 'p' OR relkind = 'r' AND relpersistence = 'p' FROM pg_class WHERE oid = relid) ORDER BY level, relid::oid;
+    -- Looked up one by one, because the planner does not know how few they are.
+    RETURN QUERY
+      SELECT relid
+      FROM pg_partition_tree(relation)
+      WHERE (SELECT relkind = 'p' OR relkind = 'r' AND relpersistence = 'p' FROM pg_class WHERE oid = relid)
+      ORDER BY level, relid::oid;
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.tree(regclass) IS
-'a table and its partitions';
+'returns the tables that are tracked with a table: itself and its partitions';
 
 CREATE OR REPLACE FUNCTION bemi.identity_index(relation regclass) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
-  WHERE c.oid = relation AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indisvalid AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END
+  SELECT i.indexrelid
+  FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
+  WHERE c.oid = relation
+    AND CASE c.relreplident
+      WHEN 'd' THEN i.indisprimary AND i.indisvalid AND i.indimmediate
+      WHEN 'i' THEN i.indisreplident
+      ELSE false
+    END
   LIMIT 1
 $$;
 
 COMMENT ON FUNCTION bemi.identity_index(regclass) IS
-'the index whose columns the log has of a row before its change';
+'returns the index whose columns identify a row in WAL before its change, if any';
 
 CREATE OR REPLACE FUNCTION bemi.key_columns(relation regclass) RETURNS SETOF name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT DISTINCT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
-  WHERE i.indrelid = relation AND (i.indisprimary OR i.indisreplident) AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+  SELECT DISTINCT a.attname
+  FROM pg_index i
+    JOIN pg_attribute a ON a.attrelid = i.indrelid
+  WHERE i.indrelid = relation
+    AND (i.indisprimary OR i.indisreplident)
+    AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
 $$;
 
 COMMENT ON FUNCTION bemi.key_columns(regclass) IS
-'the columns of the primary key and of the index that is the replica identity';
+'returns the columns of the primary key and of the index that is the replica identity';
 
 CREATE OR REPLACE FUNCTION bemi.identity(relation regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full'
-    ELSE COALESCE('index:' || (SELECT i.relname FROM pg_class i WHERE i.oid = bemi.identity_index(relation)), 'nothing') END
-  FROM pg_class c WHERE c.oid = relation
+  SELECT CASE c.relreplident
+    WHEN 'd' THEN 'default'
+    WHEN 'n' THEN 'nothing'
+    WHEN 'f' THEN 'full'
+    ELSE COALESCE(
+      'index:' || (SELECT i.relname FROM pg_class i WHERE i.oid = bemi.identity_index(relation)), 'nothing')
+    END
+  FROM pg_class c
+  WHERE c.oid = relation
 $$;
 
 COMMENT ON FUNCTION bemi.identity(regclass) IS
-'the replica identity of a table: default, nothing, full or index:name';
+'returns the replica identity of a table as a rule writes it: default, nothing, full or index:name';
 
 CREATE OR REPLACE FUNCTION bemi.identity_before(relation regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-  SELECT (bemi.rules(t.arguments, 'identity'))[1] FROM bemi.context_triggers t
-  WHERE t.relation = identity_before.relation AND t.name = 'bemi_context'
+  SELECT (bemi.rules(t.arguments, 'identity'))[1]
+  FROM bemi.context_triggers t
+  WHERE t.relation = identity_before.relation
+    AND t.name = 'bemi_context'
 $$;
 
 COMMENT ON FUNCTION bemi.identity_before(regclass) IS
-'the replica identity that a tracked table had before, if tracking changed it';
-
-CREATE OR REPLACE FUNCTION bemi.lock(relation regclass, exclusive boolean) RETURNS void
-LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock';
-
-COMMENT ON FUNCTION bemi.lock(regclass, boolean) IS
-'locks a table of the caller: ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE';
+'returns the replica identity that untrack() restores, if tracking changed it';
 
 CREATE OR REPLACE FUNCTION bemi.set_identity(relation regclass, identity text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -886,16 +1387,17 @@ BEGIN
   ELSIF index IS NOT NULL THEN
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY USING INDEX %I', relation, index);
   ELSE
-    -- The argument of a trigger may be anything that anyone wrote.
+    -- Anyone may have written anything into the argument of a trigger.
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY %s', relation,
       CASE identity WHEN 'full' THEN 'FULL' WHEN 'nothing' THEN 'NOTHING' ELSE 'DEFAULT' END);
   END IF;
-  -- A name that another table has by now.
+  -- Another table may have the name by now.
   IF identity IN ('full', 'nothing', 'default') AND identity <> bemi.identity(relation) THEN
-    RAISE EXCEPTION 'the schema of % was renamed meanwhile', relation;
+    RAISE EXCEPTION 'the schema of % was renamed concurrently', relation;
   END IF;
 EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR wrong_object_type THEN
-  RAISE WARNING 'the index % can no longer be the replica identity of %, which has the default now: %', quote_ident(index), relation, SQLERRM;
+  RAISE WARNING 'the replica identity of % is now DEFAULT, because it can no longer be the index %: %',
+    relation, quote_ident(index), SQLERRM;
   EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY DEFAULT', relation);
 END
 $$;
@@ -903,55 +1405,16 @@ $$;
 COMMENT ON FUNCTION bemi.set_identity(regclass, text) IS
 'sets the replica identity of a table to default, nothing, full or index:name';
 
-CREATE OR REPLACE FUNCTION bemi.has_trigger(relation regclass, arguments text[]) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-  SELECT EXISTS (
-    SELECT FROM bemi.context_triggers t WHERE t.relation = has_trigger.relation AND t.name = 'bemi_context'
-    AND t.is_whole AND t.enabled IN ('O', 'A') AND bemi.rules(t.arguments, 'every') = has_trigger.arguments
-  ) AND (SELECT count(*) FROM bemi.context_triggers t WHERE t.relation = has_trigger.relation) = 1
-$$;
-
-COMMENT ON FUNCTION bemi.has_trigger(regclass, text[]) IS
-'whether a table has the trigger, with these arguments';
-
-CREATE OR REPLACE FUNCTION bemi.put_trigger(relation regclass, arguments text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
-DECLARE
-  there record;
-  other name;
-BEGIN
-  SELECT tgfoid::regprocedure AS function, tgenabled INTO there FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context';
-  IF there.function <> 'bemi.emit_context()'::regprocedure THEN
-    RAISE EXCEPTION 'the table % has a trigger bemi_context that calls %', relation, there.function USING
-      ERRCODE = 'duplicate_object', HINT = format('DROP TRIGGER bemi_context ON %s;', relation);
-  END IF;
-  FOR other IN SELECT t.name FROM bemi.context_triggers t WHERE t.relation = put_trigger.relation AND t.name <> 'bemi_context' LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', other, relation);
-  END LOOP;
-  EXECUTE format(
-    'CREATE OR REPLACE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-    'FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context(%s)',
-    relation, (SELECT string_agg(quote_literal(argument), ', ' ORDER BY place) FROM unnest(arguments) WITH ORDINALITY AS a (argument, place)));
-  -- The statement names the table; its schema may have got another name meanwhile.
-  IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context') THEN
-    RAISE EXCEPTION 'the schema of % was renamed meanwhile', relation;
-  END IF;
-  -- That enables it as a new one is.
-  IF there.tgenabled = 'A' THEN
-    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
-  END IF;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.put_trigger(regclass, text[]) IS
-'attaches the trigger to one table, with these arguments';
-
 CREATE FUNCTION bemi.fitting_identity(relation regclass, wanted text, present text, former text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  -- The one that is asked for, unless UPDATE and DELETE would fail with it because of a publication.
   IF wanted NOT IN ('keep', present) AND bemi.identity_problem(relation, wanted) IS NULL THEN
     RETURN wanted;
-  ELSIF former <> present AND bemi.identity_problem(relation, present) IS NOT NULL AND bemi.identity_problem(relation, former) IS NULL THEN
+  -- The former one, if they fail now because of tracking.
+  ELSIF former <> present AND bemi.identity_problem(relation, present) IS NOT NULL
+    AND bemi.identity_problem(relation, former) IS NULL
+  THEN
     RETURN former;
   END IF;
   RETURN present;
@@ -959,9 +1422,86 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.fitting_identity(regclass, text, text, text) IS
-'the replica identity that a table gets when it is tracked: the one that is asked for, unless a publication does not go with it';
+'returns the replica identity that tracking gives a table: the requested one, unless a publication does not allow it';
 
-CREATE OR REPLACE FUNCTION bemi.track_one(relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]) RETURNS void
+CREATE OR REPLACE FUNCTION bemi.lock(relation regclass, exclusive boolean) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock';
+
+COMMENT ON FUNCTION bemi.lock(regclass, boolean) IS
+'locks a table of the caller: ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE';
+
+CREATE OR REPLACE FUNCTION bemi.has_trigger(relation regclass, arguments text[]) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+  SELECT EXISTS (
+    SELECT FROM bemi.context_triggers t
+    WHERE t.relation = has_trigger.relation
+      AND t.name = 'bemi_context'
+      AND t.is_whole
+      AND t.enabled IN ('O', 'A')
+      AND bemi.rules(t.arguments, 'every') = has_trigger.arguments
+  ) AND (SELECT count(*) FROM bemi.context_triggers t WHERE t.relation = has_trigger.relation) = 1
+$$;
+
+COMMENT ON FUNCTION bemi.has_trigger(regclass, text[]) IS
+'returns whether a table has the trigger, with these arguments and not disabled';
+
+CREATE OR REPLACE FUNCTION bemi.put_trigger(relation regclass, arguments text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
+DECLARE
+  there record;
+  other name;
+BEGIN
+  SELECT tgfoid::regprocedure AS function, tgenabled
+  INTO there
+  FROM pg_trigger
+  WHERE tgrelid = relation
+    AND tgname = 'bemi_context';
+  IF there.function <> 'bemi.emit_context()'::regprocedure THEN
+    RAISE EXCEPTION 'the table % has a trigger bemi_context that calls %', relation, there.function
+      USING ERRCODE = 'duplicate_object', HINT = format('DROP TRIGGER bemi_context ON %s;', relation);
+  END IF;
+  FOR other IN
+    SELECT t.name
+    FROM bemi.context_triggers t
+    WHERE t.relation = put_trigger.relation
+      AND t.name <> 'bemi_context'
+  LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', other, relation);
+  END LOOP;
+  EXECUTE format(
+    'CREATE OR REPLACE TRIGGER bemi_context BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+    'FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context(%s)', relation, (
+      SELECT string_agg(quote_literal(argument), ', ' ORDER BY place)
+      FROM unnest(arguments) WITH ORDINALITY AS a (argument, place)));
+  -- The statement names the table, whose schema may have been renamed in between.
+  IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'bemi_context') THEN
+    RAISE EXCEPTION 'the schema of % was renamed concurrently', relation;
+  END IF;
+  -- Replacing a trigger enables it as a new one.
+  IF there.tgenabled = 'A' THEN
+    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER bemi_context', relation);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.put_trigger(regclass, text[]) IS
+'creates the trigger of one table with these arguments, or replaces it and others of its kind';
+
+CREATE FUNCTION bemi.rule_arguments(relation regclass, ignored text[], masked text[]) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignored) c ORDER BY 1)
+    || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(masked) c ORDER BY 1)
+    || array_remove(ARRAY[bemi.numbers_rule(relation, masked)], NULL);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.rule_arguments(regclass, text[], text[]) IS
+'returns the arguments of the trigger of a table that ignores and masks columns';
+
+CREATE OR REPLACE FUNCTION bemi.track_one(
+  relation regclass, replica_identity text, ignore_columns text[], mask_columns text[]
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   masks text[] := mask_columns || bemi.inherited_masks(relation);
@@ -971,31 +1511,32 @@ DECLARE
   was text;
   is_done boolean := false;
 BEGIN
-  -- The second time under the lock, since others may do the same.
+  -- The second time with the lock held, because other sessions may do the same.
   FOR attempt IN 1..2 LOOP
-    arguments := ARRAY(SELECT DISTINCT 'ignore=' || c FROM unnest(ignore_columns) c ORDER BY 1) || ARRAY(SELECT DISTINCT 'mask=' || c FROM unnest(masks) c ORDER BY 1)
-      || array_remove(ARRAY[bemi.numbers_rule(relation, masks)], NULL);
+    arguments := bemi.rule_arguments(relation, ignore_columns, masks);
     identity_now := bemi.identity(relation);
     was := bemi.identity_before(relation);
     fitting := bemi.fitting_identity(relation, replica_identity, identity_now, was);
     IF fitting <> identity_now THEN
       was := COALESCE(was, identity_now);
     END IF;
-    is_done := fitting = identity_now AND bemi.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
+    is_done := fitting = identity_now
+      AND bemi.has_trigger(relation, arguments || array_remove(ARRAY['identity=' || was], NULL));
     EXIT WHEN is_done;
     IF attempt = 1 THEN
-      -- The stronger lock at once: a session that has read the table and waits to write it would wait for a weaker one,
-      -- and this would wait for it.
+      -- The stronger lock at once: a session that has read the table and waits to write it would wait for a weaker
+      -- one, and this session would wait for it.
       PERFORM bemi.lock(relation, replica_identity <> 'keep' OR fitting <> identity_now);
     END IF;
   END LOOP;
   IF replica_identity NOT IN ('keep', fitting) THEN
-    RAISE WARNING 'the replica identity of % is %, not %, with which UPDATE and DELETE would fail: %', relation, fitting, replica_identity,
-      bemi.identity_problem(relation, replica_identity) USING
-      HINT = format('Have the publication go with it, and call SELECT bemi.track_again(%L, %L); or have it so: SELECT bemi.track_again(%L);', relation, replica_identity, relation);
+    RAISE WARNING 'the replica identity of % is %, not %, with which UPDATE and DELETE would fail: %',
+        relation, fitting, replica_identity, bemi.identity_problem(relation, replica_identity)
+      USING HINT = format('Change the publication, and call SELECT bemi.track_again(%L, %L); '
+        'or keep this replica identity: SELECT bemi.track_again(%L);', relation, replica_identity, relation);
   ELSIF fitting <> identity_now AND replica_identity = 'keep' THEN
-    RAISE NOTICE 'the replica identity of % is % again, as it was before it was tracked: with %, UPDATE and DELETE fail (%)', relation, fitting, identity_now,
-      bemi.identity_problem(relation, identity_now);
+    RAISE NOTICE 'the replica identity of % is % again, as before tracking: with %, UPDATE and DELETE fail (%)',
+      relation, fitting, identity_now, bemi.identity_problem(relation, identity_now);
   END IF;
   IF NOT is_done THEN
     PERFORM bemi.set_identity(relation, fitting);
@@ -1012,13 +1553,24 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   unknown text;
 BEGIN
-  SELECT quote_ident(c) INTO unknown FROM unnest(columns) c
-  WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = c AND attnum > 0 AND NOT attisdropped) LIMIT 1;
+  SELECT quote_ident(c)
+  INTO unknown
+  FROM unnest(columns) c
+  WHERE NOT EXISTS (
+    SELECT FROM pg_attribute
+    WHERE attrelid = relation
+      AND attname = c
+      AND attnum > 0
+      AND NOT attisdropped)
+  LIMIT 1;
   IF FOUND THEN
-    RAISE EXCEPTION 'the table % has no column %', relation, unknown USING
-      ERRCODE = 'undefined_column',
-      HINT = (SELECT 'Its columns are ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || '.'
-              FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped);
+    RAISE EXCEPTION 'the table % has no column %', relation, unknown
+      USING ERRCODE = 'undefined_column', HINT = (
+        SELECT 'Its columns are ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || '.'
+        FROM pg_attribute
+        WHERE attrelid = relation
+          AND attnum > 0
+          AND NOT attisdropped);
   END IF;
 END
 $$;
@@ -1026,71 +1578,130 @@ $$;
 COMMENT ON FUNCTION bemi.require_columns(regclass, name[]) IS
 'raises an error if a table lacks one of these columns';
 
-CREATE OR REPLACE FUNCTION bemi.track(
-  relation regclass, replica_identity text DEFAULT 'full', ignore_columns name[] DEFAULT '{}', mask_columns name[] DEFAULT '{}'
+CREATE FUNCTION bemi.require_trackable(
+  relation regclass, replica_identity text, ignore_columns name[], mask_columns name[]
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  members regclass[];
-  member regclass;
   problem record;
-  unknown text;
-  children text;
-  inherited text[];
 BEGIN
   IF relation IS NULL THEN
-    RAISE EXCEPTION 'bemi cannot track NULL' USING
-      ERRCODE = 'null_value_not_allowed', HINT = 'Name a table, like SELECT bemi.track(''public.todo'').';
+    RAISE EXCEPTION 'bemi cannot track NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'Name a table, as in SELECT bemi.track(''public.todo'').';
   ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
-    RAISE EXCEPTION 'there is no table with the OID %', relation::oid USING ERRCODE = 'undefined_table';
+    RAISE EXCEPTION 'table with OID % does not exist', relation::oid USING ERRCODE = 'undefined_table';
   ELSIF replica_identity IS NULL OR replica_identity NOT IN ('full', 'default', 'keep') THEN
-    RAISE EXCEPTION 'replica_identity cannot be %', COALESCE(quote_literal(replica_identity), 'NULL') USING
-      ERRCODE = 'invalid_parameter_value', HINT = 'It is one of ''full'' (the log has the whole row before each change), ''default'' (the key alone) and ''keep'' (what the table has).';
-  ELSIF ignore_columns IS NULL OR mask_columns IS NULL OR array_position(ignore_columns || mask_columns, NULL) > 0 THEN
-    RAISE EXCEPTION 'ignore_columns or mask_columns, or one of them, is NULL' USING
-      ERRCODE = 'null_value_not_allowed', HINT = 'No columns are ''{}''.';
+    RAISE EXCEPTION 'replica_identity cannot be %', COALESCE(quote_literal(replica_identity), 'NULL')
+      USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'It is one of ''full'' (WAL contains the whole row before each change), ''default'' (only the key) '
+          'and ''keep'' (what the table has).';
+  ELSIF ignore_columns IS NULL OR mask_columns IS NULL
+    OR array_position(ignore_columns || mask_columns, NULL) > 0
+  THEN
+    RAISE EXCEPTION 'ignore_columns and mask_columns cannot be or contain NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'To name no columns, use ''{}''.';
   END IF;
   SELECT * INTO problem FROM bemi.obstacle(relation);
   IF FOUND THEN
     RAISE EXCEPTION '%', problem.message USING ERRCODE = 'wrong_object_type', HINT = COALESCE(problem.hint, '');
   END IF;
-  members := ARRAY(SELECT * FROM bemi.tree(relation));
-  FOREACH member IN ARRAY members LOOP
-    IF NOT (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = member) THEN
-      RAISE EXCEPTION 'must be owner of table %', member USING
-        ERRCODE = 'insufficient_privilege', HINT = 'A table is tracked by its owner or a superuser.';
-    END IF;
-    PERFORM bemi.require_columns(member, ignore_columns || mask_columns);
-    SELECT quote_ident(c) INTO unknown FROM unnest(ignore_columns || mask_columns) c WHERE c IN (SELECT bemi.key_columns(member)) LIMIT 1;
-    IF FOUND THEN
-      RAISE EXCEPTION 'the column % of % can be neither ignored nor masked, since it belongs to the key', unknown, member USING
-        ERRCODE = 'feature_not_supported', HINT = 'Rows could not be told apart any more. Choose other columns, or give the table another key.';
-    END IF;
-  END LOOP;
-  FOREACH member IN ARRAY members LOOP
-    PERFORM bemi.track_one(member, replica_identity, ignore_columns::text[], mask_columns::text[]);
-    -- Renamed before the lock was there, it would be shown.
-    PERFORM bemi.require_columns(member, ignore_columns || mask_columns);
-  END LOOP;
-  PERFORM bemi.mask_heirs(relation);
-  inherited := ARRAY(SELECT quote_ident(mask) FROM unnest(bemi.inherited_masks(relation)) mask WHERE mask <> ALL (mask_columns::text[]));
-  IF inherited <> '{}' THEN
-    RAISE NOTICE 'columns of % are masked as in the tables that it inherits from: %', relation, array_to_string(inherited, ', ');
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_trackable(regclass, text, name[], name[]) IS
+'raises an error if bemi.track() was called with arguments by which nothing can be tracked';
+
+CREATE FUNCTION bemi.require_member(member regclass, columns name[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  unknown text;
+BEGIN
+  IF NOT (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = member) THEN
+    RAISE EXCEPTION 'must be owner of table %', member
+      USING ERRCODE = 'insufficient_privilege', HINT = 'The owner of the table, or a superuser, can track it.';
   END IF;
-  IF EXISTS (SELECT FROM pg_class WHERE oid = relation AND relreplident <> 'f') AND bemi.identity_index(relation) IS NULL THEN
-    RAISE NOTICE 'the log will not say which rows of % are updated or deleted: it has neither a key nor REPLICA IDENTITY FULL', relation USING
-      HINT = format('SELECT bemi.track(%L);', relation);
-  END IF;
-  SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid) INTO children FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-  WHERE inhparent = relation AND NOT c.relispartition AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = inhrelid);
-  IF children IS NOT NULL THEN
-    RAISE NOTICE 'tables that inherit from % are tracked by themselves: %', relation, children;
+  PERFORM bemi.require_columns(member, columns);
+  SELECT quote_ident(c)
+  INTO unknown
+  FROM unnest(columns) c
+  WHERE c IN (SELECT bemi.key_columns(member))
+  LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'cannot ignore or mask the column % of %, because it belongs to the key', unknown, member
+      USING ERRCODE = 'feature_not_supported',
+        HINT = 'Without the key, rows cannot be identified. Choose other columns, or give the table another key.';
   END IF;
 END
 $$;
 
+COMMENT ON FUNCTION bemi.require_member(regclass, name[]) IS
+'raises an error if the caller does not own a table, or if it lacks columns or has them in its key';
+
+CREATE FUNCTION bemi.notice_tracked(relation regclass, mask_columns name[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  children text;
+  inherited text[];
+BEGIN
+  inherited := ARRAY(
+    SELECT quote_ident(mask)
+    FROM unnest(bemi.inherited_masks(relation)) mask
+    WHERE mask <> ALL (mask_columns::text[]));
+  IF inherited <> '{}' THEN
+    RAISE NOTICE 'columns of % are masked as in the tables that it inherits from: %',
+      relation, array_to_string(inherited, ', ');
+  END IF;
+  IF EXISTS (SELECT FROM pg_class WHERE oid = relation AND relreplident <> 'f')
+    AND bemi.identity_index(relation) IS NULL
+  THEN
+    RAISE NOTICE 'WAL will not identify updated or deleted rows of %: it has neither a key nor REPLICA IDENTITY FULL',
+        relation
+      USING HINT = format('SELECT bemi.track(%L);', relation);
+  END IF;
+  SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid)
+  INTO children
+  FROM pg_inherits
+    JOIN pg_class c ON c.oid = inhrelid
+  WHERE inhparent = relation
+    AND NOT c.relispartition
+    AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = inhrelid);
+  IF children IS NOT NULL THEN
+    RAISE NOTICE 'tables that inherit from % have to be tracked separately: %', relation, children;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.notice_tracked(regclass, name[]) IS
+'reports inherited masks, a missing key, and untracked children of a table that was tracked';
+
+CREATE OR REPLACE FUNCTION bemi.track(
+  relation regclass,
+  replica_identity text DEFAULT 'full',
+  ignore_columns name[] DEFAULT '{}',
+  mask_columns name[] DEFAULT '{}'
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  members regclass[];
+  member regclass;
+BEGIN
+  PERFORM bemi.require_trackable(relation, replica_identity, ignore_columns, mask_columns);
+  members := ARRAY(SELECT * FROM bemi.tree(relation));
+  FOREACH member IN ARRAY members LOOP
+    PERFORM bemi.require_member(member, ignore_columns || mask_columns);
+  END LOOP;
+  FOREACH member IN ARRAY members LOOP
+    PERFORM bemi.track_one(member, replica_identity, ignore_columns::text[], mask_columns::text[]);
+    -- A column that was renamed before the table was locked would not be masked.
+    PERFORM bemi.require_columns(member, ignore_columns || mask_columns);
+  END LOOP;
+  PERFORM bemi.mask_heirs(relation);
+  PERFORM bemi.notice_tracked(relation, mask_columns);
+END
+$$;
+
 COMMENT ON FUNCTION bemi.track(regclass, text, name[], name[]) IS
-'has the changes of a table, and of its partitions, carry the context; called again, it replaces the rules';
+'starts tracking a table and its partitions: changes carry the context; called again, it replaces the rules';
 
 CREATE OR REPLACE FUNCTION bemi.untrack_one(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET bemi.allow_drop = on AS $$
@@ -1103,15 +1714,17 @@ BEGIN
   PERFORM bemi.lock(relation, true);
   FOR trigger IN
     SELECT t.name, (bemi.rules(t.arguments, 'identity'))[1] AS identity
-    FROM bemi.context_triggers t WHERE t.relation = untrack_one.relation
+    FROM bemi.context_triggers t
+    WHERE t.relation = untrack_one.relation
   LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', trigger.name, relation);
-    IF trigger.identity IS NOT NULL AND bemi.identity_problem(relation, trigger.identity) IS NOT NULL
+    IF trigger.identity IS NOT NULL
+      AND bemi.identity_problem(relation, trigger.identity) IS NOT NULL
       AND bemi.identity_problem(relation, bemi.identity(relation)) IS NULL
     THEN
-      RAISE WARNING 'the replica identity of % stays %: with that from before (%), UPDATE and DELETE would fail: %', relation, bemi.identity(relation),
-        trigger.identity, bemi.identity_problem(relation, trigger.identity) USING
-        HINT = format('SELECT * FROM bemi.identity_conflict(%L, %L);', relation, trigger.identity);
+      RAISE WARNING 'the replica identity of % stays %: with the former one (%), UPDATE and DELETE would fail: %',
+          relation, bemi.identity(relation), trigger.identity, bemi.identity_problem(relation, trigger.identity)
+        USING HINT = format('SELECT * FROM bemi.identity_conflict(%L, %L);', relation, trigger.identity);
     ELSIF trigger.identity IS NOT NULL THEN
       PERFORM bemi.set_identity(relation, trigger.identity);
     END IF;
@@ -1120,7 +1733,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.untrack_one(regclass) IS
-'ends the tracking of one table, without its partitions';
+'stops tracking one table, without its partitions';
 
 CREATE OR REPLACE FUNCTION bemi.untrack(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1130,7 +1743,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.untrack(regclass) IS
-'has the changes of a table, and of its partitions, no longer carry the context, and puts back the replica identity that was there before';
+'stops tracking a table and its partitions, and restores their former replica identities';
 
 CREATE FUNCTION bemi.may_drop() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1139,57 +1752,67 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.may_drop() IS
-'whether this session may drop what is recorded, and triggers of tracked tables';
+'returns whether this session may drop recorded changes, and triggers of tracked tables';
 
 CREATE FUNCTION bemi.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT bemi.may_drop() THEN
-    RAISE EXCEPTION 'the table %.% is not truncated: it has what bemi has recorded', quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME) USING
-      ERRCODE = 'object_in_use', HINT = 'To lose it nonetheless: SET bemi.allow_drop = on;';
+    RAISE EXCEPTION 'cannot truncate table %.% because it contains what bemi recorded',
+        quote_ident(TG_TABLE_SCHEMA), quote_ident(TG_TABLE_NAME)
+      USING ERRCODE = 'object_in_use', HINT = 'To truncate it anyway: SET bemi.allow_drop = on;';
   END IF;
   RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.refuse_truncate() IS
-'for the triggers of the tables that have what is recorded: refuses TRUNCATE';
+'refuses TRUNCATE, as a trigger of the tables that contain recorded changes';
 
 CREATE FUNCTION bemi.keep_table(relation regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'bemi_keep' AND t.tgenabled = 'A') THEN
-    EXECUTE format('CREATE OR REPLACE TRIGGER bemi_keep BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION bemi.refuse_truncate()', relation);
+  IF NOT EXISTS (
+    SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'bemi_keep' AND t.tgenabled = 'A')
+  THEN
+    EXECUTE format('CREATE OR REPLACE TRIGGER bemi_keep BEFORE TRUNCATE ON %s '
+      'FOR EACH STATEMENT EXECUTE FUNCTION bemi.refuse_truncate()', relation);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER bemi_keep', relation);
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.keep_table(regclass) IS
-'has TRUNCATE of a table be refused';
+'protects a table from TRUNCATE';
 
 CREATE FUNCTION bemi.kept_tables() RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT t.relid FROM pg_partition_tree(to_regclass('bemi.changes')) t
-  UNION ALL SELECT t.oid::regclass FROM unnest(ARRAY[to_regclass('bemi.recorder')::oid, to_regclass('bemi.sources')::oid]) AS t (oid) WHERE t.oid IS NOT NULL
+  SELECT t.relid
+  FROM pg_partition_tree(to_regclass('bemi.changes')) t
+  UNION ALL
+  SELECT t.oid::regclass
+  FROM unnest(ARRAY[to_regclass('bemi.recorder')::oid, to_regclass('bemi.sources')::oid]) AS t (oid)
+  WHERE t.oid IS NOT NULL
 $$;
 
 COMMENT ON FUNCTION bemi.kept_tables() IS
-'the tables that have what is recorded, but for the versions of tables';
+'returns the tables that are protected from TRUNCATE';
 
 CREATE FUNCTION bemi.release_tables() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   relation regclass;
 BEGIN
-  FOR relation IN SELECT t.tgrelid FROM pg_trigger t WHERE t.tgfoid = 'bemi.refuse_truncate()'::regprocedure LOOP
+  FOR relation IN
+    SELECT t.tgrelid FROM pg_trigger t WHERE t.tgfoid = 'bemi.refuse_truncate()'::regprocedure
+  LOOP
     EXECUTE format('DROP TRIGGER bemi_keep ON %s', relation);
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.release_tables() IS
-'before the extension is dropped: removes the triggers that keep what is recorded';
+'removes the triggers that protect tables from TRUNCATE, before the extension is dropped';
 
 CREATE TABLE bemi.dropped_triggers (
   relation oid PRIMARY KEY,
@@ -1199,13 +1822,18 @@ CREATE TABLE bemi.dropped_triggers (
 );
 
 COMMENT ON TABLE bemi.dropped_triggers IS
-'whose triggers were dropped otherwise than by bemi.untrack(), when and by whom';
+'the tables whose triggers were not dropped by bemi.untrack(), with the time and the role';
 
 CREATE FUNCTION bemi.before_drop_trigger(relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM set_config('bemi.dropping', jsonb_build_object('relation', t.relation, 'enabled', t.enabled, 'arguments', bemi.rules(t.arguments, 'every'))::text, true)
-  FROM bemi.context_triggers t WHERE t.relation = before_drop_trigger.relation AND t.name = 'bemi_context';
+  PERFORM set_config('bemi.dropping', jsonb_build_object(
+    'relation', t.relation,
+    'enabled', t.enabled,
+    'arguments', bemi.rules(t.arguments, 'every'))::text, true)
+  FROM bemi.context_triggers t
+  WHERE t.relation = before_drop_trigger.relation
+    AND t.name = 'bemi_context';
 END
 $$;
 
@@ -1218,12 +1846,20 @@ DECLARE
   dropping jsonb;
 BEGIN
   dropping := NULLIF(current_setting('bemi.dropping', true), '');
-  -- Without its rules it would show what they mask.
+  -- Without its rules it would reveal what they mask.
   IF (dropping ->> 'relation')::oid IS DISTINCT FROM relation THEN
     RETURN false;
-  ELSIF NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN bemi.tracked_schemas s ON s.schema = n.nspname WHERE c.oid = relation)
-    AND NOT EXISTS (SELECT FROM pg_class c, pg_partition_ancestors(c.oid) a JOIN bemi.context_triggers t ON t.relation = a.relid
-      WHERE c.oid = put_back.relation AND c.relispartition)
+  ELSIF NOT EXISTS (
+    SELECT FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN bemi.tracked_schemas s ON s.schema = n.nspname
+    WHERE c.oid = relation
+  ) AND NOT EXISTS (
+    SELECT FROM pg_class c,
+      pg_partition_ancestors(c.oid) a
+      JOIN bemi.context_triggers t ON t.relation = a.relid
+    WHERE c.oid = put_back.relation
+      AND c.relispartition)
   THEN
     RETURN false;
   END IF;
@@ -1233,73 +1869,95 @@ BEGIN
   END IF;
   RETURN true;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'the trigger bemi_context of % could not be put back: %', relation, SQLERRM;
+  RAISE WARNING 'could not create the trigger bemi_context of % again: %', relation, SQLERRM;
   RETURN false;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.put_back(regclass) IS
-'makes the trigger of a tracked table again that was dropped, where all tables are tracked; false elsewhere';
+'creates the dropped trigger of a table again where all tables are tracked; returns false elsewhere';
 
 CREATE FUNCTION bemi.guard_owned(role oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT bemi.may_drop() AND EXISTS (SELECT FROM bemi.kept_tables() k JOIN pg_class c ON c.oid = k WHERE c.relowner = role) THEN
-    RAISE EXCEPTION 'what the role % owns is not dropped: it has what bemi has recorded', quote_ident(pg_get_userbyid(role)) USING
-      ERRCODE = 'object_in_use', HINT = format('To keep it: REASSIGN OWNED BY %s TO another superuser. To lose it: SET bemi.allow_drop = on;', quote_ident(pg_get_userbyid(role)));
+  IF NOT bemi.may_drop()
+    AND EXISTS (SELECT FROM bemi.kept_tables() k JOIN pg_class c ON c.oid = k WHERE c.relowner = role)
+  THEN
+    RAISE EXCEPTION 'cannot drop objects owned by role % because they contain what bemi recorded',
+        quote_ident(pg_get_userbyid(role))
+      USING ERRCODE = 'object_in_use',
+        HINT = format(
+          'To keep it: REASSIGN OWNED BY %s TO another superuser. To drop it anyway: SET bemi.allow_drop = on;',
+          quote_ident(pg_get_userbyid(role)));
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.guard_owned(oid) IS
-'before DROP OWNED: refuses to drop what is recorded';
+'refuses DROP OWNED BY a role that owns recorded changes';
+
+CREATE FUNCTION bemi.note_dropped_trigger(relation regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_back boolean := bemi.put_back(relation);
+BEGIN
+  DELETE FROM bemi.dropped_triggers d
+  WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation);
+  INSERT INTO bemi.dropped_triggers
+  VALUES (relation, clock_timestamp(), session_user, is_back)
+  ON CONFLICT ON CONSTRAINT dropped_triggers_pkey
+  DO UPDATE SET dropped_at = EXCLUDED.dropped_at, dropped_by = EXCLUDED.dropped_by, is_back = EXCLUDED.is_back;
+  IF is_back THEN
+    RAISE WARNING 'the trigger bemi_context of % was created again, because tables of its schema are tracked', relation
+      USING HINT = format('To stop tracking the table: SELECT bemi.untrack(%L);', relation);
+  ELSE
+    RAISE WARNING 'the table % is no longer tracked, because its trigger bemi_context was dropped', relation
+      USING HINT = format('To track it again: SELECT bemi.track(%L);', relation);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.note_dropped_trigger(regclass) IS
+'creates the dropped trigger of a table again where all tables are tracked, and notes who dropped it';
 
 CREATE FUNCTION bemi.guard_drops() RETURNS event_trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   gone record;
   its_table regclass;
-  is_back boolean;
 BEGIN
   FOR gone IN
-    SELECT d.object_type, d.object_identity, d.address_names FROM pg_event_trigger_dropped_objects() d
-    WHERE NOT d.is_temporary AND (
-      d.object_type = 'table' AND d.schema_name = 'bemi' AND d.object_name ~ '^(changes|changes_default|changes_[0-9]+_[0-9]+|recorder|recorded_versions|sources)$'
-      OR d.object_type = 'trigger' AND d.address_names[3] = 'bemi_context' AND d.original)
+    SELECT d.object_type, d.object_identity, d.address_names
+    FROM pg_event_trigger_dropped_objects() d
+    WHERE NOT d.is_temporary
+      AND (d.object_type = 'table' AND d.schema_name = 'bemi' AND d.object_name ~ bemi.kept_names()
+        OR d.object_type = 'trigger' AND d.address_names[3] = 'bemi_context' AND d.original)
   LOOP
     IF bemi.may_drop() THEN
       RETURN;
     ELSIF gone.object_type = 'table' THEN
-      RAISE EXCEPTION 'the table % is not dropped: it has what bemi has recorded', gone.object_identity USING
-        ERRCODE = 'object_in_use', HINT = 'To lose it nonetheless: SET bemi.allow_drop = on;';
+      RAISE EXCEPTION 'cannot drop table % because it contains what bemi recorded', gone.object_identity
+        USING ERRCODE = 'object_in_use', HINT = 'To drop it anyway: SET bemi.allow_drop = on;';
     END IF;
     PERFORM bemi.require_readable(), bemi.require_safe_tables(ARRAY['bemi.dropped_triggers'::regclass::oid]);
     its_table := to_regclass(format('%I.%I', gone.address_names[1], gone.address_names[2]));
-    CONTINUE WHEN its_table IS NULL OR EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = its_table);
-    is_back := bemi.put_back(its_table);
-    DELETE FROM bemi.dropped_triggers d WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation);
-    INSERT INTO bemi.dropped_triggers VALUES (its_table, clock_timestamp(), session_user, is_back)
-    ON CONFLICT ON CONSTRAINT dropped_triggers_pkey DO UPDATE SET dropped_at = EXCLUDED.dropped_at, dropped_by = EXCLUDED.dropped_by, is_back = EXCLUDED.is_back;
-    IF is_back THEN
-      RAISE WARNING 'the trigger bemi_context of % was put back: tables of its schema are tracked', its_table USING
-        HINT = format('To have the table no longer tracked: SELECT bemi.untrack(%L);', its_table);
-    ELSE
-      RAISE WARNING 'the table % is no longer tracked: its trigger bemi_context was dropped', its_table USING
-        HINT = format('To have it tracked again: SELECT bemi.track(%L);', its_table);
-    END IF;
+    CONTINUE WHEN its_table IS NULL
+      OR EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = its_table);
+    PERFORM bemi.note_dropped_trigger(its_table);
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.guard_drops() IS
-'for the event trigger: refuses to drop what is recorded, and sees to the triggers of tracked tables';
+'refuses to drop recorded changes, and creates dropped triggers of tracked tables again, as an event trigger';
 
-CREATE EVENT TRIGGER bemi_guard_drops ON sql_drop EXECUTE FUNCTION bemi.guard_drops();
+CREATE EVENT TRIGGER bemi_guard_drops ON sql_drop
+EXECUTE FUNCTION bemi.guard_drops();
 
 ALTER EVENT TRIGGER bemi_guard_drops ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_guard_drops IS
-'keeps what is recorded, and the triggers of tracked tables, from being dropped unseen';
+'keeps recorded changes, and the triggers of tracked tables, from being dropped unnoticed';
 
 CREATE FUNCTION bemi.numbers_rule(relation regclass, masks text[]) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1307,28 +1965,42 @@ BEGIN
   IF masks = '{}' THEN
     RETURN NULL;
   END IF;
-  RETURN (SELECT 'numbers=' || relation::oid || ':' || string_agg(a.attnum::text, ',' ORDER BY a.attnum)
-    FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::text = ANY (masks));
+  RETURN (
+    SELECT 'numbers=' || relation::oid || ':' || string_agg(a.attnum::text, ',' ORDER BY a.attnum)
+    FROM pg_attribute a
+    WHERE a.attrelid = relation
+      AND a.attnum > 0
+      AND NOT a.attisdropped
+      AND a.attname::text = ANY (masks));
 END
 $$;
 
 COMMENT ON FUNCTION bemi.numbers_rule(regclass, text[]) IS
-'the rule that masks columns of a table by their numbers';
+'returns the rule that masks columns of a table by their numbers, or NULL if none';
 
-CREATE FUNCTION bemi.masked_attributes(relation regclass) RETURNS TABLE (name name, number smallint, by_name boolean, by_number boolean)
+CREATE FUNCTION bemi.masked_attributes(relation regclass)
+RETURNS TABLE (name name, number smallint, by_name boolean, by_number boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT * FROM (
-    SELECT a.attname, a.attnum, a.attname::text = ANY (r.names), a.attnum::text = ANY (r.numbers) FROM pg_attribute a, (
+  SELECT *
+  FROM (
+    SELECT a.attname, a.attnum, a.attname::text = ANY (r.names), a.attnum::text = ANY (r.numbers)
+    FROM pg_attribute a, (
       SELECT bemi.table_rules(relation, 'mask'), ARRAY(
-        SELECT ltrim(number, '0') FROM unnest(bemi.table_rules(relation, 'numbers')) rule, unnest(string_to_array(split_part(rule, ':', 2), ',')) number
+        SELECT ltrim(number, '0')
+        FROM unnest(bemi.table_rules(relation, 'numbers')) rule,
+          unnest(string_to_array(split_part(rule, ':', 2), ',')) number
         WHERE ltrim(split_part(rule, ':', 1), '0') = relation::oid::text)
     ) AS r (names, numbers)
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND (r.names <> '{}' OR r.numbers <> '{}')
-  ) AS c (name, number, by_name, by_number) WHERE c.by_name OR c.by_number
+    WHERE a.attrelid = relation
+      AND a.attnum > 0
+      AND NOT a.attisdropped
+      AND (r.names <> '{}' OR r.numbers <> '{}')
+  ) AS c (name, number, by_name, by_number)
+  WHERE c.by_name OR c.by_number
 $$;
 
 COMMENT ON FUNCTION bemi.masked_attributes(regclass) IS
-'the columns of a table that its rules mask, by name or by number';
+'returns the columns of a table that its rules mask, and whether they do by name or by number';
 
 CREATE FUNCTION bemi.masks(relation regclass) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1340,42 +2012,61 @@ BEGIN
   IF names = '{}' AND bemi.table_rules(relation, 'numbers') = '{}' THEN
     RETURN names;
   END IF;
-  SELECT COALESCE(array_agg(m.name::text) FILTER (WHERE m.by_name), '{}'), COALESCE(array_agg(m.name::text ORDER BY m.number) FILTER (WHERE NOT m.by_name), '{}')
-  INTO live, renamed FROM bemi.masked_attributes(relation) m;
+  SELECT
+    COALESCE(array_agg(m.name::text) FILTER (WHERE m.by_name), '{}'),
+    COALESCE(array_agg(m.name::text ORDER BY m.number) FILTER (WHERE NOT m.by_name), '{}')
+  INTO live, renamed
+  FROM bemi.masked_attributes(relation) m;
   IF cardinality(names) - cardinality(live) <= cardinality(renamed) THEN
-    names := ARRAY(SELECT n FROM unnest(names) WITH ORDINALITY AS o (n, place) WHERE n = ANY (live) ORDER BY place);
+    names := ARRAY(
+      SELECT n
+      FROM unnest(names) WITH ORDINALITY AS o (n, place)
+      WHERE n = ANY (live)
+      ORDER BY place);
   END IF;
   RETURN names || renamed;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.masks(regclass) IS
-'the columns that a table masks, by the names that they have now, and the names that wait for a column';
+'returns the columns that a table masks, by their present names, and the names that wait for a column';
 
 CREATE FUNCTION bemi.parents(relation regclass) RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE above AS (
-    SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhrelid = relation AND NOT c.relispartition
-    UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.inhparent
-  ) SELECT inhparent::regclass FROM above
+    SELECT i.inhparent
+    FROM pg_inherits i
+      JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhrelid = relation
+      AND NOT c.relispartition
+    UNION
+    SELECT i.inhparent
+    FROM above a
+      JOIN pg_inherits i ON i.inhrelid = a.inhparent
+  )
+  SELECT inhparent::regclass FROM above
 $$;
 
 COMMENT ON FUNCTION bemi.parents(regclass) IS
-'the tables that a table inherits from';
+'returns the tables from which a table inherits';
 
 CREATE FUNCTION bemi.inherited_masks(relation regclass) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  -- Most tables inherit from none.
+  -- Most tables have no parent.
   IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = relation) THEN
     RETURN '{}';
   END IF;
-  RETURN ARRAY(SELECT DISTINCT mask FROM bemi.parents(relation) p, unnest(bemi.masks(p)) mask ORDER BY mask);
+  RETURN ARRAY(
+    SELECT DISTINCT mask
+    FROM bemi.parents(relation) p,
+      unnest(bemi.masks(p)) mask
+    ORDER BY mask);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.inherited_masks(regclass) IS
-'the columns that the tables mask from which a table inherits';
+'returns the columns that are masked in the tables from which a table inherits';
 
 CREATE FUNCTION bemi.renew_masks(relation regclass) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1383,7 +2074,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.renew_masks(regclass) IS
-'writes the names, the numbers and the inherited ones of the columns that a tracked table masks into its rules';
+'updates the names and numbers of masked columns, and inherited masks, in the rules of a tracked table';
 
 CREATE FUNCTION bemi.mask_heirs(relation regclass, author oid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1393,31 +2084,64 @@ DECLARE
 BEGIN
   FOR heir IN
     WITH RECURSIVE below AS (
-      SELECT relation::oid AS heir UNION SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.heir JOIN pg_class c ON c.oid = i.inhrelid AND NOT c.relispartition
-    ) SELECT b.heir::regclass AS relation, pg_has_role(role, c.relowner, 'USAGE') AS is_owned FROM below b JOIN pg_class c ON c.oid = b.heir
+      SELECT relation::oid AS heir
+      UNION
+      SELECT i.inhrelid
+      FROM below b
+        JOIN pg_inherits i ON i.inhparent = b.heir
+        JOIN pg_class c ON c.oid = i.inhrelid AND NOT c.relispartition
+    )
+    SELECT b.heir::regclass AS relation, pg_has_role(role, c.relowner, 'USAGE') AS is_owned
+    FROM below b
+      JOIN pg_class c ON c.oid = b.heir
     WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = b.heir)
       AND NOT bemi.inherited_masks(b.heir::regclass) <@ bemi.masks(b.heir::regclass)
   LOOP
     IF heir.is_owned THEN
       PERFORM bemi.renew_masks(heir.relation);
     ELSE
-      RAISE WARNING 'columns of %, which you do not own, are not masked as in the tables that it inherits from', heir.relation USING
-        HINT = format('As its owner or a superuser: SELECT bemi.track_again(%L);', heir.relation);
+      RAISE WARNING 'columns of % are not masked as in the tables that it inherits from, because you do not own it',
+          heir.relation
+        USING HINT = format('As its owner or a superuser: SELECT bemi.track_again(%L);', heir.relation);
     END IF;
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.mask_heirs(regclass, oid) IS
-'has the tracked tables that inherit from a table mask what it masks';
+'masks what a table masks in the tracked tables that inherit from it';
+
+CREATE OR REPLACE FUNCTION bemi.track_again(relation regclass, replica_identity text DEFAULT 'keep') RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT bemi.track_one(relation, replica_identity,
+    ARRAY(
+      SELECT attname::text
+      FROM pg_attribute
+      WHERE attrelid = relation
+        AND attnum > 0
+        AND NOT attisdropped
+        AND attname::text = ANY (bemi.table_rules(relation, 'ignore'))
+        AND attname NOT IN (SELECT bemi.key_columns(relation))),
+    bemi.masks(relation))
+  WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = track_again.relation)
+$$;
+
+COMMENT ON FUNCTION bemi.track_again(regclass, text) IS
+'tracks a table by its present rules, with another replica identity or without rules for columns that do not exist';
 
 CREATE FUNCTION bemi.untracked_above(relation regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   above regclass;
 BEGIN
-  FOR above IN SELECT a.relid FROM pg_class c, pg_partition_ancestors(relation) a (relid) WHERE c.oid = relation AND c.relispartition
-    UNION SELECT p FROM bemi.parents(relation) p
+  FOR above IN
+    SELECT a.relid
+    FROM pg_class c,
+      pg_partition_ancestors(relation) a (relid)
+    WHERE c.oid = relation
+      AND c.relispartition
+    UNION
+    SELECT p FROM bemi.parents(relation) p
   LOOP
     IF NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = above)
       AND EXISTS (SELECT FROM pg_class c WHERE c.oid = above AND c.relkind IN ('r', 'p'))
@@ -1429,98 +2153,142 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.untracked_above(regclass) IS
-'the tables above a partition or a table that inherits which are not tracked';
+'returns the untracked tables above a partition or above a table that inherits';
 
 CREATE FUNCTION bemi.untracked_heirs(relation regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   -- Nearly always.
-  IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = relation) OR (SELECT relkind = 'p'::"char" FROM pg_class WHERE oid = relation) THEN
+  IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = relation)
+    OR (SELECT relkind = 'p'::"char" FROM pg_class WHERE oid = relation)
+  THEN
     RETURN;
   END IF;
   RETURN QUERY
     WITH RECURSIVE below AS (
-      SELECT relation::oid AS heir UNION SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.heir
-    ) SELECT c.oid::regclass FROM below b JOIN pg_class c ON c.oid = b.heir
-    WHERE b.heir <> relation::oid AND c.relkind = 'r'::"char" AND c.relpersistence = 'p'::"char"
-      AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = b.heir) ORDER BY c.oid;
+      SELECT relation::oid AS heir
+      UNION
+      SELECT i.inhrelid
+      FROM below b
+        JOIN pg_inherits i ON i.inhparent = b.heir
+    )
+    SELECT c.oid::regclass
+    FROM below b
+      JOIN pg_class c ON c.oid = b.heir
+    WHERE b.heir <> relation::oid
+      AND c.relkind = 'r'::"char"
+      AND c.relpersistence = 'p'::"char"
+      AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = b.heir)
+    ORDER BY c.oid;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.untracked_heirs(regclass) IS
-'the tables that inherit from a table which are not tracked';
+'returns the untracked tables that inherit from a table';
 
 CREATE FUNCTION bemi.was_made_with_rows(relation regclass) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN has_table_privilege('bemi.table_versions', 'SELECT')
-    AND EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = was_made_with_rows.relation AND v.is_made_with_rows);
+    AND EXISTS (
+      SELECT FROM bemi.table_versions v WHERE v.relation = was_made_with_rows.relation AND v.is_made_with_rows);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.was_made_with_rows(regclass) IS
-'whether CREATE TABLE AS or SELECT INTO made a tracked table';
-
-CREATE OR REPLACE FUNCTION bemi.track_again(relation regclass, replica_identity text DEFAULT 'keep') RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT bemi.track_one(relation, replica_identity,
-    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped
-      AND attname::text = ANY (bemi.table_rules(relation, 'ignore')) AND attname NOT IN (SELECT bemi.key_columns(relation))),
-    bemi.masks(relation))
-  WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = track_again.relation)
-$$;
-
-COMMENT ON FUNCTION bemi.track_again(regclass, text) IS
-'tracks a table by the rules that it has, with another replica identity or without rules that ignore nothing';
+'returns whether CREATE TABLE AS or SELECT INTO created a tracked table with rows';
 
 CREATE OR REPLACE VIEW bemi.tracked AS
 SELECT
   c.oid::regclass AS relation,
-  CASE c.relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' WHEN 'i' THEN 'index' ELSE 'default' END AS replica_identity,
+  CASE c.relreplident
+    WHEN 'f' THEN 'full'
+    WHEN 'n' THEN 'nothing'
+    WHEN 'i' THEN 'index'
+    ELSE 'default'
+  END AS replica_identity,
   bemi.table_rules(c.oid::regclass, 'ignore')::name[] AS ignore_columns,
   bemi.masks(c.oid::regclass)::name[] AS mask_columns,
   ARRAY(
-    SELECT CASE WHEN t.enabled = 'D' THEN 'the trigger is disabled'
+    SELECT CASE
+        WHEN t.enabled = 'D' THEN 'the trigger is disabled'
         WHEN t.enabled = 'R' THEN 'the trigger fires only for replicated changes'
         WHEN t.name <> 'bemi_context' THEN pg_catalog.format('another trigger, %I, writes the context', t.name)
-        WHEN NOT t.is_whole THEN 'a trigger that does not fire before every statement writes the context' END AS problem
-      FROM bemi.context_triggers t WHERE t.relation = c.oid AND NOT (t.is_whole AND t.name = 'bemi_context' AND t.enabled IN ('O', 'A'))
-    UNION ALL SELECT pg_catalog.format('there is no column %I to %s', value, kind)
-      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind,
-        pg_catalog.unnest(CASE kind WHEN 'mask' THEN bemi.masks(c.oid::regclass) ELSE bemi.table_rules(c.oid::regclass, kind) END) value
-      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = value AND a.attnum > 0 AND NOT a.attisdropped)
-    UNION ALL SELECT pg_catalog.format('the rule %L has no meaning', value)
-      FROM pg_catalog.unnest(bemi.table_rules(c.oid::regclass, 'unknown')) value
-    UNION ALL SELECT pg_catalog.format('the column %I to %s belongs to the key', value, kind)
-      FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind,
-        pg_catalog.unnest(CASE kind WHEN 'mask' THEN bemi.masks(c.oid::regclass) ELSE bemi.table_rules(c.oid::regclass, kind) END) value
-      WHERE value IN (SELECT bemi.key_columns(c.oid::regclass))
-    UNION ALL SELECT CASE WHEN bemi.identity_index(c.oid::regclass) IS NULL THEN 'the log does not say which rows are updated or deleted'
-        ELSE 'the log has only the key of a row before its change' END
-      WHERE c.relreplident <> 'f' AND c.relkind = 'r'
-    UNION ALL SELECT 'ignored columns are not ignored, since the log has not the whole row before a change'
-      WHERE c.relreplident <> 'f' AND c.relkind = 'r' AND pg_catalog.cardinality(bemi.table_rules(c.oid::regclass, 'ignore')) > 0
-    UNION ALL SELECT pg_catalog.format('the partition %s is not tracked', p)
-      FROM bemi.tree(c.oid::regclass) p
-      WHERE c.relkind = 'p' AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = p)
-    UNION ALL SELECT pg_catalog.format(CASE WHEN m.by_number THEN 'the rules do not name the column %I, which is masked by its number'
-        ELSE 'the column %I is masked by its name alone' END, m.name)
-      FROM bemi.masked_attributes(c.oid::regclass) m WHERE NOT (m.by_name AND m.by_number)
-    UNION ALL SELECT pg_catalog.format('%I is masked in a table that it inherits from', mask)
-      FROM pg_catalog.unnest(bemi.inherited_masks(c.oid::regclass)) mask WHERE mask <> ALL (bemi.masks(c.oid::regclass))
-    UNION ALL SELECT pg_catalog.format('statements that name %s bring no context, since it is not tracked', a)
-      FROM bemi.untracked_above(c.oid::regclass) a
-    UNION ALL SELECT pg_catalog.format('the table %s, which inherits from it, is not tracked', h)
-      FROM bemi.untracked_heirs(c.oid::regclass) h
-    UNION ALL SELECT 'the log shows no changes that made the rows that it was made with'
-      WHERE bemi.was_made_with_rows(c.oid::regclass)
-    UNION ALL SELECT pg_catalog.format('the publication %I has UPDATE and DELETE fail: %s', p.publication, p.reason)
-      FROM bemi.identity_conflict(c.oid::regclass, bemi.identity(c.oid::regclass)) p
+        WHEN NOT t.is_whole THEN 'a trigger that does not fire before every statement writes the context'
+      END AS problem
+    FROM bemi.context_triggers t
+    WHERE t.relation = c.oid
+      AND NOT (t.is_whole AND t.name = 'bemi_context' AND t.enabled IN ('O', 'A'))
+    UNION ALL
+    SELECT pg_catalog.format('there is no column %I to %s', value, kind)
+    FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind,
+      pg_catalog.unnest(CASE kind
+        WHEN 'mask' THEN bemi.masks(c.oid::regclass)
+        ELSE bemi.table_rules(c.oid::regclass, kind) END) value
+    WHERE NOT EXISTS (
+      SELECT FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid = c.oid
+        AND a.attname = value
+        AND a.attnum > 0
+        AND NOT a.attisdropped)
+    UNION ALL
+    SELECT pg_catalog.format('the rule %L is unknown', value)
+    FROM pg_catalog.unnest(bemi.table_rules(c.oid::regclass, 'unknown')) value
+    UNION ALL
+    SELECT pg_catalog.format('the column %I to %s belongs to the key', value, kind)
+    FROM pg_catalog.unnest('{ignore,mask}'::text[]) kind,
+      pg_catalog.unnest(CASE kind
+        WHEN 'mask' THEN bemi.masks(c.oid::regclass)
+        ELSE bemi.table_rules(c.oid::regclass, kind) END) value
+    WHERE value IN (SELECT bemi.key_columns(c.oid::regclass))
+    UNION ALL
+    SELECT CASE WHEN bemi.identity_index(c.oid::regclass) IS NULL
+      THEN 'WAL does not identify the rows that are updated or deleted'
+      ELSE 'WAL contains only the key of a row before its change' END
+    WHERE c.relreplident <> 'f'
+      AND c.relkind = 'r'
+    UNION ALL
+    SELECT 'ignored columns are not ignored, because WAL does not contain the whole row before a change'
+    WHERE c.relreplident <> 'f'
+      AND c.relkind = 'r'
+      AND pg_catalog.cardinality(bemi.table_rules(c.oid::regclass, 'ignore')) > 0
+    UNION ALL
+    SELECT pg_catalog.format('the partition %s is not tracked', p)
+    FROM bemi.tree(c.oid::regclass) p
+    WHERE c.relkind = 'p'
+      AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = p)
+    UNION ALL
+    SELECT pg_catalog.format(CASE WHEN m.by_number
+      THEN 'the rules do not name the column %I, which is masked by its number'
+      ELSE 'the column %I is masked only by its name' END, m.name)
+    FROM bemi.masked_attributes(c.oid::regclass) m
+    WHERE NOT (m.by_name AND m.by_number)
+    UNION ALL
+    SELECT pg_catalog.format('%I is masked in a table that it inherits from', mask)
+    FROM pg_catalog.unnest(bemi.inherited_masks(c.oid::regclass)) mask
+    WHERE mask <> ALL (bemi.masks(c.oid::regclass))
+    UNION ALL
+    SELECT pg_catalog.format('statements that name %s carry no context, because it is not tracked', a)
+    FROM bemi.untracked_above(c.oid::regclass) a
+    UNION ALL
+    SELECT pg_catalog.format('the table %s, which inherits from it, is not tracked', h)
+    FROM bemi.untracked_heirs(c.oid::regclass) h
+    UNION ALL
+    SELECT 'WAL contains no changes that created its first rows'
+    WHERE bemi.was_made_with_rows(c.oid::regclass)
+    UNION ALL
+    SELECT pg_catalog.format('the publication %I makes UPDATE and DELETE fail: %s', p.publication, p.reason)
+    FROM bemi.identity_conflict(c.oid::regclass, bemi.identity(c.oid::regclass)) p
     ORDER BY problem
   ) AS missing,
-  (SELECT pg_catalog.format('the trigger was dropped by %I at %s%s', d.dropped_by, d.dropped_at, CASE WHEN d.is_back THEN ', and put back at once' ELSE '' END)
-    FROM bemi.dropped_triggers d WHERE d.relation = c.oid) AS dropped
-FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT t.relation FROM bemi.context_triggers t);
+  (
+    SELECT pg_catalog.format('the trigger was dropped by %I at %s%s', d.dropped_by, d.dropped_at,
+      CASE WHEN d.is_back THEN ', and created again at once' ELSE '' END)
+    FROM bemi.dropped_triggers d
+    WHERE d.relation = c.oid
+  ) AS dropped
+FROM pg_catalog.pg_class c
+WHERE c.oid IN (SELECT t.relation FROM bemi.context_triggers t);
 DO $do$
 DECLARE
   first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.tracked'::regclass AND a.attnum = 1);
@@ -1541,7 +2309,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.pass_over_known_schema() IS
-'for the table tracked_schemas: leaves out what is there already';
+'skips rows of the table tracked_schemas that are there already';
 
 CREATE OR REPLACE TRIGGER pass_over_known_schema BEFORE INSERT ON bemi.tracked_schemas
 FOR EACH ROW EXECUTE FUNCTION bemi.pass_over_known_schema();
@@ -1553,22 +2321,27 @@ COMMENT ON TABLE bemi.tracked_schemas IS
 
 CREATE OR REPLACE FUNCTION bemi.trackable(schemas name[]) RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname = ANY (schemas) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-  -- Partitions after what is above them; else what refers to others before these, as those who write lock them: it is
-  -- younger mostly.
+  SELECT c.oid::regclass
+  FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = ANY (schemas)
+    AND c.relkind IN ('r', 'p')
+    AND c.relpersistence = 'p'
+    AND NOT EXISTS (
+      SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  -- Partitions after what is above them; otherwise a table before those that it references, in the order in which
+  -- writers lock them: it is usually younger.
   ORDER BY c.relispartition, c.oid DESC
 $$;
 
 COMMENT ON FUNCTION bemi.trackable(name[]) IS
-'the permanent tables of schemas that are no part of an extension';
+'returns the permanent tables of schemas that do not belong to an extension';
 
 CREATE FUNCTION bemi.try_lock_tracking() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_try_lock_tracking';
 
 COMMENT ON FUNCTION bemi.try_lock_tracking() IS
-'has those who make tables wait until the transaction ends, if no transaction in progress has made one';
+'makes sessions that create tables wait for this transaction, if no transaction in progress has created one';
 
 CREATE FUNCTION bemi.await_makers(patience interval DEFAULT '3 s') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1586,75 +2359,117 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.await_makers(interval) IS
-'waits until no transaction in progress has made a table, and has others wait then; false if that takes too long';
+'waits for transactions that have created tables, and makes others wait; returns false if that takes too long';
+
+CREATE FUNCTION bemi.require_schemas(schemas name[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  unknown text;
+BEGIN
+  IF schemas IS NULL THEN
+    RAISE EXCEPTION 'bemi cannot track the tables of NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'Name schemas, as in SELECT bemi.track_all(''{public}'').';
+  END IF;
+  SELECT COALESCE(quote_ident(s), 'NULL')
+  INTO unknown
+  FROM unnest(schemas) s
+  WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = s)
+  LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'schema % does not exist', unknown USING ERRCODE = 'invalid_schema_name';
+  END IF;
+  SELECT quote_ident(s)
+  INTO unknown
+  FROM unnest(schemas) s
+  WHERE s IN ('bemi', 'information_schema') OR starts_with(s::text, 'pg_')
+  LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'the tables of the schema % cannot be tracked', unknown
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name schemas of your own.';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_schemas(name[]) IS
+'raises an error if schemas do not exist or cannot be tracked';
+
+CREATE FUNCTION bemi.track_future(schemas name[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    -- A session that creates a table now waits for this one, or has created it before the tables are looked up.
+    IF NOT bemi.await_makers() THEN
+      RAISE WARNING 'transactions in progress have created tables, which may not be tracked'
+        USING HINT = format('When they have ended: SELECT bemi.track_all(%L);', schemas);
+    END IF;
+    PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
+    INSERT INTO bemi.tracked_schemas
+    SELECT DISTINCT s FROM unnest(schemas) s
+    ON CONFLICT DO NOTHING;
+  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM bemi.tracked_schemas) THEN
+    RAISE WARNING 'tables that are created later will not be tracked: this requires a superuser'
+      USING HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.track_future(name[]) IS
+'tracks tables that will be created in schemas, if the caller is a superuser';
 
 CREATE OR REPLACE FUNCTION bemi.track_all(schemas name[] DEFAULT '{public}') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  unknown text;
   relations regclass[];
   relation regclass;
   done int := 0;
   others text;
 BEGIN
-  IF schemas IS NULL THEN
-    RAISE EXCEPTION 'bemi cannot track the tables of NULL' USING
-      ERRCODE = 'null_value_not_allowed', HINT = 'Name schemas, like SELECT bemi.track_all(''{public}'').';
-  END IF;
-  SELECT COALESCE(quote_ident(s), 'NULL') INTO unknown FROM unnest(schemas) s
-  WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = s) LIMIT 1;
-  IF FOUND THEN
-    RAISE EXCEPTION 'there is no schema %', unknown USING ERRCODE = 'invalid_schema_name';
-  END IF;
-  SELECT quote_ident(s) INTO unknown FROM unnest(schemas) s
-  WHERE s IN ('bemi', 'information_schema') OR starts_with(s::text, 'pg_') LIMIT 1;
-  IF FOUND THEN
-    RAISE EXCEPTION 'the tables of the schema % cannot be tracked', unknown USING
-      ERRCODE = 'invalid_parameter_value', HINT = 'Name schemas of your own.';
-  END IF;
-  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    -- Whoever makes a table now waits for this to end, or has made it before we look.
-    IF NOT bemi.await_makers() THEN
-      RAISE WARNING 'transactions in progress have made tables, which may not be tracked' USING
-        HINT = format('When they have ended: SELECT bemi.track_all(%L);', schemas);
-    END IF;
-    PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
-    INSERT INTO bemi.tracked_schemas SELECT DISTINCT s FROM unnest(schemas) s ON CONFLICT DO NOTHING;
-  ELSIF EXISTS (SELECT unnest(schemas) EXCEPT SELECT schema FROM bemi.tracked_schemas) THEN
-    RAISE WARNING 'tables that are made later will not be tracked: only a superuser can have that' USING
-      HINT = format('As a superuser: SELECT bemi.track_all(%L);', schemas);
-  END IF;
-  relations := ARRAY(SELECT t FROM bemi.trackable(schemas) t JOIN pg_class c ON c.oid = t
-    WHERE pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t));
+  PERFORM bemi.require_schemas(schemas);
+  PERFORM bemi.track_future(schemas);
+  relations := ARRAY(
+    SELECT t
+    FROM bemi.trackable(schemas) t
+      JOIN pg_class c ON c.oid = t
+    WHERE pg_has_role(c.relowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t));
   FOREACH relation IN ARRAY relations LOOP
     BEGIN
       PERFORM bemi.follow_table(relation, true);
     EXCEPTION WHEN insufficient_resources THEN
       RAISE;
     WHEN OTHERS THEN
-      RAISE WARNING 'bemi could not track %: %', relation, SQLERRM USING HINT = format('SELECT bemi.track(%L);', relation);
+      RAISE WARNING 'bemi could not track %: %', relation, SQLERRM
+        USING HINT = format('SELECT bemi.track(%L);', relation);
     END;
     done := done + 1;
     IF done % 500 = 0 THEN
       RAISE NOTICE 'tracked % of % tables', done, cardinality(relations);
     END IF;
   END LOOP;
-  RAISE NOTICE 'tracked % tables that were not tracked before',
-    (SELECT count(*) FROM unnest(relations) r WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = r));
-  SELECT string_agg(t::text, ', ') INTO others FROM (
-    SELECT t FROM bemi.trackable(schemas) t JOIN pg_class c ON c.oid = t
-    WHERE NOT pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t) LIMIT 10
+  RAISE NOTICE 'tracked % tables that were not tracked before', (
+    SELECT count(*)
+    FROM unnest(relations) r
+    WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = r));
+  SELECT string_agg(t::text, ', ')
+  INTO others
+  FROM (
+    SELECT t
+    FROM bemi.trackable(schemas) t
+      JOIN pg_class c ON c.oid = t
+    WHERE NOT pg_has_role(c.relowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t)
+    LIMIT 10
   ) AS some_others (t);
   IF others IS NOT NULL THEN
-    RAISE WARNING 'you do not own these tables, which are not tracked (the first ten of them): %', others USING
-      HINT = 'Have their owners or a superuser call bemi.track_all().';
+    RAISE WARNING 'some tables are not tracked because you do not own them (at most ten are listed): %', others
+      USING HINT = 'Their owners or a superuser can call bemi.track_all().';
   END IF;
   PERFORM bemi.warn_of_publications();
 END
 $$;
 
 COMMENT ON FUNCTION bemi.track_all(name[]) IS
-'tracks all tables of schemas, those that will be made later too';
+'tracks all tables of schemas, and those that will be created there';
 
 CREATE OR REPLACE FUNCTION bemi.untrack_all() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1669,42 +2484,69 @@ BEGIN
       PERFORM bemi.require_safe_tables(ARRAY['bemi.tracked_schemas'::regclass::oid]);
       DELETE FROM bemi.tracked_schemas;
     ELSE
-      RAISE WARNING 'tables that are made later in the tracked schemas will still be tracked: only a superuser can end that' USING
-        HINT = 'As a superuser: SELECT bemi.untrack_all();';
+      RAISE WARNING 'tables that are created later in the tracked schemas will still be tracked: '
+          'ending that requires a superuser'
+        USING HINT = 'As a superuser: SELECT bemi.untrack_all();';
     END IF;
   END IF;
-  relations := ARRAY(SELECT oid FROM pg_class c WHERE pg_has_role(c.relowner, 'USAGE')
-    AND EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid) ORDER BY c.relispartition, c.relkind = 'p' DESC, c.oid DESC);
+  relations := ARRAY(
+    SELECT oid
+    FROM pg_class c
+    WHERE pg_has_role(c.relowner, 'USAGE')
+      AND EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid)
+    ORDER BY c.relispartition, c.relkind = 'p' DESC, c.oid DESC);
   FOREACH relation IN ARRAY relations LOOP
     BEGIN
       PERFORM bemi.untrack_one(relation);
     EXCEPTION WHEN insufficient_resources THEN
       RAISE;
     WHEN OTHERS THEN
-      RAISE WARNING 'bemi could not end the tracking of %: %', relation, SQLERRM USING HINT = format('SELECT bemi.untrack(%L);', relation);
+      RAISE WARNING 'bemi could not stop tracking %: %', relation, SQLERRM
+        USING HINT = format('SELECT bemi.untrack(%L);', relation);
     END;
     done := done + 1;
     IF done % 500 = 0 THEN
-      RAISE NOTICE 'ended tracking of % of % tables', done, cardinality(relations);
+      RAISE NOTICE 'stopped tracking % of % tables', done, cardinality(relations);
     END IF;
   END LOOP;
-  SELECT string_agg(t::regclass::text, ', ') INTO others FROM (SELECT DISTINCT t.relation FROM bemi.context_triggers t LIMIT 10) AS some_others (t);
+  SELECT string_agg(t::regclass::text, ', ')
+  INTO others
+  FROM (SELECT DISTINCT t.relation FROM bemi.context_triggers t LIMIT 10) AS some_others (t);
   IF others IS NOT NULL THEN
-    RAISE WARNING 'these tables are still tracked (the first ten of them): %', others USING
-      HINT = 'Those that you do not own need their owners or a superuser to call bemi.untrack_all().';
+    RAISE WARNING 'some tables are still tracked (at most ten are listed): %', others
+      USING HINT = 'For tables that you do not own, their owners or a superuser can call bemi.untrack_all().';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.untrack_all() IS
-'ends all tracking, and puts back the replica identities that were there before';
+'stops all tracking, and restores the former replica identities';
+
+CREATE FUNCTION bemi.tracked_above(
+  relation regclass, OUT trigger_oid oid, OUT ignored text[], OUT masked text[], OUT replica_identity "char"
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+  SELECT t.oid, bemi.rules(t.arguments, 'ignore'), bemi.masks(a.relid), c.relreplident
+  INTO trigger_oid, ignored, masked, replica_identity
+  FROM pg_partition_ancestors(relation) WITH ORDINALITY AS a (relid, distance)
+    JOIN bemi.context_triggers t ON t.relation = a.relid AND t.relation <> tracked_above.relation
+      AND t.name = 'bemi_context'
+    JOIN pg_class c ON c.oid = a.relid
+  ORDER BY a.distance
+  LIMIT 1;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.tracked_above(regclass) IS
+'returns the trigger, the rules and the replica identity of the nearest tracked table above a partition';
 
 CREATE FUNCTION bemi.follow_table(
   relation regclass, in_tracked_schema boolean DEFAULT false, is_attached boolean DEFAULT false, author oid DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-  -- With whose rights the statement was run that is followed.
+  -- The role that ran the statement.
   role oid := COALESCE(author, (SELECT oid FROM pg_roles WHERE rolname = current_user));
   member regclass;
   form record;
@@ -1712,25 +2554,32 @@ DECLARE
   above record;
 BEGIN
   FOREACH member IN ARRAY ARRAY(SELECT bemi.tree(relation)) LOOP
-    SELECT c.*, pg_has_role(role, c.relowner, 'USAGE') AS is_owned INTO form FROM pg_class c WHERE c.oid = member AND c.relpersistence = 'p'
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
+    SELECT c.*, pg_has_role(role, c.relowner, 'USAGE') AS is_owned
+    INTO form
+    FROM pg_class c
+    WHERE c.oid = member
+      AND c.relpersistence = 'p'
+      AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     CONTINUE WHEN NOT FOUND;
     SELECT t.oid, bemi.rules(t.arguments, 'ignore') AS ignored, bemi.masks(member) AS masked
-    INTO own FROM bemi.context_triggers t WHERE t.relation = member AND t.name = 'bemi_context';
+    INTO own
+    FROM bemi.context_triggers t
+    WHERE t.relation = member
+      AND t.name = 'bemi_context';
     CONTINUE WHEN own.oid IS NOT NULL AND NOT is_attached;
-    SELECT t.oid, bemi.rules(t.arguments, 'ignore') AS ignored, bemi.masks(a.relid) AS masked, c.relreplident
-    INTO above FROM pg_partition_ancestors(CASE WHEN form.relispartition THEN member END) WITH ORDINALITY AS a (relid, distance)
-    JOIN bemi.context_triggers t ON t.relation = a.relid AND t.relation <> member AND t.name = 'bemi_context' JOIN pg_class c ON c.oid = a.relid
-    ORDER BY a.distance LIMIT 1;
-    CONTINUE WHEN above.oid IS NULL AND (own.oid IS NOT NULL OR NOT (in_tracked_schema OR EXISTS (
-      SELECT FROM bemi.tracked_schemas WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace))));
+    above := bemi.tracked_above(CASE WHEN form.relispartition THEN member END);
+    CONTINUE WHEN above.trigger_oid IS NULL AND (own.oid IS NOT NULL OR NOT (in_tracked_schema OR EXISTS (
+      SELECT FROM bemi.tracked_schemas
+      WHERE schema = (SELECT nspname FROM pg_namespace WHERE oid = form.relnamespace))));
     IF NOT form.is_owned THEN
-      RAISE WARNING 'bemi does not track %, which you do not own', member USING
-        HINT = format('As its owner or a superuser: SELECT bemi.follow_table(%L, true);', member);
-    ELSIF above.oid IS NULL THEN
+      RAISE WARNING 'bemi does not track %, because you do not own it', member
+        USING HINT = format('As its owner or a superuser: SELECT bemi.follow_table(%L, true);', member);
+    ELSIF above.trigger_oid IS NULL THEN
       PERFORM bemi.track_one(member, 'full', '{}'::text[], '{}'::text[]);
     ELSIF own.oid IS NULL OR own.ignored = '{}' AND own.masked = '{}' THEN
-      PERFORM bemi.track_one(member, CASE above.relreplident WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
+      PERFORM bemi.track_one(member,
+        CASE above.replica_identity WHEN 'f' THEN 'full' ELSE 'keep' END, above.ignored, above.masked);
     ELSE
       PERFORM bemi.track_one(member, 'keep', own.ignored, own.masked || above.masked);
     END IF;
@@ -1751,13 +2600,18 @@ BEGIN
   END IF;
   FOR trigger IN
     SELECT t.*, ARRAY(
-      SELECT COALESCE((SELECT kind || '=' || new_value FROM unnest(kinds) kind WHERE argument = kind || '=' || old_value), argument)
-      FROM unnest(bemi.rules(t.arguments, 'every')) WITH ORDINALITY AS a (argument, place) ORDER BY place
+      SELECT COALESCE((
+        SELECT kind || '=' || new_value
+        FROM unnest(kinds) kind
+        WHERE argument = kind || '=' || old_value), argument)
+      FROM unnest(bemi.rules(t.arguments, 'every')) WITH ORDINALITY AS a (argument, place)
+      ORDER BY place
     ) AS renamed
-    FROM bemi.context_triggers t WHERE t.relation = follow_rename.relation
+    FROM bemi.context_triggers t
+    WHERE t.relation = follow_rename.relation
   LOOP
     IF trigger.name <> 'bemi_context' OR NOT trigger.is_whole THEN
-      RAISE EXCEPTION 'the trigger % was not made by bemi.track()', quote_ident(trigger.name);
+      RAISE EXCEPTION 'the trigger % was not created by bemi.track()', quote_ident(trigger.name);
     END IF;
     PERFORM bemi.put_trigger(relation, trigger.renamed);
     -- The new trigger is enabled as any new one is.
@@ -1783,8 +2637,8 @@ BEGIN
   INSERT INTO bemi.tracked_schemas SELECT new_name FROM renamed;
 EXCEPTION WHEN OTHERS THEN
   IF EXISTS (SELECT FROM bemi.tracked_schemas WHERE schema = old_name) THEN
-    RAISE WARNING 'tables that are made in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM USING
-      HINT = format('As a superuser: SELECT bemi.track_all(%L);', ARRAY[new_name]);
+    RAISE WARNING 'tables that are created in the schema % later will not be tracked: %', quote_ident(new_name), SQLERRM
+      USING HINT = format('As a superuser: SELECT bemi.track_all(%L);', ARRAY[new_name]);
   END IF;
 END
 $$;
@@ -1799,12 +2653,15 @@ DECLARE
   relation oid;
   place int := 1;
 BEGIN
-  -- Planned anew after each statement, so it is as small as it can be; and a join might look at all tables.
-  FOR relation IN SELECT DISTINCT CASE
+  -- Planned again after each statement, so it is as small as it can be; and a join might read all tables.
+  FOR relation IN
+    SELECT DISTINCT CASE
       WHEN done = 'partition' THEN old_name::oid
-      WHEN done = 'constraint' THEN (SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
+      WHEN done = 'constraint' THEN (
+        SELECT conrelid FROM pg_constraint WHERE oid = objid AND contype IN ('p', 'u', 'x'))
       WHEN done = 'relation' THEN (SELECT indrelid FROM pg_index WHERE indexrelid = objid)
-      WHEN classid = 'pg_class'::regclass THEN objid END
+      WHEN classid = 'pg_class'::regclass THEN objid
+      END
     FROM pg_event_trigger_ddl_commands()
   LOOP
     relations := relations || relation;
@@ -1815,8 +2672,10 @@ BEGIN
       RETURN NEXT relation;
     END IF;
     IF done IN ('column', 'column added') THEN
-      FOR relation IN SELECT inhrelid FROM pg_inherits WHERE inhparent = relation
-        UNION ALL SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation
+      FOR relation IN
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = relation
+        UNION ALL
+        SELECT c.oid FROM pg_type t JOIN pg_class c ON c.reloftype = t.oid WHERE t.typrelid = relation
       LOOP
         IF relation <> ALL (relations) THEN
           relations := relations || relation;
@@ -1829,7 +2688,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.followed(text, text) IS
-'the tables that the statement concerns for which an event trigger is called';
+'returns the tables that the statement affects for which an event trigger is called';
 
 CREATE FUNCTION bemi.follow(relation regclass, done text, old_name text, new_name text, author oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -1846,7 +2705,7 @@ BEGIN
   ELSIF done <> 'column added' THEN
     PERFORM bemi.follow_rename(relation, '{identity}'::text[], 'index:' || old_name, 'index:' || new_name);
   ELSIF is_tracked THEN
-    -- A mask that waited for it holds by its number too.
+    -- A mask that waited for the column holds by its number too.
     IF EXISTS (SELECT FROM bemi.masked_attributes(relation) m WHERE NOT m.by_number) THEN
       PERFORM bemi.renew_masks(relation);
     END IF;
@@ -1856,7 +2715,25 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.follow(regclass, text, text, text, oid) IS
-'keeps the tracking of a table complete after a statement that made, moved or renamed something';
+'keeps the tracking of a table complete after a statement that created, moved or renamed something';
+
+CREATE FUNCTION bemi.follow_remedy(relation regclass, done text, new_name text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN CASE
+    WHEN done IN ('table', 'partition') THEN
+      format('SELECT bemi.follow_table(%L, true%s);', relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
+    WHEN done IN ('parent', 'column added') THEN
+      format('SELECT bemi.track_again(%L);', relation)
+    ELSE
+      format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.',
+        new_name, relation)
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.follow_remedy(regclass, text, text) IS
+'returns what to do about a table for which bemi.follow() failed';
 
 CREATE FUNCTION bemi.follow_ddl(done text, old_name text, new_name text, author oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1875,35 +2752,37 @@ BEGIN
     BEGIN
       PERFORM bemi.follow(relation, done, old_name, new_name, author);
     EXCEPTION WHEN OTHERS THEN
-      RAISE WARNING 'bemi could not follow the change of %: %', relation, SQLERRM USING
-        HINT = CASE WHEN done IN ('table', 'partition') THEN format('SELECT bemi.follow_table(%L, true%s);', relation, CASE done WHEN 'partition' THEN ', true' ELSE '' END)
-          WHEN done IN ('parent', 'column added') THEN format('SELECT bemi.track_again(%L);', relation)
-          ELSE format('Its rules name what is called %I now: see bemi.tracked, and call bemi.track(%L) with its rules.', new_name, relation) END;
+      RAISE WARNING 'bemi could not follow the change of %: %', relation, SQLERRM
+        USING HINT = bemi.follow_remedy(relation, done, new_name);
     END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'bemi could not follow this statement: %', SQLERRM USING
-    HINT = 'SELECT * FROM bemi.doctor(); shows what is not tracked.';
+  RAISE WARNING 'bemi could not follow this statement: %', SQLERRM
+    USING HINT = 'SELECT * FROM bemi.doctor(); shows what is not tracked.';
 END
 $$;
 
 COMMENT ON FUNCTION bemi.follow_ddl(text, text, text, oid) IS
-'keeps tracking complete after a statement that made, moved, renamed or published something';
+'keeps tracking complete after a statement that created, moved, renamed or published something';
 
 CREATE OR REPLACE FUNCTION bemi.on_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_on_ddl';
 
 COMMENT ON FUNCTION bemi.on_ddl() IS
-'for the event trigger: calls bemi.follow_ddl() after statements that matter';
+'calls bemi.follow_ddl() after statements that matter, as an event trigger';
 
 CREATE EVENT TRIGGER bemi_on_ddl ON ddl_command_end
-WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER SCHEMA',
-  'CREATE PUBLICATION', 'ALTER PUBLICATION',
-  -- They rename the columns of tables too.
+WHEN TAG IN (
+  'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER TYPE', 'ALTER INDEX',
+  'ALTER SCHEMA', 'CREATE PUBLICATION', 'ALTER PUBLICATION',
+  -- These rename the columns of tables too.
   'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE')
 EXECUTE FUNCTION bemi.on_ddl();
 
 ALTER EVENT TRIGGER bemi_on_ddl ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_on_ddl IS
+'keeps the tracking of schemas, partitions and renamed columns complete';
 
 CREATE FUNCTION bemi.make_way_for_view(relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET bemi.allow_drop = on AS $$
@@ -1911,8 +2790,10 @@ DECLARE
   trigger name;
 BEGIN
   PERFORM bemi.require_readable();
-  IF current_setting('server_version_num')::int >= 160000 OR NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = make_way_for_view.relation)
-    OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind = 'r'::"char" AND pg_relation_size(c.oid) = 0)
+  IF current_setting('server_version_num')::int >= 160000
+    OR NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = make_way_for_view.relation)
+    OR NOT EXISTS (
+      SELECT FROM pg_class c WHERE c.oid = relation AND c.relkind = 'r'::"char" AND pg_relation_size(c.oid) = 0)
   THEN
     RETURN;
   END IF;
@@ -1920,56 +2801,75 @@ BEGIN
     EXECUTE format('DROP TRIGGER %I ON %s', trigger, relation::regclass);
   END LOOP;
   -- As VACUUM does it, some time after the last trigger was dropped.
-  UPDATE pg_class c SET relhastriggers = false WHERE c.oid = relation AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid);
+  UPDATE pg_class c SET relhastriggers = false
+  WHERE c.oid = relation
+    AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.make_way_for_view(oid) IS
-'ends the tracking of an empty table that a rule is about to make a view of';
+'stops tracking an empty table that a rule is about to turn into a view';
 
 CREATE OR REPLACE FUNCTION bemi.before_ddl() RETURNS event_trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_ddl';
 
 COMMENT ON FUNCTION bemi.before_ddl() IS
-'for the event trigger: has CREATE TRIGGER bemi_context, as a dump has it, replace the one that is there, and CREATE RULE make a view of a table; remembers the rules before DROP TRIGGER';
+'lets dumps create the trigger again and turn tables into views, and remembers dropped rules, as an event trigger';
 
-CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER') EXECUTE FUNCTION bemi.before_ddl();
+CREATE EVENT TRIGGER bemi_before_ddl ON ddl_command_start
+WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER')
+EXECUTE FUNCTION bemi.before_ddl();
 
 ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_before_ddl IS
-'lets a dump be restored into schemas that are tracked, and triggers that are dropped be put back';
-
-COMMENT ON EVENT TRIGGER bemi_on_ddl IS
-'keeps the tracking of schemas, partitions and renamed columns complete';
+'lets a dump be restored into tracked schemas, and lets dropped triggers be created again';
 
 CREATE FUNCTION bemi.bemihq_objects() RETURNS TABLE (kind text, identity text, removal text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT o.kind, o.identity, o.removal FROM (
+  SELECT o.kind, o.identity, o.removal
+  FROM (
     SELECT 1, 'event trigger', format('%I', e.evtname), format('DROP EVENT TRIGGER %I', e.evtname)
-    FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid WHERE p.proname = '_bemi_create_table_trigger_func'
+    FROM pg_event_trigger e
+      JOIN pg_proc p ON p.oid = e.evtfoid
+    WHERE p.proname = '_bemi_create_table_trigger_func'
     UNION ALL
-    SELECT 2, 'trigger', format('%I on %s', t.tgname, t.tgrelid::regclass), format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal AND t.tgparentid = 0
+    SELECT 2, 'trigger', format('%I on %s', t.tgname, t.tgrelid::regclass),
+      format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
+    FROM pg_trigger t
+      JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE p.proname = '_bemi_row_trigger_func'
+      AND NOT t.tgisinternal
+      AND t.tgparentid = 0
     UNION ALL
-    SELECT 3, CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure::text, format('DROP ROUTINE %s', p.oid::regprocedure)
-    FROM pg_proc p WHERE p.proname IN ('_bemi_create_table_trigger_func', '_bemi_create_triggers', '_bemi_row_trigger_func')
-  ) AS o (place, kind, identity, removal) ORDER BY o.place, o.identity
+    SELECT 3, CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, p.oid::regprocedure::text,
+      format('DROP ROUTINE %s', p.oid::regprocedure)
+    FROM pg_proc p
+    WHERE p.proname IN ('_bemi_create_table_trigger_func', '_bemi_create_triggers', '_bemi_row_trigger_func')
+  ) AS o (place, kind, identity, removal)
+  ORDER BY o.place, o.identity
 $$;
 
 COMMENT ON FUNCTION bemi.bemihq_objects() IS
-'what a migration of BemiHQ''s packages has made in this database, and the statements that remove it, in order';
+'returns the objects that a migration of BemiHQ''s packages created here, and the statements that drop them';
 
 CREATE FUNCTION bemi.replace_bemihq() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  schemas name[] := ARRAY(SELECT DISTINCT n.nspname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
-    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.proname = '_bemi_row_trigger_func' AND NOT t.tgisinternal
-    AND n.nspname NOT IN ('bemi', 'information_schema') AND NOT starts_with(n.nspname::text, 'pg_'));
+  schemas name[] := ARRAY(
+    SELECT DISTINCT n.nspname
+    FROM pg_trigger t
+      JOIN pg_proc p ON p.oid = t.tgfoid
+      JOIN pg_class c ON c.oid = t.tgrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.proname = '_bemi_row_trigger_func'
+      AND NOT t.tgisinternal
+      AND n.nspname NOT IN ('bemi', 'information_schema')
+      AND NOT starts_with(n.nspname::text, 'pg_'));
   theirs record;
   done int := 0;
 BEGIN
-  -- The triggers of this extension first, so that no change is without one.
+  -- The triggers of this extension come first, so that no change goes without one.
   IF schemas <> '{}' THEN
     PERFORM bemi.track_all(schemas);
   END IF;
@@ -1977,107 +2877,180 @@ BEGIN
     EXECUTE theirs.removal;
     done := done + 1;
   END LOOP;
-  RAISE NOTICE 'removed % objects of BemiHQ', done;
+  RAISE NOTICE 'dropped % objects of BemiHQ', done;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.replace_bemihq() IS
-'tracks the schemas whose tables have BemiHQ''s triggers, and removes these with all else of BemiHQ''s migration';
+'tracks the schemas whose tables have BemiHQ''s triggers, and drops these and all other objects of BemiHQ''s migration';
 
 CREATE OR REPLACE FUNCTION bemi.some_of(names text[]) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT array_to_string(names[1:5], ', ') || CASE WHEN cardinality(names) > 5 THEN format(' and %s more', cardinality(names) - 5) ELSE '' END
+  SELECT array_to_string(names[1:5], ', ')
+    || CASE WHEN cardinality(names) > 5 THEN format(' and %s more', cardinality(names) - 5) ELSE '' END
 $$;
 
 COMMENT ON FUNCTION bemi.some_of(text[]) IS
-'the first five names of a list, and how many more there are';
+'returns the first five names of a list, and how many more there are';
 
 CREATE FUNCTION bemi.doctor_of_tables() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   names text[];
-  refused text[];
   was_tracked boolean;
   used int;
 BEGIN
   "check" := 'tracked tables';
   SELECT count(*) INTO used FROM bemi.tracked;
   ok := used > 0;
-  detail := format('%s tables are tracked', used) || (SELECT COALESCE('; so are the future tables of ' || string_agg(quote_ident(schema), ', ' ORDER BY schema), '') FROM bemi.tracked_schemas);
+  detail := format('%s tables are tracked', used) || (
+    SELECT COALESCE('; so are future tables in ' || string_agg(quote_ident(schema), ', ' ORDER BY schema), '')
+    FROM bemi.tracked_schemas);
   fix := CASE WHEN NOT ok THEN 'SELECT bemi.track_all();' END;
   RETURN NEXT;
 
   "check" := 'untracked tables';
-  names := ARRAY(SELECT t::text FROM bemi.trackable(ARRAY(SELECT schema FROM bemi.tracked_schemas)) t
-    WHERE NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t) ORDER BY 1);
+  names := ARRAY(
+    SELECT t::text
+    FROM bemi.trackable(ARRAY(SELECT schema FROM bemi.tracked_schemas)) t
+    WHERE NOT EXISTS (SELECT FROM bemi.context_triggers o WHERE o.relation = t)
+    ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'none in the tracked schemas' ELSE 'in the tracked schemas: ' || bemi.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(SELECT schema FROM bemi.tracked_schemas JOIN pg_namespace ON nspname = schema ORDER BY schema)) END;
+  fix := CASE WHEN NOT ok THEN format('SELECT bemi.track_all(%L);', ARRAY(
+    SELECT schema FROM bemi.tracked_schemas JOIN pg_namespace ON nspname = schema ORDER BY schema)) END;
   RETURN NEXT;
 
-  -- Those of extensions are left out on purpose; but anyone who owns an extension can add a table to it.
+  -- Tables of extensions are left out on purpose; but the owner of an extension can add any table to it.
   "check" := 'tables of extensions';
-  SELECT COALESCE(array_agg(format('%s (%s)', c.oid::regclass, e.extname) ORDER BY c.oid), '{}'), bool_or(bemi.was_tracked(c.oid::regclass)) INTO names, was_tracked
-  FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
-  WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relnamespace IN (SELECT n.oid FROM pg_namespace n JOIN bemi.tracked_schemas s ON s.schema = n.nspname)
+  SELECT COALESCE(array_agg(format('%s (%s)', c.oid::regclass, e.extname) ORDER BY c.oid), '{}'),
+    bool_or(bemi.was_tracked(c.oid::regclass))
+  INTO names, was_tracked
+  FROM pg_class c
+    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    JOIN pg_extension e ON e.oid = d.refobjid
+  WHERE c.relkind IN ('r', 'p')
+    AND c.relpersistence = 'p'
+    AND c.relnamespace IN (SELECT n.oid FROM pg_namespace n JOIN bemi.tracked_schemas s ON s.schema = n.nspname)
     AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid);
   ok := was_tracked IS NOT TRUE;
-  detail := CASE WHEN names = '{}' THEN 'the tracked schemas have none that is not tracked' ELSE 'not tracked, since they belong to extensions: ' || bemi.some_of(names)
-    || CASE WHEN ok THEN '' ELSE '; some were tracked before' END END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('SELECT bemi.track(%L);', d.objid::regclass), ' ') FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
-    WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND c.relkind IN ('r', 'p') AND bemi.was_tracked(d.objid::regclass)
+  detail := CASE WHEN names = '{}' THEN 'none in the tracked schemas is untracked'
+    ELSE 'not tracked, because they belong to extensions: ' || bemi.some_of(names)
+      || CASE WHEN ok THEN '' ELSE '; some were tracked before' END
+    END;
+  fix := CASE WHEN NOT ok THEN (
+    SELECT string_agg(format('SELECT bemi.track(%L);', d.objid::regclass), ' ')
+    FROM pg_depend d
+      JOIN pg_class c ON c.oid = d.objid
+    WHERE d.classid = 'pg_class'::regclass
+      AND d.deptype = 'e'
+      AND c.relkind IN ('r', 'p')
+      AND bemi.was_tracked(d.objid::regclass)
       AND NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = d.objid)) END;
   RETURN NEXT;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_tables() IS
+'returns the rows of bemi.doctor() about which tables are tracked';
+
+CREATE FUNCTION bemi.doctor_of_identities() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  names text[];
+  refused text[];
+BEGIN
   "check" := 'images before';
-  SELECT COALESCE(array_agg(t.relation::text ORDER BY t.relation::text) FILTER (WHERE p.problem IS NULL), '{}'),
-    COALESCE(array_agg(t.relation::text ORDER BY t.relation::text) FILTER (WHERE p.problem IS NOT NULL), '{}') INTO names, refused
-  FROM bemi.tracked t JOIN pg_class c ON c.oid = t.relation, LATERAL (SELECT bemi.identity_problem(t.relation, 'full')) AS p (problem)
-  WHERE t.replica_identity <> 'full' AND c.relkind = 'r';
+  SELECT
+    COALESCE(array_agg(t.relation::text ORDER BY t.relation::text) FILTER (WHERE p.problem IS NULL), '{}'),
+    COALESCE(array_agg(t.relation::text ORDER BY t.relation::text) FILTER (WHERE p.problem IS NOT NULL), '{}')
+  INTO names, refused
+  FROM bemi.tracked t
+    JOIN pg_class c ON c.oid = t.relation,
+    LATERAL (SELECT bemi.identity_problem(t.relation, 'full')) AS p (problem)
+  WHERE t.replica_identity <> 'full'
+    AND c.relkind = 'r';
   ok := names = '{}' AND refused = '{}';
-  detail := CASE WHEN ok THEN 'the log has the whole row before each change' ELSE 'the log has not the whole row before a change of ' || bemi.some_of(names || refused) END
-    || CASE WHEN refused = '{}' THEN '' ELSE '; publications do not go with REPLICA IDENTITY FULL of ' || bemi.some_of(refused) END;
-  -- What a publication shows its subscribers, people choose.
-  fix := CASE WHEN NOT ok THEN concat_ws(' ', (SELECT string_agg(format('SELECT bemi.track_again(%L, ''full'');', name), ' ') FROM unnest(names) name),
-    (SELECT string_agg(format('SELECT * FROM bemi.identity_conflict(%L, ''full'');', name), ' ') FROM unnest(refused) name)) END;
+  detail := CASE WHEN ok THEN 'WAL contains the whole row before each change'
+    ELSE 'WAL does not contain the whole row before a change of ' || bemi.some_of(names || refused)
+    END || CASE WHEN refused = '{}' THEN ''
+      ELSE '; publications do not allow REPLICA IDENTITY FULL for ' || bemi.some_of(refused) END;
+  -- What a publication publishes to its subscribers is for people to decide.
+  fix := CASE WHEN NOT ok THEN concat_ws(' ', (
+    SELECT string_agg(format('SELECT bemi.track_again(%L, ''full'');', name), ' ')
+    FROM unnest(names) name
+  ), (
+    SELECT string_agg(format('SELECT * FROM bemi.identity_conflict(%L, ''full'');', name), ' ')
+    FROM unnest(refused) name
+  )) END;
   RETURN NEXT;
 
   "check" := 'triggers';
-  names := ARRAY(SELECT t.relation::regclass::text FROM bemi.context_triggers t WHERE t.enabled NOT IN ('O', 'A') ORDER BY 1);
+  names := ARRAY(
+    SELECT t.relation::regclass::text
+    FROM bemi.context_triggers t
+    WHERE t.enabled NOT IN ('O', 'A')
+    ORDER BY 1);
   ok := cardinality(names) = 0;
   detail := CASE WHEN ok THEN 'none is disabled' ELSE 'disabled on ' || bemi.some_of(names) END;
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.relation::regclass, t.name), ' ')
-    FROM bemi.context_triggers t WHERE t.enabled NOT IN ('O', 'A')) END;
+  fix := CASE WHEN NOT ok THEN (
+    SELECT string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.relation::regclass, t.name), ' ')
+    FROM bemi.context_triggers t
+    WHERE t.enabled NOT IN ('O', 'A')) END;
   RETURN NEXT;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_identities() IS
+'returns the rows of bemi.doctor() about the replica identities and triggers of tracked tables';
+
+CREATE FUNCTION bemi.doctor_of_drops() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  names text[];
+BEGIN
   "check" := 'BemiHQ';
   names := ARRAY(SELECT format('the %s %s', b.kind, b.identity) FROM bemi.bemihq_objects() b);
   ok := names = '{}';
-  detail := CASE WHEN ok THEN 'nothing of its migrations is there' ELSE 'its migration has left ' || bemi.some_of(names) END;
+  detail := CASE WHEN ok THEN 'no objects of its migrations exist'
+    ELSE 'its migration created ' || bemi.some_of(names) END;
   fix := CASE WHEN NOT ok THEN 'SELECT bemi.replace_bemihq();' END;
   RETURN NEXT;
 
   "check" := 'dropped triggers';
-  SELECT COALESCE(array_agg(format('%s (by %I, %s)', c.oid::regclass, d.dropped_by, d.dropped_at) ORDER BY d.dropped_at DESC), '{}'),
-    string_agg(format('SELECT bemi.track(%L);', c.oid::regclass), ' ' ORDER BY d.dropped_at DESC) INTO names, fix
-  FROM bemi.dropped_triggers d JOIN pg_class c ON c.oid = d.relation
+  SELECT
+    COALESCE(array_agg(format('%s (by %I, %s)', c.oid::regclass, d.dropped_by, d.dropped_at)
+      ORDER BY d.dropped_at DESC), '{}'),
+    string_agg(format('SELECT bemi.track(%L);', c.oid::regclass), ' ' ORDER BY d.dropped_at DESC)
+  INTO names, fix
+  FROM bemi.dropped_triggers d
+    JOIN pg_class c ON c.oid = d.relation
   WHERE NOT EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = c.oid);
   ok := names = '{}';
-  detail := CASE WHEN ok THEN 'no table is untracked because its trigger was dropped by hand' ELSE 'no longer tracked since then: ' || bemi.some_of(names) END;
+  detail := CASE WHEN ok THEN 'no trigger of a tracked table was dropped manually'
+    ELSE 'not tracked since their triggers were dropped: ' || bemi.some_of(names) END;
   RETURN NEXT;
 
   "check" := 'recorded changes';
-  SELECT COALESCE(array_agg(k::text ORDER BY k::text), '{}'), string_agg(format('SELECT bemi.keep_table(%L);', k), ' ' ORDER BY k::text) INTO names, fix
-  FROM bemi.kept_tables() k WHERE NOT EXISTS (
-    SELECT FROM pg_trigger t WHERE t.tgrelid = k AND t.tgname = 'bemi_keep' AND t.tgenabled = 'A' AND t.tgfoid = 'bemi.refuse_truncate()'::regprocedure);
+  SELECT
+    COALESCE(array_agg(k::text ORDER BY k::text), '{}'),
+    string_agg(format('SELECT bemi.keep_table(%L);', k), ' ' ORDER BY k::text)
+  INTO names, fix
+  FROM bemi.kept_tables() k
+  WHERE NOT EXISTS (
+    SELECT FROM pg_trigger t
+    WHERE t.tgrelid = k
+      AND t.tgname = 'bemi_keep'
+      AND t.tgenabled = 'A'
+      AND t.tgfoid = 'bemi.refuse_truncate()'::regprocedure);
   ok := names = '{}';
   detail := CASE WHEN ok THEN 'TRUNCATE is refused' ELSE 'TRUNCATE is not refused: ' || bemi.some_of(names) END;
   RETURN NEXT;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.doctor_of_tables() IS
-'the rows of bemi.doctor() on which tables are tracked';
+COMMENT ON FUNCTION bemi.doctor_of_drops() IS
+'returns the rows of bemi.doctor() about objects of BemiHQ, dropped triggers, and recorded changes';
 
 CREATE FUNCTION bemi.was_tracked(relation regclass) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2088,9 +3061,10 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.was_tracked(regclass) IS
-'whether a table was tracked at any time';
+'returns whether a table was tracked at any time, as far as that is known';
 
-CREATE FUNCTION bemi.rules_by_others() RETURNS TABLE (relation regclass, noted_by text, ignored name[], masked name[])
+CREATE FUNCTION bemi.rules_by_others()
+RETURNS TABLE (relation regclass, noted_by text, ignored name[], masked name[])
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT has_table_privilege('bemi.table_versions', 'SELECT') THEN
@@ -2098,29 +3072,84 @@ BEGIN
   END IF;
   RETURN QUERY
     WITH versions AS (
-      SELECT v.relation AS id, v.source, v.position, v.is_tracked, to_jsonb(v) ->> 'noted_by' AS noted_by, COALESCE(v.ignored, '{}') AS ignored, COALESCE(v.masked, '{}') AS masked,
-        ARRAY(SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.ignored) ORDER BY 1) AS ignored_numbers,
-        ARRAY(SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.masked) ORDER BY 1) AS masked_numbers
-      FROM bemi.table_versions v WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = v.relation)
+      SELECT v.relation AS id, v.source, v.position, v.is_tracked, to_jsonb(v) ->> 'noted_by' AS noted_by,
+        COALESCE(v.ignored, '{}') AS ignored, COALESCE(v.masked, '{}') AS masked,
+        ARRAY(
+          SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.ignored) ORDER BY 1
+        ) AS ignored_numbers,
+        ARRAY(
+          SELECT key::smallint FROM jsonb_each_text(v.columns) WHERE value = ANY (v.masked) ORDER BY 1
+        ) AS masked_numbers
+      FROM bemi.table_versions v
+      WHERE EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = v.relation)
     ), steps AS (
-      SELECT v.*, COALESCE(lag(v.ignored) OVER w, '{}') AS old_ignored, COALESCE(lag(v.masked) OVER w, '{}') AS old_masked,
-        COALESCE(lag(v.ignored_numbers) OVER w, '{}') AS old_ignored_numbers, COALESCE(lag(v.masked_numbers) OVER w, '{}') AS old_masked_numbers
-      FROM versions v WINDOW w AS (PARTITION BY v.id ORDER BY v.source, v.position)
+      SELECT v.*,
+        COALESCE(lag(v.ignored) OVER w, '{}') AS old_ignored,
+        COALESCE(lag(v.masked) OVER w, '{}') AS old_masked,
+        COALESCE(lag(v.ignored_numbers) OVER w, '{}') AS old_ignored_numbers,
+        COALESCE(lag(v.masked_numbers) OVER w, '{}') AS old_masked_numbers
+      FROM versions v
+      WINDOW w AS (PARTITION BY v.id ORDER BY v.source, v.position)
     ), latest AS (
-      SELECT DISTINCT ON (s.id) s.* FROM steps s
-      WHERE s.ignored <> s.old_ignored AND s.ignored_numbers <> s.old_ignored_numbers OR s.masked <> s.old_masked AND s.masked_numbers <> s.old_masked_numbers
+      SELECT DISTINCT ON (s.id) s.*
+      FROM steps s
+      WHERE s.ignored <> s.old_ignored AND s.ignored_numbers <> s.old_ignored_numbers
+        OR s.masked <> s.old_masked AND s.masked_numbers <> s.old_masked_numbers
       ORDER BY s.id, s.source DESC, s.position DESC
     )
-    SELECT c.oid::regclass, l.noted_by,
-      ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (l.old_ignored_numbers) AND NOT a.attisdropped ORDER BY a.attnum),
-      ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (l.old_masked_numbers) AND NOT a.attisdropped ORDER BY a.attnum)
-    FROM latest l JOIN pg_class c ON c.oid = l.id LEFT JOIN pg_roles r ON r.rolname = l.noted_by
-    WHERE l.noted_by IS NOT NULL AND COALESCE(NOT r.rolsuper AND NOT pg_has_role(r.oid, c.relowner, 'USAGE'), true) ORDER BY c.oid;
+    SELECT c.oid::regclass, l.noted_by, bemi.live_columns(c.oid, l.old_ignored_numbers),
+      bemi.live_columns(c.oid, l.old_masked_numbers)
+    FROM latest l
+      JOIN pg_class c ON c.oid = l.id
+      LEFT JOIN pg_roles r ON r.rolname = l.noted_by
+    WHERE l.noted_by IS NOT NULL
+      AND COALESCE(NOT r.rolsuper AND NOT pg_has_role(r.oid, c.relowner, 'USAGE'), true)
+    ORDER BY c.oid;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.rules_by_others() IS
-'the tables whose rules were last changed by a role that does not have the rights of their owner, and the rules of before';
+'returns tables whose rules were last changed by a role without the rights of the owner, and their rules before that';
+
+CREATE FUNCTION bemi.live_columns(relation oid, numbers smallint[]) RETURNS name[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(
+    SELECT a.attname
+    FROM pg_attribute a
+    WHERE a.attrelid = relation
+      AND a.attnum = ANY (numbers)
+      AND NOT a.attisdropped
+    ORDER BY a.attnum)
+$$;
+
+COMMENT ON FUNCTION bemi.live_columns(oid, smallint[]) IS
+'returns the names of those of some columns, given by their numbers, that were not dropped';
+
+CREATE FUNCTION bemi.rules_remedy() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT string_agg(DISTINCT CASE
+    WHEN problem ~ '^the partition ' THEN
+      format('SELECT bemi.follow_table(%L);', t.relation)
+    WHEN problem ~ '^the table .* inherits from it' THEN (
+      SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', h), ' ')
+      FROM bemi.untracked_heirs(t.relation) h)
+    WHEN problem ~ '^statements that name ' THEN (
+      SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', a), ' ')
+      FROM bemi.untracked_above(t.relation) a)
+    WHEN problem ~ '^ignored columns ' THEN
+      format('SELECT bemi.track_again(%L, ''full'');', t.relation)
+    WHEN problem ~ ' to mask' THEN
+      format('SELECT * FROM bemi.tracked WHERE relation = %L::regclass;', t.relation)
+    ELSE
+      format('SELECT bemi.track_again(%L);', t.relation)
+    END, ' ')
+  FROM bemi.tracked t,
+    unnest(t.missing) problem
+  WHERE problem !~ '^(the trigger|WAL|the publication) '
+$$;
+
+COMMENT ON FUNCTION bemi.rules_remedy() IS
+'returns the statements that fix, or show, the rules of tracked tables that are not in force';
 
 CREATE FUNCTION bemi.doctor_of_rules() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2128,36 +3157,36 @@ DECLARE
   names text[];
 BEGIN
   "check" := 'rules';
-  -- What is missing but for the above.
-  names := ARRAY(SELECT format('%s (%s)', t.relation, problem) FROM bemi.tracked t, unnest(t.missing) problem
-    WHERE problem !~ '^the (trigger|log|publication) ' ORDER BY 1);
+  -- Other checks report the problems that are left out here.
+  names := ARRAY(
+    SELECT format('%s (%s)', t.relation, problem)
+    FROM bemi.tracked t,
+      unnest(t.missing) problem
+    WHERE problem !~ '^(the trigger|WAL|the publication) '
+    ORDER BY 1);
   ok := cardinality(names) = 0;
-  detail := CASE WHEN ok THEN 'each is in force' ELSE bemi.some_of(names) END;
-  -- A mask is never taken away without being asked for: a column that is not there may have another name now. So that
-  -- statement shows the rules; only people know which to choose.
-  fix := CASE WHEN NOT ok THEN (
-    SELECT string_agg(DISTINCT CASE
-      WHEN problem ~ '^the partition ' THEN format('SELECT bemi.follow_table(%L);', t.relation)
-      WHEN problem ~ '^the table .* inherits from it' THEN (SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', h), ' ') FROM bemi.untracked_heirs(t.relation) h)
-      WHEN problem ~ '^statements that name ' THEN (SELECT string_agg(format('SELECT bemi.follow_table(%L, true);', a), ' ') FROM bemi.untracked_above(t.relation) a)
-      WHEN problem ~ '^ignored columns ' THEN format('SELECT bemi.track_again(%L, ''full'');', t.relation)
-      WHEN problem ~ ' to mask' THEN format('SELECT * FROM bemi.tracked WHERE relation = %L::regclass;', t.relation)
-      ELSE format('SELECT bemi.track_again(%L);', t.relation) END, ' ')
-    FROM bemi.tracked t, unnest(t.missing) problem WHERE problem !~ '^the (trigger|log|publication) ') END;
+  detail := CASE WHEN ok THEN 'all are in force' ELSE bemi.some_of(names) END;
+  fix := CASE WHEN NOT ok THEN bemi.rules_remedy() END;
   RETURN NEXT;
 
   "check" := 'rules by others';
-  names := ARRAY(SELECT format('%s (%s)', o.relation, quote_ident(o.noted_by)) FROM bemi.rules_by_others() o ORDER BY 1);
+  names := ARRAY(
+    SELECT format('%s (%s)', o.relation, quote_ident(o.noted_by))
+    FROM bemi.rules_by_others() o
+    ORDER BY 1);
   ok := names = '{}';
-  detail := CASE WHEN ok THEN 'no rules were changed by a role without the rights of the owner' ELSE 'last changed by a role without the rights of the owner: ' || bemi.some_of(names) END;
-  -- The rules of before.
-  fix := CASE WHEN NOT ok THEN (SELECT string_agg(format('SELECT bemi.track(%L, ''keep'', %L, %L);', o.relation, o.ignored, o.masked), ' ') FROM bemi.rules_by_others() o) END;
+  detail := CASE WHEN ok THEN 'no role without the rights of the owner changed rules'
+    ELSE 'last changed by a role without the rights of the owner: ' || bemi.some_of(names) END;
+  -- The rules from before that change.
+  fix := CASE WHEN NOT ok THEN (
+    SELECT string_agg(format('SELECT bemi.track(%L, ''keep'', %L, %L);', o.relation, o.ignored, o.masked), ' ')
+    FROM bemi.rules_by_others() o) END;
   RETURN NEXT;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor_of_rules() IS
-'the rows of bemi.doctor() on the rules of tracked tables';
+'returns the rows of bemi.doctor() about the rules of tracked tables';
 
 CREATE FUNCTION bemi.doctor_of_publications() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2167,64 +3196,80 @@ DECLARE
 BEGIN
   "check" := 'publications';
   IF EXISTS (SELECT FROM pg_publication) THEN
-    SELECT COALESCE(array_agg(format('%s (%s)', p.relation, p.problem) ORDER BY p.relation), '{}'), COALESCE(array_agg(p.relation ORDER BY p.relation), '{}') INTO names, relations
-    FROM (SELECT DISTINCT t.relation::regclass AS relation, bemi.identity_problem(t.relation::regclass, bemi.identity(t.relation::regclass)) AS problem
-      FROM bemi.context_triggers t) p WHERE p.problem IS NOT NULL;
+    SELECT COALESCE(array_agg(format('%s (%s)', p.relation, p.problem) ORDER BY p.relation), '{}'),
+      COALESCE(array_agg(p.relation ORDER BY p.relation), '{}')
+    INTO names, relations
+    FROM (
+      SELECT DISTINCT t.relation::regclass AS relation,
+        bemi.identity_problem(t.relation::regclass, bemi.identity(t.relation::regclass)) AS problem
+      FROM bemi.context_triggers t
+    ) p
+    WHERE p.problem IS NOT NULL;
   END IF;
   ok := names = '{}';
-  detail := CASE WHEN ok THEN 'the replica identities of tracked tables go with them' ELSE 'UPDATE and DELETE fail: ' || bemi.some_of(names) END;
+  detail := CASE WHEN ok THEN 'they allow the replica identities of tracked tables'
+    ELSE 'UPDATE and DELETE fail: ' || bemi.some_of(names) END;
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(bemi.identity_remedy(r), ' ') FROM unnest(relations) r) END;
   RETURN NEXT;
 
   "check" := 'subscribers';
   names := ARRAY(SELECT p.detail FROM bemi.publications_of_bemi() p);
   ok := names = '{}';
-  detail := CASE WHEN ok THEN 'no publication has the tables of bemi unasked' ELSE 'a subscriber without the tables of bemi stops: ' || bemi.some_of(names)
-    || '; see "Publications and subscribers" in README.md' END;
+  detail := CASE WHEN ok THEN 'no publication includes tables of bemi that nobody added by name'
+    ELSE 'a subscriber without the tables of bemi stops: ' || bemi.some_of(names)
+      || '; see "Publications and subscribers" in README.md' END;
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(p.fix, ' ') FROM bemi.publications_of_bemi() p) END;
   RETURN NEXT;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor_of_publications() IS
-'the rows of bemi.doctor() on publications';
+'returns the rows of bemi.doctor() about publications';
 
 CREATE FUNCTION bemi.doctor_of_ownership() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   "check" := 'ownership';
-  SELECT count(*) = 0, COALESCE(string_agg(u.detail, '; '), 'what the recorder writes belongs to a superuser alone'), string_agg(u.fix, ' ')
-  INTO ok, detail, fix FROM bemi.unsafe() u;
-  -- A right that no table has, and that is no reason not to record.
+  SELECT count(*) = 0, COALESCE(string_agg(u.detail, '; '), 'only a superuser owns what the recorder writes'),
+    string_agg(u.fix, ' ')
+  INTO ok, detail, fix
+  FROM bemi.unsafe() u;
+  -- A right that is not granted on any table, and that does not keep the recorder from recording.
   IF ok AND EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = 'pg_write_all_data'::regrole) THEN
-    SELECT false, 'may write what is recorded, by pg_write_all_data: ' || string_agg(DISTINCT quote_ident(r.rolname), ', '),
+    SELECT false,
+      'members of pg_write_all_data may write recorded changes: ' || string_agg(DISTINCT quote_ident(r.rolname), ', '),
       string_agg(DISTINCT format('REVOKE pg_write_all_data FROM %I;', r.rolname), ' ')
-    INTO ok, detail, fix FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE m.roleid = 'pg_write_all_data'::regrole;
+    INTO ok, detail, fix
+    FROM pg_auth_members m
+      JOIN pg_roles r ON r.oid = m.member
+    WHERE m.roleid = 'pg_write_all_data'::regrole;
   END IF;
   RETURN NEXT;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor_of_ownership() IS
-'the row of bemi.doctor() on who owns what the recorder writes';
+'returns the row of bemi.doctor() about who owns what the recorder writes';
 
 CREATE OR REPLACE FUNCTION bemi.library_version() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
 
 COMMENT ON FUNCTION bemi.library_version() IS
-'the version of the library that this session has loaded';
+'returns the version of the library that this session has loaded';
 
 CREATE FUNCTION bemi.library_checksum() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_checksum';
 
 COMMENT ON FUNCTION bemi.library_checksum() IS
-'the checksum of the SQL that the library was built with';
+'returns the checksum of the SQL that the library was built with';
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT 'a9b32d356e7b4f6e'::text $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT '40cbf0ad3027ff00'::text
+$$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
-'the checksum of the SQL that this database has';
+'returns the checksum of the SQL that this database has';
 
 CREATE FUNCTION bemi.doctor_of_library() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2239,11 +3284,12 @@ BEGIN
   ok := library = extension AND bemi.library_checksum() = bemi.sql_checksum();
   detail := format('the library has version %s, the extension %s', library, extension);
   IF library <> extension THEN
-    detail := detail || CASE WHEN is_newer THEN ': the library is newer' WHEN NOT is_newer THEN ': the extension is newer' ELSE '' END;
+    detail := detail || CASE is_newer WHEN true THEN ': the library is newer' WHEN false THEN ': the extension is newer' ELSE '' END;
     fix := CASE WHEN is_newer IS NOT FALSE THEN 'ALTER EXTENSION bemi UPDATE;'
       ELSE format('-- install the library of version %s, and restart the server', extension) END;
   ELSIF NOT ok THEN
-    detail := detail || format(', but the library was built with other SQL (%s, not %s)', bemi.library_checksum(), bemi.sql_checksum());
+    detail := format('%s, but the library was built with other SQL (%s, not %s)',
+      detail, bemi.library_checksum(), bemi.sql_checksum());
     fix := '-- install the library and the SQL of the same build, and restart the server';
   END IF;
   RETURN NEXT;
@@ -2251,7 +3297,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor_of_library() IS
-'the row of bemi.doctor() about the library: whether it fits the SQL of this database';
+'returns the row of bemi.doctor() about the library: whether it fits the SQL of this database';
 
 CREATE OR REPLACE FUNCTION bemi.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2259,146 +3305,253 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 COMMENT ON FUNCTION bemi.setting(text) IS
-'a setting of the server, or NULL if the caller may not see it';
+'returns a setting of the server, or NULL if the server does not have it or the caller may not see it';
 
-CREATE OR REPLACE FUNCTION bemi.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+CREATE FUNCTION bemi.doctor_of_libraries() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  sees_settings boolean := pg_has_role('pg_read_all_settings', 'USAGE');
-  hidden text := format('the role %s may not see it: a member of pg_read_all_settings may', quote_ident(current_user));
   value text;
-  names text[];
-  used int;
-  enough numeric;
-  slot record;
-  recorder record;
-  lacking record;
 BEGIN
-  "check" := 'wal_level';
-  value := bemi.setting('wal_level');
-  ok := value = 'logical';
-  detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': the log has no changes to decode' END;
-  fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET wal_level = logical; -- and restart the server' END;
-  RETURN NEXT;
-
   "check" := 'output_plugin_libraries';
   value := bemi.setting('output_plugin_libraries');
   -- A list of names: '"a, b"' is one name.
-  ok := value IS NULL OR regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && ARRAY['bemi_decoder', '"bemi_decoder"'];
-  detail := CASE WHEN value IS NULL THEN 'this server does not ask for it' WHEN value IN ('', '""') THEN 'it is empty' ELSE format('it is %s', value) END
-    || CASE WHEN ok THEN '' ELSE ': the server refuses to start bemi_decoder' END;
-  -- Each name quoted by itself, so that a list that was taken for one name is mended too.
-  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET output_plugin_libraries = %s; SELECT pg_reload_conf();',
-    (SELECT string_agg(DISTINCT quote_ident(n), ', ')
-     FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '[[:space:]]*,[[:space:]]*') n WHERE n <> '')) END;
+  ok := value IS NULL
+    OR regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && ARRAY['bemi_decoder', '"bemi_decoder"'];
+  detail := CASE
+      WHEN value IS NULL THEN 'this server does not have the setting'
+      WHEN value IN ('', '""') THEN 'it is empty'
+      ELSE format('it is %s', value)
+    END || CASE WHEN ok THEN '' ELSE ': the server does not load bemi_decoder' END;
+  -- Each name is quoted separately, which also fixes a list that was stored as one name.
+  fix := CASE WHEN NOT ok THEN
+    format('ALTER SYSTEM SET output_plugin_libraries = %s; SELECT pg_reload_conf();', (
+      SELECT string_agg(DISTINCT quote_ident(n), ', ')
+      FROM regexp_split_to_table(replace(value, '"', '') || ',bemi_decoder', '[[:space:]]*,[[:space:]]*') n
+      WHERE n <> '')) END;
   RETURN NEXT;
 
   RETURN QUERY SELECT * FROM bemi.doctor_of_library();
 
   "check" := 'preload';
-  IF sees_settings THEN
-    value := concat_ws(', ', nullif(bemi.setting('shared_preload_libraries'), ''), nullif(bemi.setting('session_preload_libraries'), ''));
-    -- Not needed: the trigger loads the library when it fires first.
+  fix := NULL;
+  IF pg_has_role('pg_read_all_settings', 'USAGE') THEN
+    value := concat_ws(', ', nullif(bemi.setting('shared_preload_libraries'), ''),
+      nullif(bemi.setting('session_preload_libraries'), ''));
+    -- Not needed: the trigger loads the library when it fires for the first time.
     ok := true;
     detail := CASE WHEN regexp_split_to_array(value, '[[:space:]]*,[[:space:]]*') && '{bemi,"$libdir/bemi"}'
       THEN 'bemi is preloaded: contexts of roles and PGOPTIONS are checked at login'
-      ELSE 'bemi is loaded when it is first used; preloaded, it checks contexts of roles and PGOPTIONS at login' END;
-    fix := NULL;
+      ELSE 'bemi is loaded at its first use; preloaded, it checks contexts of roles and PGOPTIONS at login' END;
   ELSE
     ok := NULL;
-    detail := hidden;
-    fix := NULL;
+    detail := format('the role %s may not see it; a member of pg_read_all_settings may', quote_ident(current_user));
   END IF;
   RETURN NEXT;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_libraries() IS
+'returns the rows of bemi.doctor() about the library and its loading';
+
+CREATE FUNCTION bemi.doctor_of_capacity() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  value text;
+  used int;
+BEGIN
   "check" := 'max_replication_slots';
   SELECT count(*) INTO used FROM pg_replication_slots;
-  ok := used < bemi.setting('max_replication_slots')::int OR EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'bemi_decoder' AND database = current_database());
+  ok := used < bemi.setting('max_replication_slots')::int
+    OR EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'bemi_decoder' AND database = current_database());
   detail := format('%s of %s slots are in use', used, bemi.setting('max_replication_slots'));
-  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_replication_slots = %s; -- and restart the server', used + 10) END;
+  fix := CASE WHEN NOT ok THEN
+    format('ALTER SYSTEM SET max_replication_slots = %s; -- and restart the server', used + 10) END;
   RETURN NEXT;
 
   "check" := 'max_wal_senders';
   SELECT count(*) INTO used FROM pg_stat_replication;
   ok := used < bemi.setting('max_wal_senders')::int;
-  detail := format('%s of %s senders are in use', used, bemi.setting('max_wal_senders'));
-  fix := CASE WHEN NOT ok THEN format('ALTER SYSTEM SET max_wal_senders = %s; -- and restart the server', used + 10) END;
+  detail := format('%s of %s WAL senders are in use', used, bemi.setting('max_wal_senders'));
+  fix := CASE WHEN NOT ok THEN
+    format('ALTER SYSTEM SET max_wal_senders = %s; -- and restart the server', used + 10) END;
   RETURN NEXT;
 
   "check" := 'max_slot_wal_keep_size';
   value := bemi.setting('max_slot_wal_keep_size');
   ok := value::int >= 0;
-  detail := CASE WHEN ok THEN format('a slot that nobody reads keeps at most %s of log, and is lost then', pg_size_pretty(value::bigint * 1024 * 1024))
-    ELSE 'there is no limit: a slot that nobody reads keeps the log until the disk is full' END;
-  fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET max_slot_wal_keep_size = ''50GB''; SELECT pg_reload_conf(); -- what your disk can spare' END;
+  detail := CASE WHEN ok
+    THEN format('a slot that is not read keeps at most %s of WAL, and is lost after that',
+      pg_size_pretty(value::bigint * 1024 * 1024))
+    ELSE 'there is no limit: a slot that is not read keeps WAL until the disk is full' END;
+  fix := CASE WHEN NOT ok THEN
+    'ALTER SYSTEM SET max_slot_wal_keep_size = ''50GB''; SELECT pg_reload_conf(); -- what your disk can spare' END;
   RETURN NEXT;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_capacity() IS
+'returns the rows of bemi.doctor() about the limits on slots, WAL senders and WAL';
+
+CREATE FUNCTION bemi.doctor_of_slots() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  value text := bemi.setting('max_slot_wal_keep_size');
   -- A gigabyte, or most of what the limit allows.
-  enough := least(1024 ^ 3, CASE WHEN value::int >= 0 THEN value::numeric * 1024 * 1024 * 0.8 END);
+  enough numeric := least(1024 ^ 3, CASE WHEN value::int >= 0 THEN value::numeric * 1024 * 1024 * 0.8 END);
+  slot record;
+BEGIN
   FOR slot IN
-    SELECT s.*, CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
-    FROM pg_replication_slots s WHERE s.plugin = 'bemi_decoder' AND s.database = current_database()
-      AND s.slot_name IS DISTINCT FROM bemi.recorder_slot() ORDER BY s.slot_name
+    SELECT s.*,
+      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept
+    FROM pg_replication_slots s
+    WHERE s.plugin = 'bemi_decoder'
+      AND s.database = current_database()
+      AND s.slot_name IS DISTINCT FROM bemi.recorder_slot()
+    ORDER BY s.slot_name
   LOOP
     "check" := format('slot %s', slot.slot_name);
-    ok := slot.wal_status IS DISTINCT FROM 'lost' AND slot.wal_status IS DISTINCT FROM 'unreserved' AND COALESCE(slot.kept, 0) < enough;
-    detail := CASE slot.wal_status WHEN 'lost' THEN 'the log that it needs is gone: changes are missing'
-      ELSE format('it is %s and keeps %s of log', CASE WHEN slot.active THEN 'being read' ELSE 'not being read' END, COALESCE(pg_size_pretty(slot.kept), 'some'))
-        || CASE slot.wal_status WHEN 'unreserved' THEN ', which is about to be removed' ELSE '' END END;
+    ok := slot.wal_status IS DISTINCT FROM 'lost'
+      AND slot.wal_status IS DISTINCT FROM 'unreserved'
+      AND COALESCE(slot.kept, 0) < enough;
+    detail := CASE slot.wal_status
+      WHEN 'lost' THEN 'the WAL that it needs was removed: changes are missing'
+      ELSE format('it is %s and keeps %s of WAL',
+          CASE WHEN slot.active THEN 'active' ELSE 'not active' END, COALESCE(pg_size_pretty(slot.kept), 'some'))
+        || CASE slot.wal_status WHEN 'unreserved' THEN ', which is about to be removed' ELSE '' END
+      END;
     fix := CASE WHEN NOT ok THEN format('SELECT pg_drop_replication_slot(%L); -- or read it', slot.slot_name) END;
     RETURN NEXT;
   END LOOP;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_slots() IS
+'returns the rows of bemi.doctor() about replication slots for bemi_decoder, except for that of the recorder';
+
+CREATE FUNCTION bemi.doctor_of_recorder() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  recorder record;
+BEGIN
   "check" := 'recorder';
   IF has_function_privilege(current_user, 'bemi.recorder_status()', 'EXECUTE') THEN
     SELECT * INTO recorder FROM bemi.recorder_status();
-    ok := recorder.state IN ('never started', 'standby') OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
-      AND recorder.fix IS NULL;
-    detail := CASE recorder.state WHEN 'standby' THEN recorder.detail WHEN 'never started' THEN 'it was never started: what changes is for other readers of the log'
-      ELSE format('it is %s, %s and %s seconds behind', recorder.state, pg_size_pretty(recorder.lag_bytes), COALESCE(recorder.lag_seconds::text, 'unknown'))
-        || COALESCE(': ' || CASE recorder.state WHEN 'waiting' THEN recorder.last_error ELSE recorder.detail END, '') END;
+    ok := recorder.state IN ('never started', 'standby')
+      OR recorder.state IN ('starting', 'catching up', 'recording') AND recorder.lag_seconds < 60
+        AND recorder.fix IS NULL;
+    detail := CASE recorder.state
+      WHEN 'standby' THEN recorder.detail
+      WHEN 'never started' THEN 'it was never started: changes are left to other readers of WAL'
+      ELSE format('it is %s, %s and %s seconds behind', recorder.state, pg_size_pretty(recorder.lag_bytes),
+          COALESCE(recorder.lag_seconds::text, 'unknown'))
+        || COALESCE(': ' || CASE recorder.state
+          WHEN 'waiting' THEN recorder.last_error
+          ELSE recorder.detail END, '')
+      END;
     ok := COALESCE(ok, false);
-    fix := CASE WHEN NOT ok THEN COALESCE(recorder.fix, 'SELECT * FROM bemi.status; -- and mend what last_error says, or wait') END;
+    fix := CASE WHEN NOT ok THEN
+      COALESCE(recorder.fix, 'SELECT * FROM bemi.status; -- and fix what last_error says, or wait') END;
   ELSE
     ok := NULL;
-    detail := format('the role %s may not see it: a member of pg_monitor may', quote_ident(current_user));
+    detail := format('the role %s may not see it; a member of pg_monitor may', quote_ident(current_user));
     fix := NULL;
   END IF;
   RETURN NEXT;
+END
+$$;
 
+COMMENT ON FUNCTION bemi.doctor_of_recorder() IS
+'returns the row of bemi.doctor() about the recorder';
+
+CREATE FUNCTION bemi.own_event_triggers()
+RETURNS TABLE (place int, name text, event text, function text, consequence text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  VALUES
+    (1, 'bemi_on_ddl', 'ddl_command_end', 'on_ddl',
+      'new tables, partitions and renamed columns are not followed'),
+    (2, 'bemi_versions', 'ddl_command_end', 'note_ddl',
+      'the past of altered tables cannot be read'),
+    (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl',
+      'the past of altered tables cannot be read'),
+    (4, 'bemi_guard_drops', 'sql_drop', 'guard_drops',
+      'recorded changes, and the triggers of tracked tables, can be dropped unnoticed'),
+    (5, 'bemi_before_ddl',
+      $t$ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER')$t$, 'before_ddl',
+      'rules can turn tables of bemi into views, and dropped triggers cannot be created again'),
+    (6, 'bemi_before_drop',
+      $t$ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')$t$, 'before_drop',
+      'the extension can be dropped while the server keeps WAL for its recorder')
+$$;
+
+COMMENT ON FUNCTION bemi.own_event_triggers() IS
+'returns the event triggers of the extension, their functions, and what happens without them';
+
+CREATE FUNCTION bemi.doctor_of_triggers() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  value text := bemi.setting('session_replication_role');
+  lacking record;
+BEGIN
   "check" := 'session_replication_role';
-  value := bemi.setting('session_replication_role');
   ok := value <> 'replica';
-  detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': triggers do not fire in this session, so its changes carry no context' END;
+  detail := format('it is %s', value)
+    || CASE WHEN ok THEN '' ELSE ': triggers do not fire in this session, so its changes carry no context' END;
   fix := CASE WHEN NOT ok THEN 'SET session_replication_role = origin;' END;
   RETURN NEXT;
 
   "check" := 'event trigger';
-  SELECT t.name, t.task, e.evtenabled::text AS enabled, format('CREATE EVENT TRIGGER %1$s ON %2$s EXECUTE FUNCTION bemi.%3$s(); '
-    'ALTER EVENT TRIGGER %1$s ENABLE ALWAYS; ALTER EXTENSION bemi ADD EVENT TRIGGER %1$s;', t.name, t.event, t.function) AS again
-  INTO lacking FROM (VALUES
-    (1, 'bemi_on_ddl', 'ddl_command_end', 'on_ddl', 'new tables, partitions and renamed columns are not followed'),
-    (2, 'bemi_versions', 'ddl_command_end', 'note_ddl', 'the past of tables that are changed cannot be read'),
-    (3, 'bemi_versions_dropped', 'sql_drop', 'note_ddl', 'the past of tables that are changed cannot be read'),
-    (4, 'bemi_guard_drops', 'sql_drop', 'guard_drops', 'what is recorded, and the triggers of tracked tables, can be dropped unseen'),
-    (5, 'bemi_before_ddl', $t$ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE RULE', 'DROP TRIGGER')$t$, 'before_ddl',
-      'rules can make views of the tables of bemi, and triggers that are dropped cannot be put back'),
-    (6, 'bemi_before_drop', $t$ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')$t$, 'before_drop',
-      'the extension can be dropped while the server keeps the log for its recorder')
-  ) AS t (place, name, event, function, task) LEFT JOIN pg_event_trigger e ON e.evtname = t.name
-  WHERE e.evtenabled IS DISTINCT FROM 'A' ORDER BY t.place LIMIT 1;
-  -- PostgreSQL 17 and later can turn all of them off.
+  SELECT t.name, t.consequence, e.evtenabled::text AS enabled,
+    format('CREATE EVENT TRIGGER %1$s ON %2$s EXECUTE FUNCTION bemi.%3$s(); '
+      'ALTER EVENT TRIGGER %1$s ENABLE ALWAYS; ALTER EXTENSION bemi ADD EVENT TRIGGER %1$s;',
+      t.name, t.event, t.function) AS again
+  INTO lacking
+  FROM bemi.own_event_triggers() t
+    LEFT JOIN pg_event_trigger e ON e.evtname = t.name
+  WHERE e.evtenabled IS DISTINCT FROM 'A'
+  ORDER BY t.place
+  LIMIT 1;
+  -- PostgreSQL 17 and later can disable all of them.
   ok := lacking.name IS NULL AND COALESCE(bemi.setting('event_triggers'), 'on') = 'on';
-  detail := CASE WHEN ok THEN 'new tables, partitions and renamed columns are followed'
-    WHEN lacking.name IS NULL THEN 'event_triggers is off: new tables, partitions and renamed columns are not followed'
-    ELSE format('%s %s: %s', lacking.name, CASE WHEN lacking.enabled IS NULL THEN 'is gone' ELSE 'does not fire in every session' END, lacking.task) END;
-  fix := CASE WHEN ok THEN NULL
+  detail := CASE
+    WHEN ok THEN 'new tables, partitions and renamed columns are followed'
+    WHEN lacking.name IS NULL THEN
+      'event_triggers is off: new tables, partitions and renamed columns are not followed'
+    ELSE format('%s %s: %s', lacking.name,
+      CASE WHEN lacking.enabled IS NULL THEN 'does not exist' ELSE 'does not fire in every session' END,
+      lacking.consequence)
+    END;
+  fix := CASE
+    WHEN ok THEN NULL
     WHEN lacking.name IS NULL THEN 'SET event_triggers = on;'
     WHEN lacking.enabled IS NULL THEN lacking.again
-    ELSE format('ALTER EVENT TRIGGER %s ENABLE ALWAYS;', lacking.name) END;
+    ELSE format('ALTER EVENT TRIGGER %s ENABLE ALWAYS;', lacking.name)
+    END;
+  RETURN NEXT;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.doctor_of_triggers() IS
+'returns the rows of bemi.doctor() about whether triggers fire in this session, and about event triggers';
+
+CREATE OR REPLACE FUNCTION bemi.doctor() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  value text := bemi.setting('wal_level');
+BEGIN
+  "check" := 'wal_level';
+  ok := value = 'logical';
+  detail := format('it is %s', value) || CASE WHEN ok THEN '' ELSE ': WAL does not contain changes to decode' END;
+  fix := CASE WHEN NOT ok THEN 'ALTER SYSTEM SET wal_level = logical; -- and restart the server' END;
   RETURN NEXT;
 
+  RETURN QUERY SELECT * FROM bemi.doctor_of_libraries();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_capacity();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_slots();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_recorder();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_triggers();
   RETURN QUERY SELECT * FROM bemi.doctor_of_tables();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_identities();
+  RETURN QUERY SELECT * FROM bemi.doctor_of_drops();
   RETURN QUERY SELECT * FROM bemi.doctor_of_rules();
   RETURN QUERY SELECT * FROM bemi.doctor_of_publications();
   RETURN QUERY SELECT * FROM bemi.doctor_of_ownership();
@@ -2406,39 +3559,40 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor() IS
-'what has to hold for the trail to be whole, whether it does, and the statement that mends it';
+'returns what has to hold for the recorded changes to be complete, whether it does, and the statement that fixes it';
 
 SELECT bemi.warn_of_publications();
 
-CREATE FUNCTION bemi.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1) RETURNS uuid
+CREATE FUNCTION bemi.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1)
+RETURNS uuid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_change_id';
 
 COMMENT ON FUNCTION bemi.change_id(timestamptz, pg_lsn, int, int) IS
-'the id of a change, which follows from what identifies it';
+'returns the id of a change, which is derived from what identifies it';
 
 CREATE FUNCTION bemi.place(source int, "position" bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
 COMMENT ON FUNCTION bemi.place(int, bigint) IS
-'a position of the log of a source, as a number that is ordered as changes are';
+'returns a position in WAL of a source as a number with the order of changes';
 
 CREATE FUNCTION bemi.place(source int, "position" pg_lsn) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
 COMMENT ON FUNCTION bemi.place(int, pg_lsn) IS
-'a position of the log of a source, as a number that is ordered as changes are';
+'returns a position in WAL of a source as a number with the order of changes';
 
 CREATE FUNCTION bemi.place_source(place bigint) RETURNS int
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_source';
 
 COMMENT ON FUNCTION bemi.place_source(bigint) IS
-'the source of a place';
+'returns the source of a place';
 
 CREATE FUNCTION bemi.place_position(place bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_position';
 
 COMMENT ON FUNCTION bemi.place_position(bigint) IS
-'the position of a place in the log of its source';
+'returns the position of a place in WAL of its source';
 
 CREATE FUNCTION bemi.require_owner() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -2457,141 +3611,20 @@ BEGIN
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
   -- A new owner, or new rights of others, are new rows of the catalogs.
-  RETURN (SELECT string_agg(concat_ws(' ', c.oid, c.xmin, c.ctid, a.xmin, a.ctid), ', ' ORDER BY c.oid) FROM unnest(tables) t (oid)
-    JOIN pg_class c ON c.oid = t.oid JOIN pg_authid a ON a.oid = c.relowner);
+  RETURN (
+    SELECT string_agg(concat_ws(' ', c.oid, c.xmin, c.ctid, a.xmin, a.ctid), ', ' ORDER BY c.oid)
+    FROM unnest(tables) t (oid)
+      JOIN pg_class c ON c.oid = t.oid
+      JOIN pg_authid a ON a.oid = c.relowner);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.require_owner() IS
-'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it; gives text that is another one when owners or rights have changed in between';
-
-CREATE FUNCTION bemi.grant_as_changes(relation regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  granted record;
-BEGIN
-  PERFORM bemi.own_alone(relation);
-  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = 'bemi.changes'::regclass) THEN
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
-  END IF;
-  FOR granted IN
-    SELECT a."column", CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee, bool_or(a.is_grantable) AS is_grantable
-    FROM pg_class c, LATERAL (
-      SELECT NULL::name AS "column", e.* FROM aclexplode(c.relacl) e
-      UNION ALL SELECT t.attname, e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
-    ) a WHERE c.oid = 'bemi.changes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner GROUP BY 1, 2
-  LOOP
-    EXECUTE format('GRANT SELECT%s ON %s TO %s%s', COALESCE(' (' || quote_ident(granted."column") || ')', ''), relation, granted.grantee,
-      CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.grant_as_changes(regclass) IS
-'lets those read a partition of bemi.changes who may read that, and nobody write it';
-
-CREATE OR REPLACE FUNCTION bemi.add_partition(month timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET timezone = 'UTC' AS $$
-DECLARE
-  first timestamptz := date_trunc('month', month);
-  next timestamptz := first + interval '1 month';
-  name text := format('changes_%s', to_char(first, 'YYYY_MM'));
-  owner name;
-  is_moved boolean := false;
-BEGIN
-  PERFORM bemi.require_owner(), bemi.require_safe();
-  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass AND inhrelid = to_regclass(format('bemi.%I', name))) THEN
-    RETURN;
-  ELSIF to_regclass(format('bemi.%I', name)) IS NOT NULL THEN
-    RAISE EXCEPTION 'the table bemi.% is no partition of bemi.changes', name USING
-      ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
-  END IF;
-  IF first IS NULL OR NOT isfinite(first) OR first NOT BETWEEN '1000-01-01' AND '9999-12-31' THEN
-    RAISE EXCEPTION 'the month of % has no partition of its own', month USING
-      ERRCODE = 'invalid_parameter_value', DETAIL = 'Changes before the year 1000 and after 9999 stay in bemi.changes_default.';
-  END IF;
-  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = 'bemi.changes'::regclass;
-  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)' INTO is_moved USING first, next;
-  END IF;
-  IF is_moved THEN
-    LOCK TABLE bemi.changes IN SHARE ROW EXCLUSIVE MODE;
-    EXECUTE format('CREATE TABLE bemi.%I (LIKE bemi.changes INCLUDING ALL)', name);
-    EXECUTE format('WITH moved AS (DELETE FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
-      INSERT INTO bemi.%I SELECT * FROM moved', name) USING first, next;
-    EXECUTE format('ALTER TABLE bemi.changes ATTACH PARTITION bemi.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
-  ELSE
-    EXECUTE format('CREATE TABLE bemi.%I PARTITION OF bemi.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
-  END IF;
-  EXECUTE format('ALTER TABLE bemi.%I OWNER TO %I', name, owner);
-  PERFORM bemi.grant_as_changes(to_regclass(format('bemi.%I', name))), bemi.keep_table(to_regclass(format('bemi.%I', name)));
-END
-$$;
-
-COMMENT ON FUNCTION bemi.add_partition(timestamptz) IS
-'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
-
-CREATE OR REPLACE FUNCTION bemi.keep_partitions(retention interval) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
-DECLARE
-  month timestamptz;
-  partition regclass;
-BEGIN
-  FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
-    -- What the default partition holds already would have to be moved: people choose when.
-    IF to_regclass(format('bemi.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
-      AND NOT bemi.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
-    THEN
-      PERFORM bemi.add_partition(month);
-    END IF;
-  END LOOP;
-  -- Policies on the whole are for its parts too, which may have been granted with it.
-  FOR partition IN
-    SELECT t.relid FROM pg_partition_tree('bemi.changes'::regclass) t JOIN pg_class c ON c.oid = t.relid
-    WHERE NOT c.relrowsecurity AND c.relkind IN ('r', 'p') AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = 'bemi.changes'::regclass)
-  LOOP
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
-  END LOOP;
-  FOR partition IN
-    SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'bemi.changes'::regclass
-      -- Its upper bound; the default partition has none.
-      AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
-  LOOP
-    BEGIN
-      EXECUTE format('DROP TABLE %s', partition);
-      RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention allows';
-    EXCEPTION WHEN OTHERS THEN
-      -- Somebody reads it, or something depends on it: it is tried again in a minute.
-      RAISE LOG 'the recorder of bemi could not drop a partition that is older than bemi.retention allows: %', SQLERRM;
-    END;
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.keep_partitions(interval) IS
-'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
-
-CREATE OR REPLACE FUNCTION bemi.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
-DECLARE
-  result boolean := false;
-BEGIN
-  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
-  END IF;
-  RETURN result;
-EXCEPTION WHEN lock_not_available THEN
-  -- Who asks how the recorder is does not wait for others.
-  RETURN false;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.has_strays(timestamptz, timestamptz) IS
-'whether the default partition of bemi.changes holds changes';
+'raises an error if a role that is not a superuser can write tables of bemi; its result changes with the owners';
 
 CREATE OR REPLACE FUNCTION bemi.make_changes() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET default_tablespace = '' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET session_replication_role = replica SET default_tablespace = '' AS $$
 BEGIN
   IF to_regclass('bemi.changes') IS NULL THEN
     CREATE TABLE bemi.changes (
@@ -2613,9 +3646,9 @@ BEGIN
       sequence int NOT NULL,
       omitted jsonb,
       old_primary_key text,
-      -- The OID of the table when it was changed.
+      -- The OID of the table at the time of the change.
       relation oid,
-      -- Whose log it is of: see bemi.sources. What people insert themselves is of the first one.
+      -- Whose WAL it is from: see bemi.sources. What people insert themselves belongs to the first one.
       source int NOT NULL DEFAULT 1,
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
@@ -2623,14 +3656,33 @@ BEGIN
     CREATE INDEX changes_of_row ON bemi.changes (schema, "table", primary_key, committed_at);
     CREATE INDEX changes_by_time ON bemi.changes (committed_at);
     CREATE INDEX changes_by_context ON bemi.changes USING gin (context jsonb_path_ops);
-    -- What a row was called before.
-    CREATE INDEX changes_of_old_key ON bemi.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
-    -- The order of the changes, for those who read on from a position. That each is there once is for the id, which follows from it.
+    -- The key of a row before it was changed.
+    CREATE INDEX changes_of_old_key ON bemi.changes (schema, "table", old_primary_key, committed_at)
+      WHERE old_primary_key IS NOT NULL;
+    -- The order of changes, for reading on from a position. The id, which is derived from it, makes each change unique.
     CREATE INDEX changes_by_position ON bemi.changes (source, commit_position, sequence);
     CREATE TABLE bemi.changes_default PARTITION OF bemi.changes DEFAULT;
     PERFORM bemi.own_alone('bemi.changes'::regclass), bemi.own_alone('bemi.changes_default'::regclass);
     COMMENT ON TABLE bemi.changes IS 'the changes that the recorder of bemi has recorded, each once';
   END IF;
+  PERFORM bemi.make_recorder();
+  PERFORM bemi.make_sources();
+  PERFORM bemi.keep_table(t) FROM bemi.kept_tables() t;
+  -- It stays locked: before that, somebody might have added something.
+  PERFORM bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
+  INSERT INTO bemi.recorder (is_wanted, state, state_since)
+  VALUES (false, 'stopped', now())
+  ON CONFLICT DO NOTHING;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.make_changes() IS
+'creates the tables bemi.changes, bemi.recorder, bemi.sources and bemi.recorded_versions, if they do not exist';
+
+CREATE FUNCTION bemi.make_recorder() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET session_replication_role = replica SET default_tablespace = '' AS $$
+BEGIN
   IF to_regclass('bemi.recorder') IS NULL THEN
     CREATE TABLE bemi.recorder (
       is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
@@ -2640,11 +3692,11 @@ BEGIN
       state_since timestamptz NOT NULL,
       last_error text,
       last_error_at timestamptz,
-      -- The statements that help, if they are known.
+      -- The statements that fix it, if they are known.
       last_fix text,
       -- How often it failed since it last succeeded.
       failures int NOT NULL DEFAULT 0,
-      -- The last change that is recorded by this slot.
+      -- The last change that was recorded from this slot.
       commit_position pg_lsn NOT NULL DEFAULT '0/0',
       sequence int NOT NULL DEFAULT 0,
       committed_at timestamptz,
@@ -2661,24 +3713,19 @@ BEGIN
       gap_at timestamptz,
       gap_transaction bigint,
       gap_accepted_by name,
-      -- What was committed after it is recorded, but for gaps.
+      -- What was committed after it is recorded, except for gaps.
       since timestamptz,
-      -- The source whose positions these are. It is the last one, but where a dump was restored.
+      -- The source of these positions. It is the last one, unless a dump was restored.
       source int
     );
     PERFORM bemi.own_alone('bemi.recorder'::regclass);
-    COMMENT ON TABLE bemi.recorder IS 'how far the recorder of bemi is; see bemi.status';
+    COMMENT ON TABLE bemi.recorder IS 'the progress of the recorder of bemi; see bemi.status';
   END IF;
-  PERFORM bemi.make_sources();
-  PERFORM bemi.keep_table(t) FROM bemi.kept_tables() t;
-  -- It stays locked: before, somebody might have added something.
-  PERFORM bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
-  INSERT INTO bemi.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.make_changes() IS
-'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
+COMMENT ON FUNCTION bemi.make_recorder() IS
+'creates the table bemi.recorder, if it does not exist';
 
 CREATE FUNCTION bemi.make_sources() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
@@ -2686,31 +3733,34 @@ BEGIN
   IF to_regclass('bemi.sources') IS NULL THEN
     CREATE TABLE bemi.sources (
       source int PRIMARY KEY,
-      -- For people, who may give it another one.
+      -- For people, who may change it.
       name text NOT NULL,
       system_identifier bigint NOT NULL,
       database text NOT NULL,
       first_position pg_lsn NOT NULL,
       since timestamptz NOT NULL,
       until timestamptz,
-      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: those that were restored from a dump are others.
+      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: tables that were
+      -- restored from a dump have other OIDs.
       database_oid oid NOT NULL,
       tables oid[] NOT NULL
     );
     PERFORM bemi.own_alone('bemi.sources'::regclass);
     GRANT SELECT ON bemi.sources TO PUBLIC;
-    COMMENT ON TABLE bemi.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
+    COMMENT ON TABLE bemi.sources IS
+      'the servers and databases of the changes in bemi.changes, by their column source';
   END IF;
   IF to_regclass('bemi.recorded_versions') IS NULL THEN
     CREATE TABLE bemi.recorded_versions (LIKE bemi.table_versions, PRIMARY KEY (relation, source, position));
     PERFORM bemi.own_alone('bemi.recorded_versions'::regclass);
-    COMMENT ON TABLE bemi.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
+    COMMENT ON TABLE bemi.recorded_versions IS
+      'a copy of bemi.table_versions of recorded times, for dumps; it outlives the extension';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.make_sources() IS
-'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
+'creates the tables bemi.sources and bemi.recorded_versions, if they do not exist';
 
 CREATE OR REPLACE FUNCTION bemi.make_changes_diff() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
@@ -2729,16 +3779,182 @@ BEGIN
       FROM bemi.changes c %s$query$,
       CASE WHEN is_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
       CASE WHEN is_invoker THEN ''
-        ELSE $query$WHERE has_table_privilege('bemi.changes'::regclass, 'SELECT') AND NOT row_security_active('bemi.changes'::regclass)$query$ END);
+        ELSE 'WHERE has_table_privilege(''bemi.changes''::regclass, ''SELECT'') '
+          'AND NOT row_security_active(''bemi.changes''::regclass)' END);
     PERFORM bemi.own_alone('bemi.changes_diff'::regclass);
     GRANT SELECT ON bemi.changes_diff TO PUBLIC;
-    COMMENT ON VIEW bemi.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
+    COMMENT ON VIEW bemi.changes_diff IS
+      'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.make_changes_diff() IS
-'makes the view bemi.changes_diff, if it is not there';
+'creates the view bemi.changes_diff, if it does not exist';
+
+CREATE FUNCTION bemi.grant_as_changes(relation regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  granted record;
+BEGIN
+  PERFORM bemi.own_alone(relation);
+  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = 'bemi.changes'::regclass) THEN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
+  END IF;
+  FOR granted IN
+    SELECT
+      a."column",
+      CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
+      bool_or(a.is_grantable) AS is_grantable
+    FROM pg_class c,
+      LATERAL (
+        SELECT NULL::name AS "column", e.*
+        FROM aclexplode(c.relacl) e
+        UNION ALL
+        SELECT t.attname, e.*
+        FROM pg_attribute t,
+          aclexplode(t.attacl) e
+        WHERE t.attrelid = c.oid
+          AND t.attacl IS NOT NULL
+      ) a
+    WHERE c.oid = 'bemi.changes'::regclass
+      AND a.privilege_type = 'SELECT'
+      AND a.grantee <> c.relowner
+    GROUP BY 1, 2
+  LOOP
+    EXECUTE format('GRANT SELECT%s ON %s TO %s%s', COALESCE(' (' || quote_ident(granted."column") || ')', ''), relation,
+      granted.grantee, CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.grant_as_changes(regclass) IS
+'grants SELECT on a partition of bemi.changes to those who have it on bemi.changes, and revokes all other rights';
+
+CREATE OR REPLACE FUNCTION bemi.add_partition(month timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET session_replication_role = replica SET timezone = 'UTC' AS $$
+DECLARE
+  first timestamptz := date_trunc('month', month);
+  next timestamptz := first + interval '1 month';
+  name text := format('changes_%s', to_char(first, 'YYYY_MM'));
+  owner name;
+  is_moved boolean := false;
+BEGIN
+  PERFORM bemi.require_owner(), bemi.require_safe();
+  IF EXISTS (
+    SELECT FROM pg_inherits
+    WHERE inhparent = 'bemi.changes'::regclass
+      AND inhrelid = to_regclass(format('bemi.%I', name)))
+  THEN
+    RETURN;
+  ELSIF to_regclass(format('bemi.%I', name)) IS NOT NULL THEN
+    RAISE EXCEPTION 'the table bemi.% is not a partition of bemi.changes', name
+      USING ERRCODE = 'duplicate_table', HINT = 'Attach it again, or rename it.';
+  END IF;
+  IF first IS NULL OR NOT isfinite(first) OR first NOT BETWEEN '1000-01-01' AND '9999-12-31' THEN
+    RAISE EXCEPTION 'the month of % cannot have a partition', month
+      USING ERRCODE = 'invalid_parameter_value',
+        DETAIL = 'Changes before the year 1000 and after 9999 stay in bemi.changes_default.';
+  END IF;
+  SELECT rolname
+  INTO owner
+  FROM pg_class c
+    JOIN pg_roles r ON r.oid = c.relowner
+  WHERE c.oid = 'bemi.changes'::regclass;
+  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (
+        SELECT FROM bemi.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)'
+      INTO is_moved USING first, next;
+  END IF;
+  IF is_moved THEN
+    LOCK TABLE bemi.changes IN SHARE ROW EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE bemi.%I (LIKE bemi.changes INCLUDING ALL)', name);
+    EXECUTE format('
+        WITH moved AS (
+          DELETE FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
+        INSERT INTO bemi.%I SELECT * FROM moved', name)
+      USING first, next;
+    EXECUTE format('ALTER TABLE bemi.changes ATTACH PARTITION bemi.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  ELSE
+    EXECUTE format('CREATE TABLE bemi.%I PARTITION OF bemi.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
+  END IF;
+  EXECUTE format('ALTER TABLE bemi.%I OWNER TO %I', name, owner);
+  PERFORM bemi.grant_as_changes(to_regclass(format('bemi.%I', name))),
+    bemi.keep_table(to_regclass(format('bemi.%I', name)));
+END
+$$;
+
+COMMENT ON FUNCTION bemi.add_partition(timestamptz) IS
+'creates the partition of bemi.changes for the month of a time, if it does not exist, and moves its changes there';
+
+CREATE OR REPLACE FUNCTION bemi.keep_partitions(retention interval) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
+DECLARE
+  month timestamptz;
+  partition regclass;
+BEGIN
+  FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
+    -- Changes that the default partition contains already would have to be moved: people choose when.
+    IF to_regclass(format('bemi.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
+      AND NOT bemi.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
+    THEN
+      PERFORM bemi.add_partition(month);
+    END IF;
+  END LOOP;
+  -- Policies on the whole apply to its parts too, on which rights may have been granted with it.
+  FOR partition IN
+    SELECT t.relid
+    FROM pg_partition_tree('bemi.changes'::regclass) t
+      JOIN pg_class c ON c.oid = t.relid
+    WHERE NOT c.relrowsecurity
+      AND c.relkind IN ('r', 'p')
+      AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = 'bemi.changes'::regclass)
+  LOOP
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
+  END LOOP;
+  FOR partition IN
+    SELECT i.inhrelid
+    FROM pg_inherits i
+      JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'bemi.changes'::regclass
+      -- Its upper bound; the default partition has none.
+      AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
+  LOOP
+    BEGIN
+      EXECUTE format('DROP TABLE %s', partition);
+      RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention';
+    EXCEPTION WHEN OTHERS THEN
+      -- Somebody reads it, or something depends on it: the next call tries again in a minute.
+      RAISE LOG 'the recorder of bemi could not drop a partition that is older than bemi.retention: %', SQLERRM;
+    END;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.keep_partitions(interval) IS
+'creates the partitions of this month and the next one, and drops those that are older than the retention';
+
+CREATE OR REPLACE FUNCTION bemi.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity')
+RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+  result boolean := false;
+BEGIN
+  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
+    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2)'
+      INTO result USING since, until;
+  END IF;
+  RETURN result;
+EXCEPTION WHEN lock_not_available THEN
+  -- Asking for the status of the recorder does not wait for others.
+  RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.has_strays(timestamptz, timestamptz) IS
+'returns whether the default partition of bemi.changes contains changes';
 
 CREATE OR REPLACE FUNCTION bemi.launch() RETURNS integer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_launch';
@@ -2750,43 +3966,53 @@ CREATE OR REPLACE FUNCTION bemi.wake(pid integer) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_wake';
 
 COMMENT ON FUNCTION bemi.wake(integer) IS
-'has the worker look at once whether there is something to record';
+'makes the worker check at once whether there is something to record';
 
 CREATE OR REPLACE FUNCTION bemi.create_slot(slot name) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_create_slot';
 
 COMMENT ON FUNCTION bemi.create_slot(name) IS
-'makes a replication slot for bemi_decoder, as pg_create_logical_replication_slot does';
+'creates a replication slot for bemi_decoder, as pg_create_logical_replication_slot does';
 
 CREATE OR REPLACE FUNCTION bemi.lock_recorder() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_lock_recorder';
 
 COMMENT ON FUNCTION bemi.lock_recorder() IS
-'has only one transaction at a time start or stop the recorder';
+'allows only one transaction at a time to start or stop the recorder';
 
 CREATE OR REPLACE FUNCTION bemi.flush_log(until pg_lsn) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_flush_log';
 
 COMMENT ON FUNCTION bemi.flush_log(pg_lsn) IS
-'has the write-ahead log on disk up to a position';
+'flushes WAL to disk up to a position';
+
+CREATE FUNCTION bemi.recorder_slot_prefix() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('bemi_recorder_%s_', oid) FROM pg_database WHERE datname = current_database()
+$$;
+
+COMMENT ON FUNCTION bemi.recorder_slot_prefix() IS
+'returns what the names of the slots of recorders begin with in this database';
 
 CREATE OR REPLACE FUNCTION bemi.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT s.* FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
-  WHERE d.datname = current_database() AND s.plugin = 'bemi_decoder' AND starts_with(s.slot_name::text, 'bemi_recorder_' || d.oid || '_')
+  SELECT s.*
+  FROM pg_replication_slots s
+  WHERE s.database = current_database()
+    AND s.plugin = 'bemi_decoder'
+    AND starts_with(s.slot_name::text, (SELECT bemi.recorder_slot_prefix()))
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slots() IS
-'the replication slots that recorders made in this database';
+'returns the replication slots that recorders created in this database';
 
 CREATE OR REPLACE FUNCTION bemi.new_recorder_slot() RETURNS name
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('bemi_recorder_%s_%s', oid, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)::name
-  FROM pg_database WHERE datname = current_database()
+  SELECT format('%s%s', bemi.recorder_slot_prefix(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)::name
 $$;
 
 COMMENT ON FUNCTION bemi.new_recorder_slot() IS
-'a name for a new slot of the recorder';
+'returns a name for a new slot of the recorder';
 
 CREATE OR REPLACE FUNCTION bemi.recorder_slot() RETURNS name
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -2797,21 +4023,26 @@ BEGIN
   PERFORM bemi.require_readable();
   RETURN (SELECT slot FROM bemi.recorder);
 EXCEPTION WHEN insufficient_privilege THEN
-  -- The doctor says why.
+  -- The doctor reports why.
   RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slot() IS
-'the name of the slot of the recorder of this database, if it has one';
+'returns the name of the slot of the recorder of this database, if it has one';
 
 CREATE OR REPLACE FUNCTION bemi.recorder_pid() RETURNS integer
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT pid FROM pg_stat_activity WHERE backend_type = 'bemi recorder' AND datname = current_database() ORDER BY backend_start LIMIT 1
+  SELECT pid
+  FROM pg_stat_activity
+  WHERE backend_type = 'bemi recorder'
+    AND datname = current_database()
+  ORDER BY backend_start
+  LIMIT 1
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_pid() IS
-'the process id of the recorder of this database, or NULL if it does not run';
+'returns the process ID of the recorder of this database, or NULL if it does not run';
 
 CREATE OR REPLACE FUNCTION bemi.end_recorder() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -2826,7 +4057,8 @@ BEGIN
     PERFORM pg_terminate_backend(pid);
     PERFORM pg_sleep(0.02);
     IF clock_timestamp() > until THEN
-      RAISE EXCEPTION 'the recorder, process %, does not end', pid USING ERRCODE = 'object_in_use', HINT = 'Try again.';
+      RAISE EXCEPTION 'the recorder, process %, does not end', pid
+        USING ERRCODE = 'object_in_use', HINT = 'Try again.';
     END IF;
   END LOOP;
 END
@@ -2834,6 +4066,21 @@ $$;
 
 COMMENT ON FUNCTION bemi.end_recorder() IS
 'ends the worker of this database, and waits until it has ended';
+
+CREATE FUNCTION bemi.is_forged(known record) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN greatest(known.commit_position, known.read_position, known.gap_to) > pg_current_wal_flush_lsn()
+    OR known.gap_reason IS NOT NULL AND NOT COALESCE(
+      known.gap_reason IN ('slot lost', 'stopped', 'replaced')
+      AND known.gap_to IS NOT NULL
+      AND known.gap_at BETWEEN '2000-01-01' AND clock_timestamp() + interval '1 day'
+      AND known.gap_transaction >= 0, false);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.is_forged(record) IS
+'returns whether the row of bemi.recorder contains values that neither the recorder nor bemi.start() wrote';
 
 CREATE FUNCTION bemi.slot_problem() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
@@ -2850,25 +4097,24 @@ BEGIN
   END IF;
   SELECT s.* INTO slot FROM unnest(slots) s WHERE s.slot_name = known.slot;
   IF slot.slot_name IS NULL AND bemi.is_of_another(known.source) THEN
-    RETURN 'what is recorded is of another server or database';
+    RETURN 'the recorded changes are of another server or database';
   ELSIF slot.slot_name IS NULL THEN
     RETURN 'the slot of the recorder was dropped';
   ELSIF slot.wal_status = 'lost' OR slot.restart_lsn IS NULL OR slot.restart_lsn = '0/0' THEN
-    RETURN 'the server no longer keeps the log for the slot of the recorder';
+    RETURN 'the server has removed WAL that the slot of the recorder needs';
   ELSIF bemi.is_replaced() THEN
-    RETURN 'bemi.changes was replaced, as by a dump that was restored over it';
-  ELSIF greatest(known.commit_position, known.read_position, known.gap_to) > pg_current_wal_flush_lsn()
-    OR known.gap_reason IS NOT NULL AND NOT COALESCE(known.gap_reason IN ('slot lost', 'stopped', 'replaced') AND known.gap_to IS NOT NULL
-      AND known.gap_at BETWEEN '2000-01-01' AND clock_timestamp() + interval '1 day' AND known.gap_transaction >= 0, false)
-  THEN
+    RETURN 'bemi.changes was replaced, as by restoring a dump over it';
+  ELSIF bemi.is_forged(known) THEN
     is_forged := true;
   ELSIF known.commit_position > slot.confirmed_flush_lsn AND to_regclass('bemi.changes') IS NOT NULL THEN
     -- Recorded, but not confirmed yet: then its rows are there.
     BEGIN
-      EXECUTE 'SELECT NOT EXISTS (SELECT FROM bemi.sources s JOIN bemi.changes c ON c.source = s.source AND c.commit_position = $1 AND c.sequence <= $2)'
+      EXECUTE 'SELECT NOT EXISTS (
+          SELECT FROM bemi.sources s
+            JOIN bemi.changes c ON c.source = s.source AND c.commit_position = $1 AND c.sequence <= $2)'
         INTO is_forged USING known.commit_position, known.sequence;
     EXCEPTION WHEN lock_not_available THEN
-      -- Who asks how the recorder is does not wait for others.
+      -- Asking for the status of the recorder does not wait for others.
       IF slot.active_pid = pg_backend_pid() THEN
         RAISE;
       END IF;
@@ -2886,7 +4132,23 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.slot_problem() IS
-'why the recorder cannot go on from where it was, or NULL if it can';
+'returns why the recorder cannot continue from where it was, or NULL if it can';
+
+CREATE FUNCTION bemi.is_progress_problem(problem text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE(problem LIKE 'the progress %', false)
+$$;
+
+COMMENT ON FUNCTION bemi.is_progress_problem(text) IS
+'returns whether a result of bemi.slot_problem() means that the progress in bemi.recorder cannot be trusted';
+
+CREATE FUNCTION bemi.problem_kind(problem text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN problem LIKE '%was replaced%' THEN 'replaced' WHEN problem IS NOT NULL THEN 'slot lost' END
+$$;
+
+COMMENT ON FUNCTION bemi.problem_kind(text) IS
+'returns the state of the recorder, and the reason of the gap, for a result of bemi.slot_problem(); NULL if NULL';
 
 CREATE FUNCTION bemi.recorded_until(problem text) RETURNS pg_lsn
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -2895,9 +4157,11 @@ DECLARE
   result pg_lsn;
 BEGIN
   SELECT * INTO known FROM bemi.recorder;
-  IF problem LIKE 'the progress %' THEN
-    SELECT least(s.confirmed_flush_lsn, known.read_position, pg_current_wal_flush_lsn()) INTO result
-    FROM bemi.recorder_slots() s WHERE s.slot_name = known.slot;
+  IF bemi.is_progress_problem(problem) THEN
+    SELECT least(s.confirmed_flush_lsn, known.read_position, pg_current_wal_flush_lsn())
+    INTO result
+    FROM bemi.recorder_slots() s
+    WHERE s.slot_name = known.slot;
     RETURN result;
   END IF;
   RETURN greatest(known.read_position, known.commit_position);
@@ -2905,70 +4169,181 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_until(text) IS
-'the position up to which changes are recorded, given what bemi.slot_problem() says';
+'returns the position up to which everything is recorded, given the result of bemi.slot_problem()';
+
+CREATE OR REPLACE FUNCTION bemi.before_drop() RETURNS event_trigger
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_drop';
+
+COMMENT ON FUNCTION bemi.before_drop() IS
+'refuses to drop the extension while its recorder has a slot, and releases the recorded changes, as an event trigger';
+
+CREATE EVENT TRIGGER bemi_before_drop ON ddl_command_start
+WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')
+EXECUTE FUNCTION bemi.before_drop();
+
+ALTER EVENT TRIGGER bemi_before_drop ENABLE ALWAYS;
+
+COMMENT ON EVENT TRIGGER bemi_before_drop IS
+'keeps the extension from being dropped while its recorder has a slot';
+
+CREATE FUNCTION bemi.require_startable() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  problem record;
+BEGIN
+  FOR problem IN
+    SELECT d."check", d.detail, d.fix
+    FROM bemi.doctor() d
+    WHERE d."check" IN ('wal_level', 'output_plugin_libraries', 'library', 'max_replication_slots')
+      AND NOT d.ok
+  LOOP
+    RAISE EXCEPTION 'the recorder cannot be started: %: %', problem."check", problem.detail
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_startable() IS
+'raises an error if a setting or the version of the library keeps the recorder from starting';
+
+CREATE FUNCTION bemi.state_before_start(
+  OUT is_wanted boolean, OUT slot name, OUT wanted_slot name, OUT problem text, OUT reason text, OUT ended pg_lsn
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  known record;
+BEGIN
+  is_wanted := false;
+  IF to_regclass('bemi.recorder') IS NOT NULL THEN
+    problem := bemi.slot_problem();
+    SELECT * INTO known FROM bemi.recorder;
+    wanted_slot := known.slot;
+    SELECT s.slot_name INTO slot FROM bemi.recorder_slots() s WHERE s.slot_name = known.slot;
+    reason := CASE WHEN known.slot IS NULL THEN 'stopped' ELSE bemi.problem_kind(problem) END;
+    is_wanted := known.is_wanted AND reason IS NULL;
+    ended := bemi.recorded_until(problem);
+  ELSIF to_regclass('bemi.changes') IS NOT NULL THEN
+    reason := 'slot lost';
+    EXECUTE 'SELECT c.commit_position FROM bemi.changes c ORDER BY c.source DESC, c.commit_position DESC LIMIT 1'
+      INTO ended;
+  ELSE
+    reason := 'new';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.state_before_start() IS
+'returns whether the recorder should run, its slot, and where and why recording ended, if it cannot continue';
+
+CREATE FUNCTION bemi.require_no_gap(reason text, problem text, ended pg_lsn) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF reason IN ('slot lost', 'replaced') THEN
+    RAISE EXCEPTION '%: changes after % are missing',
+        CASE reason WHEN 'replaced' THEN 'bemi.changes was replaced' ELSE 'the slot of the recorder is lost' END, ended
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        DETAIL = COALESCE(problem, 'nothing is known of the slot of the recorder') || '.',
+        HINT = bemi.accept_gap_fix();
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_no_gap(text, text, pg_lsn) IS
+'raises an error if the recorder cannot continue from where it was, and changes are missing';
+
+CREATE FUNCTION bemi.note_gap(reason text, problem text, ended pg_lsn, confirmed pg_lsn) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE bemi.recorder r SET
+    gap_reason = CASE WHEN r.gap_reason = 'slot lost' THEN r.gap_reason ELSE reason END,
+    gap_from = CASE
+      WHEN bemi.is_progress_problem(problem) THEN ended
+      WHEN r.gap_source < r.source THEN r.gap_from
+      ELSE least(r.gap_from, ended)
+    END,
+    gap_source = COALESCE(r.gap_source, r.source),
+    -- After what is recorded, if that is not confirmed yet.
+    gap_to = CASE
+      WHEN reason = 'replaced' AND r.commit_position >= confirmed THEN r.commit_position + 1::numeric
+      ELSE confirmed
+    END,
+    gap_at = clock_timestamp(),
+    gap_transaction = pg_current_xact_id()::text::bigint & 4294967295,
+    gap_accepted_by = session_user;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.note_gap(text, text, pg_lsn, pg_lsn) IS
+'notes in bemi.recorder that changes up to the confirmed position of the slot are missing';
+
+CREATE FUNCTION bemi.begin_recording(reason text, new_slot name, confirmed pg_lsn) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF reason IS NOT NULL THEN
+    UPDATE bemi.recorder r SET source = bemi.current_source(true, confirmed);
+  END IF;
+  IF reason = 'replaced' THEN
+    UPDATE bemi.recorder r SET read_position = confirmed;
+  ELSIF reason IS NOT NULL THEN
+    -- Former positions are those of another slot or, in a dump that was restored, of another cluster.
+    UPDATE bemi.recorder r SET
+      slot = new_slot,
+      commit_position = '0/0',
+      sequence = 0,
+      read_position = confirmed,
+      since = CASE WHEN reason = 'new' THEN clock_timestamp() ELSE r.since END;
+  END IF;
+  UPDATE bemi.recorder r SET
+    is_wanted = true,
+    state = 'starting',
+    state_since = now(),
+    failures = 0;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.begin_recording(text, name, pg_lsn) IS
+'writes to bemi.recorder that recording begins, and from which slot if it does not continue';
 
 CREATE OR REPLACE FUNCTION bemi.start(accept_gap boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  problem record;
-  known record;
-  is_wanted boolean := false;
+  before record;
   slot pg_replication_slots;
-  -- Where recording ended, if the slot that knew is lost or was dropped.
-  ended pg_lsn;
-  reason text;
-  lost text;
   old name;
   made name;
 BEGIN
   IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'the recorder cannot be started on a standby' USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Start it on the primary; bemi.changes is replicated like any table.';
+    RAISE EXCEPTION 'the recorder cannot be started on a standby'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Start it on the primary; bemi.changes is replicated like any table.';
   END IF;
-  -- The worker waits for the end of this transaction too.
+  -- The worker also waits for the end of this transaction.
   PERFORM bemi.lock_recorder();
   PERFORM bemi.require_readable(), bemi.require_safe();
-  IF to_regclass('bemi.recorder') IS NOT NULL THEN
-    lost := bemi.slot_problem();
-    SELECT * INTO known FROM bemi.recorder;
-    SELECT * INTO slot FROM bemi.recorder_slots() s WHERE s.slot_name = known.slot;
-    reason := CASE WHEN known.slot IS NULL THEN 'stopped' WHEN lost LIKE '%was replaced%' THEN 'replaced' WHEN lost IS NOT NULL THEN 'slot lost' END;
-    is_wanted := known.is_wanted AND reason IS NULL;
-    ended := bemi.recorded_until(lost);
-  ELSIF to_regclass('bemi.changes') IS NOT NULL THEN
-    reason := 'slot lost';
-    EXECUTE 'SELECT c.commit_position FROM bemi.changes c ORDER BY c.source DESC, c.commit_position DESC LIMIT 1' INTO ended;
-  ELSE
-    reason := 'new';
-  END IF;
-  IF is_wanted AND bemi.recorder_pid() IS NOT NULL THEN
-    RAISE NOTICE 'the recorder of this database runs already';
+  before := bemi.state_before_start();
+  IF before.is_wanted AND bemi.recorder_pid() IS NOT NULL THEN
+    RAISE NOTICE 'the recorder of this database is already running';
     RETURN;
   END IF;
-  FOR problem IN
-    SELECT d."check", d.detail, d.fix FROM bemi.doctor() d
-    WHERE d."check" IN ('wal_level', 'output_plugin_libraries', 'library', 'max_replication_slots') AND NOT d.ok
-  LOOP
-    RAISE EXCEPTION 'the recorder cannot be started: %: %', problem."check", problem.detail USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = problem.fix;
-  END LOOP;
-  PERFORM bemi.warn_of_publications();
-  IF reason IN ('slot lost', 'replaced') AND NOT accept_gap THEN
-    RAISE EXCEPTION '%: what was changed after % is missing',
-      CASE reason WHEN 'replaced' THEN 'bemi.changes was replaced' ELSE 'the slot of the recorder is lost' END, ended USING
-      ERRCODE = 'object_not_in_prerequisite_state', DETAIL = COALESCE(lost, 'nothing is known of the slot of the recorder') || '.',
-      HINT = 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
+  PERFORM bemi.require_startable(), bemi.warn_of_publications();
+  IF NOT accept_gap THEN
+    PERFORM bemi.require_no_gap(before.reason, before.problem, before.ended);
   END IF;
-  -- One that is about to end, or to find that its slot is lost.
+  -- A worker that is about to end, or to find that its slot is lost.
   PERFORM bemi.end_recorder();
-  -- What a transaction that was rolled back, or the above, left behind.
-  FOR old IN SELECT s.slot_name FROM bemi.recorder_slots() s WHERE NOT s.active AND (reason <> 'replaced' OR s.slot_name <> slot.slot_name) LOOP
+  -- What a transaction that was rolled back, or such a worker, left.
+  FOR old IN
+    SELECT s.slot_name
+    FROM bemi.recorder_slots() s
+    WHERE NOT s.active
+      AND (before.reason <> 'replaced' OR s.slot_name <> before.slot)
+  LOOP
     PERFORM pg_drop_replication_slot(old);
   END LOOP;
-  IF reason = 'replaced' THEN
-    -- The log is there from where the other tables ended.
-    SELECT * INTO slot FROM bemi.recorder_slots() s WHERE s.slot_name = known.slot;
-  ELSIF reason IS NOT NULL THEN
+  IF before.reason = 'replaced' THEN
+    -- WAL is there from where the other tables ended.
+    SELECT * INTO slot FROM bemi.recorder_slots() s WHERE s.slot_name = before.wanted_slot;
+  ELSIF before.reason IS NOT NULL THEN
     made := bemi.new_recorder_slot();
     PERFORM bemi.create_slot(made);
     SELECT * INTO slot FROM bemi.recorder_slots() s WHERE s.slot_name = made;
@@ -2979,29 +4354,12 @@ BEGIN
     BEGIN
       PERFORM bemi.keep_partitions(NULL::interval);
     EXCEPTION WHEN lock_not_available THEN
-      -- Somebody reads the table: the worker makes them.
+      -- Somebody reads the table: the worker creates them.
     END;
-    IF reason IN ('slot lost', 'stopped', 'replaced') THEN
-      -- The worker records it first of all. One that was not recorded yet is a part of it.
-      UPDATE bemi.recorder r SET gap_reason = CASE WHEN r.gap_reason = 'slot lost' THEN r.gap_reason ELSE reason END,
-        gap_from = CASE WHEN lost LIKE 'the progress %' THEN ended WHEN r.gap_source < r.source THEN r.gap_from ELSE least(r.gap_from, ended) END,
-        gap_source = COALESCE(r.gap_source, r.source),
-        -- Behind what is recorded, if that is not confirmed yet.
-        gap_to = CASE WHEN reason = 'replaced' AND r.commit_position >= slot.confirmed_flush_lsn THEN r.commit_position + 1::numeric
-          ELSE slot.confirmed_flush_lsn END,
-        gap_at = clock_timestamp(), gap_transaction = pg_current_xact_id()::text::bigint & 4294967295, gap_accepted_by = session_user;
+    IF before.reason IN ('slot lost', 'stopped', 'replaced') THEN
+      PERFORM bemi.note_gap(before.reason, before.problem, before.ended, slot.confirmed_flush_lsn);
     END IF;
-    IF reason IS NOT NULL THEN
-      UPDATE bemi.recorder r SET source = bemi.current_source(true, slot.confirmed_flush_lsn);
-    END IF;
-    IF reason = 'replaced' THEN
-      UPDATE bemi.recorder r SET read_position = slot.confirmed_flush_lsn;
-    ELSIF reason IS NOT NULL THEN
-      -- The positions before are those of another slot, or in a dump that was restored, of another cluster.
-      UPDATE bemi.recorder r SET slot = slot.slot_name, commit_position = '0/0', sequence = 0, read_position = slot.confirmed_flush_lsn,
-        since = CASE WHEN reason = 'new' THEN clock_timestamp() ELSE r.since END;
-    END IF;
-    UPDATE bemi.recorder r SET is_wanted = true, state = 'starting', state_since = now(), failures = 0;
+    PERFORM bemi.begin_recording(before.reason, slot.slot_name, slot.confirmed_flush_lsn);
     PERFORM bemi.launch();
   EXCEPTION WHEN OTHERS OR query_canceled THEN
     IF made IS NOT NULL THEN
@@ -3013,7 +4371,15 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.start(boolean) IS
-'records all changes of tracked tables from here on in bemi.changes; with accept_gap also where changes before are missing';
+'records changes of tracked tables in bemi.changes from now on; with accept_gap, although earlier changes are missing';
+
+CREATE FUNCTION bemi.accept_gap_fix() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and continues from here'::text
+$$;
+
+COMMENT ON FUNCTION bemi.accept_gap_fix() IS
+'returns the statement that starts the recorder although changes are missing';
 
 CREATE OR REPLACE FUNCTION bemi.stop(drop_slot boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3021,12 +4387,14 @@ DECLARE
   slot pg_replication_slots;
 BEGIN
   PERFORM bemi.lock_recorder();
-  -- What it has not recorded is recorded when it is started again. One that the server starts again waits for this
-  -- transaction.
+  -- The next start records what is not recorded yet. A worker that the server starts again waits for this transaction.
   PERFORM bemi.end_recorder();
   IF to_regclass('bemi.recorder') IS NOT NULL THEN
     PERFORM bemi.require_readable(), bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
-    UPDATE bemi.recorder r SET is_wanted = false, state = 'stopped', state_since = now();
+    UPDATE bemi.recorder r SET
+      is_wanted = false,
+      state = 'stopped',
+      state_since = now();
   END IF;
   IF drop_slot THEN
     FOR slot IN SELECT * FROM bemi.recorder_slots() LOOP
@@ -3040,7 +4408,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.stop(boolean) IS
-'ends recording; with drop_slot the server no longer keeps the log for it, and what is not recorded yet never will be';
+'stops recording; with drop_slot, the server removes WAL that is not recorded yet, and those changes are lost';
 
 CREATE OR REPLACE FUNCTION bemi.sync(timeout interval DEFAULT '30 s') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -3053,10 +4421,12 @@ DECLARE
   woken timestamptz := '-infinity';
 BEGIN
   IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'a standby records nothing' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it on the primary. bemi.changes, with what is recorded, can be read here too.';
+    RAISE EXCEPTION 'the recorder does not run on a standby'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Call bemi.sync() on the primary. bemi.changes can be read on the standby too.';
   END IF;
   target := pg_current_wal_insert_lsn();
-  -- Behind the end of a page stands the header of the next one, which belongs to no record yet.
+  -- A page of WAL begins with a header, which belongs to no record yet.
   IF (target - '0/0') % current_setting('wal_block_size')::int <= 40 THEN
     target := target - (target - '0/0') % current_setting('wal_block_size')::int;
   END IF;
@@ -3066,25 +4436,33 @@ BEGIN
   END IF;
   LOOP
     -- An idle worker shows how far it has recorded everything, which it confirms later.
-    SELECT greatest(s.confirmed_flush_lsn, substring(a.query FROM '^bemi recorder: recording up to ([0-9A-F]+/[0-9A-F]+)$')::pg_lsn) INTO reached
-    FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid AND a.backend_type = 'bemi recorder' AND a.state = 'idle'
-    WHERE s.slot_name = slot AND s.database = current_database() AND s.wal_status <> 'lost';
-    -- Who reads the slot in place of the recorder records nothing.
+    SELECT greatest(s.confirmed_flush_lsn,
+      substring(a.query FROM '^bemi recorder: recording up to ([0-9A-F]+/[0-9A-F]+)$')::pg_lsn)
+    INTO reached
+    FROM pg_replication_slots s
+      LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid AND a.backend_type = 'bemi recorder' AND a.state = 'idle'
+    WHERE s.slot_name = slot
+      AND s.database = current_database()
+      AND s.wal_status <> 'lost';
+    -- Another reader of the slot records nothing.
     IF NOT FOUND OR (reached >= target OR NOT is_flushed) AND bemi.slot_problem() IS NOT NULL THEN
-      RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM bemi.recorder_status()) USING
-        ERRCODE = 'object_not_in_prerequisite_state', HINT = COALESCE((SELECT fix FROM bemi.recorder_status()), 'SELECT bemi.start();');
+      RAISE EXCEPTION 'the changes of this database are not recorded: %', (SELECT state FROM bemi.recorder_status())
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+          HINT = COALESCE((SELECT fix FROM bemi.recorder_status()), 'SELECT bemi.start();');
     ELSIF reached >= target THEN
       RETURN;
     ELSIF NOT is_flushed THEN
-      -- Else what others have not committed yet might keep the end of the log in memory.
+      -- Otherwise uncommitted changes of others might keep the end of WAL in memory.
       PERFORM bemi.flush_log(target);
       is_flushed := true;
     ELSIF clock_timestamp() > until THEN
-      RAISE EXCEPTION 'not everything was recorded within %', timeout USING
-        ERRCODE = 'query_canceled', DETAIL = format('%s of log are left.', pg_size_pretty(target - reached)), HINT = 'SELECT * FROM bemi.status; says why.';
+      RAISE EXCEPTION 'not everything was recorded within %', timeout
+        USING ERRCODE = 'query_canceled',
+          DETAIL = format('%s of WAL are left.', pg_size_pretty(target - reached)),
+          HINT = 'SELECT * FROM bemi.status; shows why.';
     END IF;
     PERFORM pg_stat_clear_snapshot();
-    -- It writes when it is woken. Once is enough, but for a worker that is started meanwhile.
+    -- It confirms when it is woken. Once is enough, except for a worker that was started in between.
     IF clock_timestamp() > woken + interval '100 ms' THEN
       PERFORM bemi.wake(bemi.recorder_pid());
       woken := clock_timestamp();
@@ -3095,11 +4473,101 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.sync(interval) IS
-'returns when everything that was committed before is recorded';
+'waits until everything that was committed before the call is recorded';
+
+CREATE FUNCTION bemi.explained_state(
+  pid int, problem text, recorded_position pg_lsn, INOUT state text, OUT detail text, OUT fix text
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  known record;
+BEGIN
+  SELECT * INTO known FROM bemi.recorder;
+  IF pg_is_in_recovery() THEN
+    state := 'standby';
+    detail := 'the primary records, and bemi.changes is replicated';
+  ELSIF problem IS NOT NULL THEN
+    state := bemi.problem_kind(problem);
+    detail := format('%s: changes after %s are missing', problem, recorded_position);
+    fix := bemi.accept_gap_fix();
+  ELSIF pid IS NULL AND state <> 'stopped' THEN
+    state := 'not running';
+    detail := 'the server restarts a worker that ended within seconds';
+    -- What made it end still has to be fixed.
+    fix := CASE WHEN known.state = 'waiting' THEN COALESCE(known.last_fix || E'\n', '') ELSE '' END
+      || 'SELECT bemi.start();';
+  ELSIF state = 'stopped' THEN
+    detail := CASE WHEN known.slot IS NULL THEN 'changes made now are not recorded later'
+      ELSE 'the server keeps WAL for it' END;
+    fix := 'SELECT bemi.start();' || CASE WHEN known.slot IS NULL THEN ''
+      ELSE ' -- or, to give up what is not recorded: SELECT bemi.stop(drop_slot => true);' END;
+  ELSIF state = 'waiting' THEN
+    detail := known.last_error;
+    fix := known.last_fix;
+  ELSIF bemi.has_strays('1000-01-01 00:00:00+00'::timestamptz, '9999-12-01 00:00:00+00'::timestamptz) THEN
+    -- Changes of other times stay in the default partition.
+    detail := 'bemi.changes_default contains changes of months that have no partition';
+    fix := format('SELECT bemi.add_partition(%L);', (
+      SELECT min(committed_at)
+      FROM bemi.changes_default
+      WHERE committed_at >= '1000-01-01 00:00:00+00'::timestamptz));
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.explained_state(int, text, pg_lsn, text) IS
+'returns the state of the recorder, given its own account of it, what that means, and what to do';
+
+CREATE FUNCTION bemi.recorder_lag(
+  state text, is_idle boolean, busy_since timestamptz, recorded_position pg_lsn, committed_at timestamptz,
+  OUT lag_bytes numeric, OUT lag_seconds numeric
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pg_is_in_recovery() THEN
+    lag_bytes := greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0);
+    -- An idle worker has recorded everything, but confirms WAL without changes only by CONFIRM
+    -- (src/recorder/state.rs). A worker that is further behind is not idle, whatever it shows.
+    IF state = 'recording' AND is_idle AND lag_bytes < 2 * 1048576 THEN
+      lag_bytes := 0;
+    END IF;
+  END IF;
+  lag_seconds := CASE
+    WHEN lag_bytes = 0 OR state = 'recording' AND is_idle THEN 0
+    -- A worker that is not idle is behind by no more than this.
+    WHEN state = 'recording' THEN round(extract(epoch FROM clock_timestamp() - busy_since), 3)
+    -- Replication tools set the time of commits, which may be any.
+    WHEN isfinite(committed_at) THEN
+      greatest(round(extract(epoch FROM clock_timestamp()) - extract(epoch FROM committed_at), 3), 0)
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.recorder_lag(text, boolean, timestamptz, pg_lsn, timestamptz) IS
+'returns how far the recorder is behind, in bytes of WAL and in seconds';
+
+CREATE FUNCTION bemi.first_unsafe() RETURNS TABLE (detail text, fix text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT f.detail, f.fix
+    FROM (
+      SELECT t.* FROM bemi.unsafe_tables(bemi.own_tables()) t
+      UNION ALL
+      SELECT c.* FROM bemi.unsafe_code(bemi.own_tables()) c
+    ) f
+    LIMIT 1;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.first_unsafe() IS
+'returns a reason for which the recorder writes nothing, and the statement that ends it, if there is one';
 
 CREATE OR REPLACE FUNCTION bemi.recorder_status(
-  OUT state text, OUT since timestamptz, OUT detail text, OUT fix text, OUT last_error text, OUT last_error_at timestamptz, OUT pid int, OUT slot name,
-  OUT recorded_position pg_lsn, OUT lag_bytes numeric, OUT lag_seconds numeric, OUT transactions bigint, OUT changes bigint, OUT spilled_bytes bigint
+  OUT state text, OUT since timestamptz, OUT detail text, OUT fix text, OUT last_error text,
+  OUT last_error_at timestamptz, OUT pid int, OUT slot name, OUT recorded_position pg_lsn, OUT lag_bytes numeric,
+  OUT lag_seconds numeric, OUT transactions bigint, OUT changes bigint, OUT spilled_bytes bigint
 ) RETURNS record
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -3116,7 +4584,7 @@ BEGIN
   BEGIN
     PERFORM bemi.require_readable();
   EXCEPTION WHEN insufficient_privilege THEN
-    -- The worker does not read it either then.
+    -- Then the worker does not read it either.
     GET STACKED DIAGNOSTICS detail = MESSAGE_TEXT, fix = PG_EXCEPTION_HINT;
     state := 'waiting';
     last_error := detail;
@@ -3125,76 +4593,47 @@ BEGIN
   END;
   lost := CASE WHEN NOT pg_is_in_recovery() THEN bemi.slot_problem() END;
   SELECT * INTO known FROM bemi.recorder;
-  SELECT a.pid, a.state, a.state_change INTO worker FROM pg_stat_activity a WHERE a.pid = bemi.recorder_pid();
+  SELECT a.pid, a.state = 'idle' AS is_idle, a.state_change
+  INTO worker
+  FROM pg_stat_activity a
+  WHERE a.pid = bemi.recorder_pid();
   SELECT s.confirmed_flush_lsn INTO recorded_position FROM bemi.recorder_slots() s WHERE s.slot_name = known.slot;
+  IF lost IS NOT NULL THEN
+    recorded_position := bemi.recorded_until(lost);
+  END IF;
   pid := worker.pid;
   slot := known.slot;
-  state := known.state;
   since := known.state_since;
   last_error := known.last_error;
   last_error_at := known.last_error_at;
   transactions := known.transactions;
   changes := known.changes;
   spilled_bytes := known.spilled_bytes;
-  -- Whoever was ended, or has lost the slot, could not always say so.
-  IF pg_is_in_recovery() THEN
-    state := 'standby';
-    detail := 'the primary records, and bemi.changes is replicated';
-  ELSIF lost IS NOT NULL THEN
-    recorded_position := bemi.recorded_until(lost);
-    state := CASE WHEN lost LIKE '%was replaced%' THEN 'replaced' ELSE 'slot lost' END;
-    detail := format('%s: what was changed after %s is missing', lost, recorded_position);
-    fix := 'SELECT bemi.start(accept_gap => true); -- records that there is a gap, and goes on from here';
-  ELSIF pid IS NULL AND state <> 'stopped' THEN
-    state := 'not running';
-    detail := 'a worker that ended is started again within seconds';
-    -- Why it ended stays what has to be done.
-    fix := CASE WHEN known.state = 'waiting' THEN COALESCE(known.last_fix || E'\n', '') ELSE '' END || 'SELECT bemi.start();';
-  ELSIF state = 'stopped' THEN
-    detail := CASE WHEN slot IS NULL THEN 'what is changed now is not recorded later' ELSE 'the server keeps the log for it' END;
-    fix := 'SELECT bemi.start();' || CASE WHEN slot IS NULL THEN '' ELSE ' -- or, to give up what is not recorded: SELECT bemi.stop(drop_slot => true);' END;
-  ELSIF state = 'waiting' THEN
-    detail := known.last_error;
-    fix := known.last_fix;
-  ELSIF bemi.has_strays('1000-01-01 00:00:00+00'::timestamptz, '9999-12-01 00:00:00+00'::timestamptz) THEN
-    -- Times beyond stay in the default partition.
-    detail := 'bemi.changes_default holds changes of months that have no partition';
-    fix := format('SELECT bemi.add_partition(%L);', (SELECT min(committed_at) FROM bemi.changes_default
-      WHERE committed_at >= '1000-01-01 00:00:00+00'::timestamptz));
-  END IF;
-  -- The worker writes nothing then, not even that.
-  FOR unsafe IN
-    SELECT f.detail, f.fix FROM (
-      SELECT t.* FROM bemi.unsafe_tables(bemi.own_tables()) t UNION ALL SELECT c.* FROM bemi.unsafe_code(bemi.own_tables()) c
-    ) f WHERE state IN ('starting', 'catching up', 'recording', 'waiting') LIMIT 1
-  LOOP
-    state := 'waiting';
-    detail := unsafe.detail;
-    fix := unsafe.fix;
-    last_error := unsafe.detail;
-  END LOOP;
-  recorded_position := COALESCE(recorded_position, known.read_position);
-  IF NOT pg_is_in_recovery() THEN
-    lag_bytes := greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), recorded_position), 0);
-    -- The worker is idle when it has recorded all that there is, but confirms log without changes to record by the megabyte. One
-    -- that is further behind is not idle, whatever it says.
-    IF state = 'recording' AND worker.state = 'idle' AND lag_bytes < 2 * 1048576 THEN
-      lag_bytes := 0;
+  SELECT e.state, e.detail, e.fix
+  INTO state, detail, fix
+  FROM bemi.explained_state(pid, lost, recorded_position, known.state) e;
+  -- Then the worker writes nothing, not even that.
+  IF state IN ('starting', 'catching up', 'recording', 'waiting') THEN
+    SELECT u.detail, u.fix INTO unsafe FROM bemi.first_unsafe() u;
+    IF FOUND THEN
+      state := 'waiting';
+      detail := unsafe.detail;
+      fix := unsafe.fix;
+      last_error := unsafe.detail;
     END IF;
   END IF;
-  -- While it is not idle, it is behind by no more than that.
-  lag_seconds := CASE WHEN lag_bytes = 0 OR state = 'recording' AND worker.state = 'idle' THEN 0
-    WHEN state = 'recording' THEN round(extract(epoch FROM clock_timestamp() - worker.state_change), 3)
-    -- Replication tools pass times on, so that it may be any.
-    WHEN isfinite(known.committed_at)
-    THEN greatest(round(extract(epoch FROM clock_timestamp()) - extract(epoch FROM known.committed_at), 3), 0) END;
+  recorded_position := COALESCE(recorded_position, known.read_position);
+  SELECT l.lag_bytes, l.lag_seconds
+  INTO lag_bytes, lag_seconds
+  FROM bemi.recorder_lag(state, worker.is_idle, worker.state_change, recorded_position, known.committed_at) l;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_status() IS
-'what the recorder of this database does';
+'returns what the recorder of this database does';
 
-CREATE OR REPLACE VIEW bemi.status AS SELECT * FROM bemi.recorder_status();
+CREATE OR REPLACE VIEW bemi.status AS
+SELECT * FROM bemi.recorder_status();
 DO $do$
 DECLARE
   first name := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'bemi.status'::regclass AND a.attnum = 1);
@@ -3205,20 +4644,7 @@ END
 $do$;
 
 COMMENT ON VIEW bemi.status IS
-'what the recorder of this database does, how far it is, and what went wrong last';
-
-CREATE OR REPLACE FUNCTION bemi.before_drop() RETURNS event_trigger
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_before_drop';
-
-COMMENT ON FUNCTION bemi.before_drop() IS
-'for the event trigger: refuses to drop the extension while the server keeps the log for its recorder, and lets go of what is recorded';
-
-CREATE EVENT TRIGGER bemi_before_drop ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION bemi.before_drop();
-
-ALTER EVENT TRIGGER bemi_before_drop ENABLE ALWAYS;
-
-COMMENT ON EVENT TRIGGER bemi_before_drop IS
-'keeps the extension while its recorder has a slot';
+'what the recorder of this database does, how far it is, and its last error';
 
 CREATE FUNCTION bemi.defined_types(types oid[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -3231,14 +4657,24 @@ DECLARE
   result jsonb := '{}'::jsonb;
 BEGIN
   WHILE place <= cardinality(known) LOOP
-    SELECT t.*, t.typelem <> 0::oid AND t.typlen = -1 AND t.typcategory = 'A'::"char" AS is_array INTO found
-    FROM pg_type t WHERE t.oid = known[place];
+    SELECT t.*, t.typelem <> 0::oid AND t.typlen = -1 AND t.typcategory = 'A'::"char" AS is_array
+    INTO found
+    FROM pg_type t
+    WHERE t.oid = known[place];
     parts := '{}'::oid[];
     IF found.typtype = 'e'::"char" THEN
-      definition := jsonb_build_object('labels', COALESCE((SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_enum e WHERE e.enumtypid = found.oid), '{}'::jsonb));
+      definition := jsonb_build_object('labels', COALESCE((
+        SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_enum e WHERE e.enumtypid = found.oid), '{}'::jsonb));
     ELSIF found.typtype = 'c'::"char" THEN
-      SELECT jsonb_build_object('attributes', COALESCE(jsonb_object_agg(a.attnum, jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod)), '{}'::jsonb)), array_agg(a.atttypid)
-      INTO definition, parts FROM pg_attribute a WHERE a.attrelid = found.typrelid AND a.attnum > 0 AND NOT a.attisdropped;
+      SELECT
+        jsonb_build_object('attributes', COALESCE(
+          jsonb_object_agg(a.attnum, jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod)), '{}'::jsonb)),
+        array_agg(a.atttypid)
+      INTO definition, parts
+      FROM pg_attribute a
+      WHERE a.attrelid = found.typrelid
+        AND a.attnum > 0
+        AND NOT a.attisdropped;
     ELSIF found.typtype = 'd'::"char" THEN
       definition := jsonb_build_object('base', jsonb_build_array(found.typbasetype::bigint, found.typtypmod));
       parts := ARRAY[found.typbasetype];
@@ -3265,7 +4701,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.defined_types(oid[]) IS
-'what types are made of, those aside that are the server''s own';
+'returns the definitions of types and of the types that they consist of, except for types of the server';
 
 CREATE FUNCTION bemi.types_of(relation oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -3274,8 +4710,14 @@ DECLARE
   types oid[];
   defined jsonb := '{}'::jsonb;
 BEGIN
-  SELECT jsonb_object_agg(a.attnum, jsonb_build_array(a.atttypid::bigint, a.atttypmod)), array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384::oid)
-  INTO columns, types FROM pg_attribute a WHERE a.attrelid = types_of.relation AND a.attnum > 0 AND NOT a.attisdropped;
+  SELECT
+    jsonb_object_agg(a.attnum, jsonb_build_array(a.atttypid::bigint, a.atttypmod)),
+    array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384::oid)
+  INTO columns, types
+  FROM pg_attribute a
+  WHERE a.attrelid = types_of.relation
+    AND a.attnum > 0
+    AND NOT a.attisdropped;
   IF types IS NOT NULL THEN
     defined := bemi.defined_types(types);
   END IF;
@@ -3284,7 +4726,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.types_of(oid) IS
-'the types and modifiers of the columns of a table, and what the types are made of';
+'returns the types and modifiers of the columns of a table, and the definitions of the types';
 
 CREATE FUNCTION bemi.tables_of_types(types oid[]) RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -3296,10 +4738,19 @@ DECLARE
 BEGIN
   WHILE place <= cardinality(known) LOOP
     FOR dependent IN
-      SELECT d.objid AS type, NULL::oid AS relation FROM pg_depend d
-      WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid = known[place] AND d.classid = 'pg_type'::regclass
-      UNION ALL SELECT c.reltype, CASE WHEN c.relkind = ANY ('{r,p}'::"char"[]) THEN c.oid END FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
-      WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid = known[place] AND d.classid = 'pg_class'::regclass AND c.relkind = ANY ('{r,p,c,v,m,f}'::"char"[])
+      SELECT d.objid AS type, NULL::oid AS relation
+      FROM pg_depend d
+      WHERE d.refclassid = 'pg_type'::regclass
+        AND d.refobjid = known[place]
+        AND d.classid = 'pg_type'::regclass
+      UNION ALL
+      SELECT c.reltype, CASE WHEN c.relkind = ANY ('{r,p}'::"char"[]) THEN c.oid END
+      FROM pg_depend d
+        JOIN pg_class c ON c.oid = d.objid
+      WHERE d.refclassid = 'pg_type'::regclass
+        AND d.refobjid = known[place]
+        AND d.classid = 'pg_class'::regclass
+        AND c.relkind = ANY ('{r,p,c,v,m,f}'::"char"[])
     LOOP
       IF dependent.relation IS NOT NULL AND dependent.relation <> ALL (tables) THEN
         tables := tables || dependent.relation;
@@ -3315,21 +4766,23 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.tables_of_types(oid[]) IS
-'the tables whose columns are of types, or of types that are made of them';
+'returns the tables with columns of some types, or of types that consist of them';
 
 CREATE FUNCTION bemi.rewritten_columns(command pg_ddl_command) RETURNS jsonb
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'bemi_rewritten_columns';
 
 COMMENT ON FUNCTION bemi.rewritten_columns(pg_ddl_command) IS
-'how a statement made the new values of columns whose type it changed';
+'returns how a statement computed the new values of columns whose type it changed';
 
 CREATE FUNCTION bemi.cast_settings() RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT jsonb_object_agg(s.name, current_setting(s.name)) FROM unnest('{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output,lc_monetary,xmloption}'::text[]) s (name)
+  SELECT jsonb_object_agg(s.name, current_setting(s.name))
+  FROM unnest(
+    '{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output,lc_monetary,xmloption}'::text[]) s (name)
 $$;
 
 COMMENT ON FUNCTION bemi.cast_settings() IS
-'the settings on which casts of the server depend';
+'returns the settings on which casts of the server depend';
 
 CREATE FUNCTION bemi.rewrites() RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -3341,20 +4794,32 @@ DECLARE
   result jsonb := '{}'::jsonb;
 BEGIN
   FOR altered IN
-    SELECT d.objid AS relation, r.columns, c.reltype FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid,
+    SELECT d.objid AS relation, r.columns, c.reltype
+    FROM pg_event_trigger_ddl_commands() d
+      JOIN pg_class c ON c.oid = d.objid,
       LATERAL (SELECT bemi.rewritten_columns(d.command) AS columns) r
-    WHERE d.classid = 'pg_class'::regclass AND r.columns <> '{}'::jsonb
+    WHERE d.classid = 'pg_class'::regclass
+      AND r.columns <> '{}'::jsonb
   LOOP
-    -- A composite type has its tables altered.
+    -- Altering a composite type alters its tables.
     tables := altered.relation || ARRAY(SELECT c.oid FROM pg_class c WHERE c.reloftype = altered.reltype);
     place := 1;
     WHILE place <= cardinality(tables) LOOP
-      columns := (SELECT jsonb_object_agg(a.attnum, e.value) FROM jsonb_each(altered.columns) e JOIN pg_attribute a ON a.attname = e.key::name
-        WHERE a.attrelid = tables[place] AND a.attnum > 0);
+      columns := (
+        SELECT jsonb_object_agg(a.attnum, e.value)
+        FROM jsonb_each(altered.columns) e
+          JOIN pg_attribute a ON a.attname = e.key::name
+        WHERE a.attrelid = tables[place]
+          AND a.attnum > 0);
       IF columns IS NOT NULL THEN
-        result := result || jsonb_build_object(tables[place], jsonb_build_object('columns', columns, 'settings', bemi.cast_settings()));
+        result := result || jsonb_build_object(
+          tables[place], jsonb_build_object('columns', columns, 'settings', bemi.cast_settings()));
       END IF;
-      tables := tables || ARRAY(SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = tables[place] AND i.inhrelid <> ALL (tables));
+      tables := tables || ARRAY(
+        SELECT i.inhrelid
+        FROM pg_inherits i
+        WHERE i.inhparent = tables[place]
+          AND i.inhrelid <> ALL (tables));
       place := place + 1;
     END LOOP;
   END LOOP;
@@ -3363,41 +4828,41 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.rewrites() IS
-'for an event trigger: the columns of tables that the statement rewrote';
+'returns the columns of tables that the statement rewrote for which an event trigger is called';
 
 CREATE TABLE bemi.table_versions (
-  -- Of this database: versions that come from a dump are given those of the tables that have their names.
+  -- An OID of this database: versions from a dump get those of the tables that have their names.
   relation oid NOT NULL,
-  -- Whose log it is; 0 before anything was recorded. And the OID that the table had there.
+  -- Whose WAL it is; 0 before anything was recorded. And the OID that the table had there.
   source int NOT NULL,
   recorded oid NOT NULL,
-  -- The changes of the table from this position of the log on are those of this version.
+  -- Changes of the table from this position on belong to this version.
   position pg_lsn NOT NULL,
   noted_at timestamptz NOT NULL,
   is_tracked boolean NOT NULL,
   -- Whether it had no rows then.
   is_empty boolean NOT NULL,
-  -- Whether the log has the whole row before each change.
+  -- Whether WAL contains the whole row before each change.
   has_images boolean,
   schema name,
   "table" name,
-  -- The topmost table above a partition; else the table itself.
+  -- The topmost table above a partition; otherwise the table itself.
   root oid,
-  -- The columns that name a row, and the names of all by their numbers.
+  -- The columns that identify a row, and the names of all columns by their numbers.
   key_columns smallint[],
   columns jsonb,
-  -- The types and modifiers of the columns, and what types are made of: see types_of().
+  -- The types and modifiers of the columns, and the definitions of the types: see types_of().
   types jsonb,
   ignored text[],
   masked text[],
-  -- The columns whose values the statement changed, or may have changed, in rows of before, how, and under which settings: see
-  -- rewritten_columns(). By their numbers.
+  -- The columns, by their numbers, whose values the statement changed, or may have changed, in existing rows, how,
+  -- and under which settings: see rewritten_columns().
   rewrites jsonb,
-  -- Nobody noted it when it came: what was before, and until when, is not known.
+  -- Nobody noted it when it began: what was before, and until when, is not known.
   is_late boolean NOT NULL DEFAULT false,
   -- The role that ran the statement.
   noted_by name,
-  -- Whether CREATE TABLE AS or SELECT INTO made it, whose rows are no changes.
+  -- Whether CREATE TABLE AS or SELECT INTO created it, whose rows are not changes.
   is_made_with_rows boolean NOT NULL DEFAULT false,
   PRIMARY KEY (relation, source, position)
 );
@@ -3407,78 +4872,129 @@ CREATE INDEX table_versions_by_root ON bemi.table_versions (root);
 ALTER TABLE bemi.table_versions ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY readers ON bemi.table_versions FOR SELECT USING (
-  (SELECT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('bemi.changes'::pg_catalog.text)::pg_catalog.oid, 'SELECT'::pg_catalog.text), false))
-  OR pg_catalog.has_table_privilege(relation, 'SELECT'::pg_catalog.text) OR pg_catalog.has_table_privilege(root, 'SELECT'::pg_catalog.text));
+  (SELECT COALESCE(pg_catalog.has_table_privilege(
+    pg_catalog.to_regclass('bemi.changes'::pg_catalog.text)::pg_catalog.oid, 'SELECT'::pg_catalog.text), false))
+  OR pg_catalog.has_table_privilege(relation, 'SELECT'::pg_catalog.text)
+  OR pg_catalog.has_table_privilege(root, 'SELECT'::pg_catalog.text));
 
 COMMENT ON TABLE bemi.table_versions IS
-'the names, columns, keys and rules of tracked tables, from which position of the log and which time on';
+'the names, columns, keys and rules of tracked tables, with the position in WAL and the time from which they hold';
 
 CREATE FUNCTION bemi.present_versions(relations oid[]) RETURNS SETOF bemi.table_versions
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
-    SELECT r.oid, 0, r.oid, pg_current_wal_insert_lsn(), clock_timestamp(),
-      -- While a table is unlogged, nothing of it is in the log.
-      (c.relpersistence = 'p' OR c.relkind = 'p') AND EXISTS (SELECT FROM unnest(a.above) o, LATERAL (SELECT FROM bemi.context_triggers t WHERE t.relation = o OFFSET 0) t),
-      COALESCE(pg_relation_size(c.oid) = 0, true), c.relreplident = 'f' OR c.relkind = 'p', n.nspname, c.relname, COALESCE(pg_partition_root(c.oid)::oid, c.oid),
-      (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] FROM pg_index i WHERE i.indrelid = c.oid
-        AND (i.indisprimary AND i.indisvalid OR i.indisreplident AND c.relreplident = 'i') ORDER BY i.indisprimary DESC LIMIT 1),
-      (SELECT jsonb_object_agg(attnum, attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+    SELECT
+      r.oid, 0, r.oid, pg_current_wal_insert_lsn(), clock_timestamp(),
+      -- While a table is unlogged, WAL does not contain its changes.
+      (c.relpersistence = 'p' OR c.relkind = 'p') AND EXISTS (
+        SELECT
+        FROM unnest(a.above) o,
+          LATERAL (SELECT FROM bemi.context_triggers t WHERE t.relation = o OFFSET 0) t),
+      COALESCE(pg_relation_size(c.oid) = 0, true),
+      c.relreplident = 'f' OR c.relkind = 'p',
+      n.nspname,
+      c.relname,
+      COALESCE(pg_partition_root(c.oid)::oid, c.oid),
+      (
+        SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]
+        FROM pg_index i
+        WHERE i.indrelid = c.oid
+          AND (i.indisprimary AND i.indisvalid OR i.indisreplident AND c.relreplident = 'i')
+        ORDER BY i.indisprimary DESC
+        LIMIT 1
+      ),
+      (
+        SELECT jsonb_object_agg(attnum, attname)
+        FROM pg_attribute
+        WHERE attrelid = c.oid
+          AND attnum > 0
+          AND NOT attisdropped
+      ),
       CASE WHEN c.oid IS NOT NULL THEN bemi.types_of(c.oid) END,
-      ARRAY(SELECT DISTINCT i FROM bemi.context_triggers t, unnest(bemi.rules(t.arguments, 'ignore')) i
-        WHERE t.relation = c.oid AND t.name = 'bemi_context' ORDER BY i),
-      ARRAY(SELECT DISTINCT m FROM unnest(a.above) o, LATERAL (SELECT t.arguments FROM bemi.context_triggers t WHERE t.relation = o OFFSET 0) t,
-        unnest(bemi.rules(t.arguments, 'mask')) m ORDER BY m), NULL::jsonb, false, NULL::name, false
-    FROM unnest(relations) AS r (oid) LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
-      LATERAL (SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid)) ELSE ARRAY[c.oid] END) AS a (above);
+      ARRAY(
+        SELECT DISTINCT i
+        FROM bemi.context_triggers t,
+          unnest(bemi.rules(t.arguments, 'ignore')) i
+        WHERE t.relation = c.oid
+          AND t.name = 'bemi_context'
+        ORDER BY i),
+      ARRAY(
+        SELECT DISTINCT m
+        FROM unnest(a.above) o,
+          LATERAL (SELECT t.arguments FROM bemi.context_triggers t WHERE t.relation = o OFFSET 0) t,
+          unnest(bemi.rules(t.arguments, 'mask')) m
+        ORDER BY m),
+      NULL::jsonb, false, NULL::name, false
+    FROM unnest(relations) AS r (oid)
+      LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind IN ('r', 'p')
+      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace,
+      LATERAL (
+        SELECT CASE WHEN c.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(c.oid))
+          ELSE ARRAY[c.oid] END
+      ) AS a (above);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.present_versions(oid[]) IS
-'what tables are like now, as versions of them';
+'returns what tables are like now, as versions of them';
 
 CREATE FUNCTION bemi.new_versions(relations oid[], rewritten oid[] DEFAULT '{}') RETURNS SETOF bemi.table_versions
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
-    SELECT p.* FROM bemi.present_versions(relations) p LEFT JOIN LATERAL (
-      SELECT * FROM bemi.table_versions v WHERE v.relation = p.relation ORDER BY v.source DESC, v.position DESC LIMIT 1
-    ) l ON true
-    -- Of a partition that is no longer tracked, that it goes.
+    SELECT p.*
+    FROM bemi.present_versions(relations) p
+      LEFT JOIN LATERAL (
+        SELECT *
+        FROM bemi.table_versions v
+        WHERE v.relation = p.relation
+        ORDER BY v.source DESC, v.position DESC
+        LIMIT 1
+      ) l ON true
+    -- Of a partition that is no longer tracked, that it was detached.
     WHERE (p.is_tracked OR l.is_tracked OR l.root <> l.relation AND p.root IS DISTINCT FROM l.root)
       AND (p.relation = ANY (rewritten)
-        OR (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.types, p.ignored, p.masked)
-          IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.types, l.ignored, l.masked));
+        OR (p.is_tracked, p.has_images, p.schema, p."table", p.root, p.key_columns, p.columns, p.types,
+            p.ignored, p.masked)
+          IS DISTINCT FROM (l.is_tracked, l.has_images, l.schema, l."table", l.root, l.key_columns, l.columns, l.types,
+            l.ignored, l.masked));
 END
 $$;
 
 COMMENT ON FUNCTION bemi.new_versions(oid[], oid[]) IS
-'what tables are like now, of those that are not as their last version says, or were rewritten';
+'returns what tables are like now that differ from their last version, or were rewritten';
 
 CREATE FUNCTION bemi.latest_versions(relations oid[], rewritten oid[]) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_latest_versions';
 
 COMMENT ON FUNCTION bemi.latest_versions(oid[], oid[]) IS
-'calls bemi.read_new_versions() under a snapshot that sees all that was committed';
+'calls bemi.read_new_versions() with a snapshot that sees everything committed';
 
 CREATE FUNCTION bemi.read_new_versions(relations oid[], rewritten oid[]) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  -- Not by to_jsonb(), which keeps pointers to the names of a row type that another session's DDL, or its VACUUM, may have freed.
-  RETURN (SELECT COALESCE(json_agg(to_json(v))::jsonb, '[]'::jsonb) FROM bemi.new_versions(relations, rewritten) v);
+  -- Not by to_jsonb(), which keeps pointers to the names of a row type that another session's DDL, or its VACUUM, may
+  -- have freed.
+  RETURN (
+    SELECT COALESCE(json_agg(to_json(v))::jsonb, '[]'::jsonb)
+    FROM bemi.new_versions(relations, rewritten) v);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.read_new_versions(oid[], oid[]) IS
-'what tables are like now, of those that are not as their last version says, or were rewritten';
+'returns bemi.new_versions() as JSON';
 
-CREATE FUNCTION bemi.note_versions(relations oid[], is_late boolean DEFAULT true, rewrites jsonb DEFAULT '{}') RETURNS void
+CREATE FUNCTION bemi.note_versions(relations oid[], is_late boolean DEFAULT true, rewrites jsonb DEFAULT '{}')
+RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   noted jsonb;
   source int;
 BEGIN
-  -- Before the lock, since one that begins adopts what is noted. The first one may begin while this waits.
+  -- Before the lock, because a source that begins adopts what is noted. The first one may begin while this waits.
   source := bemi.current_source();
   LOCK TABLE bemi.table_versions IN ROW EXCLUSIVE MODE;
   IF source = 0 THEN
@@ -3489,14 +5005,20 @@ BEGIN
     RETURN;
   END IF;
   PERFORM bemi.require_safe_tables(ARRAY['bemi.table_versions'::regclass::oid]);
-  INSERT INTO bemi.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root, key_columns, columns,
-    types, ignored, masked, rewrites, is_late, noted_by)
-  SELECT v.relation, source, v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
-    v.types, v.ignored, v.masked, note_versions.rewrites -> v.relation::text, note_versions.is_late,
-    -- Those who call it run with the rights of the extension's owner.
-    CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user ELSE current_setting('role'::text)::name END
-  FROM jsonb_to_recordset(noted) AS v (relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean,
-    is_empty boolean, has_images boolean, schema name, "table" name, root oid, key_columns smallint[], columns jsonb, types jsonb, ignored text[], masked text[]);
+  INSERT INTO bemi.table_versions (
+    relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table", root,
+    key_columns, columns, types, ignored, masked, rewrites, is_late, noted_by)
+  SELECT
+    v.relation, source, v.relation, v.position, v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table",
+    v.root, v.key_columns, v.columns, v.types, v.ignored, v.masked, note_versions.rewrites -> v.relation::text,
+    note_versions.is_late,
+    -- Callers run with the rights of the extension's owner.
+    CASE WHEN current_setting('role'::text) = 'none'::text THEN session_user
+      ELSE current_setting('role'::text)::name END
+  FROM jsonb_to_recordset(noted) AS v (
+    relation oid, position pg_lsn, noted_at timestamptz, is_tracked boolean, is_empty boolean, has_images boolean,
+    schema name, "table" name, root oid, key_columns smallint[], columns jsonb, types jsonb, ignored text[],
+    masked text[]);
   IF source > 0 THEN
     PERFORM bemi.keep_versions(relations);
   END IF;
@@ -3504,18 +5026,21 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.note_versions(oid[], boolean, jsonb) IS
-'notes what tables are like now, if they are tracked and nobody has noted it; their past is known from then on';
+'notes what tracked tables are like now, if that is not noted; their past is known from then on';
 
 CREATE FUNCTION bemi.note_table(relation oid, rewrites jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM bemi.note_versions(ARRAY[note_table.relation], is_late => false,
-    rewrites => COALESCE((SELECT jsonb_build_object(r.key, r.value) FROM jsonb_each(note_table.rewrites) r WHERE r.key::oid = note_table.relation), '{}'::jsonb));
+  PERFORM bemi.note_versions(ARRAY[note_table.relation], is_late => false, rewrites => COALESCE((
+    SELECT jsonb_build_object(r.key, r.value)
+    FROM jsonb_each(note_table.rewrites) r
+    WHERE r.key::oid = note_table.relation), '{}'::jsonb));
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   RAISE;
 WHEN OTHERS THEN
-  RAISE WARNING 'bemi could not note what this statement changed of the table with the OID %: %', note_table.relation, SQLERRM USING
-    HINT = 'The past of this table cannot be read.';
+  RAISE WARNING 'bemi could not note what this statement changed of the table with OID %: %',
+      note_table.relation, SQLERRM
+    USING HINT = 'The past of this table cannot be read.';
 END
 $$;
 
@@ -3526,10 +5051,11 @@ CREATE FUNCTION bemi.lock_writers(relation oid) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_lock_writers';
 
 COMMENT ON FUNCTION bemi.lock_writers(oid) IS
-'waits for those who write a table, if it is there still, and lets nobody write it until the transaction ends';
+'waits for sessions that write a table, if it still exists, and blocks writes until the transaction ends';
 
 CREATE FUNCTION bemi.noted_tables(relations oid[]) RETURNS oid[]
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   waiting oid[] := relations;
   noted oid[] := '{}';
@@ -3538,11 +5064,16 @@ DECLARE
   is_partition boolean;
   place int := 1;
 BEGIN
-  -- Those aside that are not tracked, and never were. One by one: a join might look at all tables.
+  -- One by one: a join might read all tables.
   WHILE place <= cardinality(waiting) LOOP
     candidate := waiting[place];
-    -- Nor those of the recorder, which have partitions too.
-    SELECT relispartition INTO is_partition FROM pg_class WHERE oid = candidate AND relkind IN ('r', 'p') AND relpersistence <> 't'
+    -- Not those of the recorder either, which have partitions too.
+    SELECT relispartition
+    INTO is_partition
+    FROM pg_class
+    WHERE oid = candidate
+      AND relkind IN ('r', 'p')
+      AND relpersistence <> 't'
       AND relnamespace <> 'bemi'::regnamespace;
     IF FOUND THEN
       IF is_partition OR EXISTS (SELECT FROM bemi.context_triggers t WHERE t.relation = candidate)
@@ -3550,7 +5081,11 @@ BEGIN
       THEN
         noted := noted || candidate;
       END IF;
-      FOR heir IN SELECT inhrelid FROM pg_inherits WHERE inhparent = candidate UNION ALL SELECT v.relation FROM bemi.table_versions v WHERE v.root = candidate LOOP
+      FOR heir IN
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = candidate
+        UNION ALL
+        SELECT v.relation FROM bemi.table_versions v WHERE v.root = candidate
+      LOOP
         IF heir <> ALL (waiting) THEN
           waiting := waiting || heir;
         END IF;
@@ -3563,90 +5098,154 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.noted_tables(oid[]) IS
-'tables with their partitions and heirs, of those that are tracked or were';
+'returns tables with their partitions and heirs, as far as they are or were tracked';
 
 CREATE FUNCTION bemi.altered_types(relations oid[], types oid[]) RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  RETURN ARRAY(SELECT c.reltype FROM unnest(relations) r JOIN pg_class c ON c.oid = r WHERE c.reltype <> 0::oid)
-    || ARRAY(SELECT y FROM unnest(types) y JOIN pg_type t ON t.oid = y WHERE t.typtype = 'e'::"char");
+  RETURN ARRAY(
+    SELECT c.reltype
+    FROM unnest(relations) r
+      JOIN pg_class c ON c.oid = r
+    WHERE c.reltype <> 0::oid
+  ) || ARRAY(
+    SELECT y
+    FROM unnest(types) y
+      JOIN pg_type t ON t.oid = y
+    WHERE t.typtype = 'e'::"char");
 END
 $$;
 
 COMMENT ON FUNCTION bemi.altered_types(oid[], oid[]) IS
-'the types whose values may look different after a statement that altered relations and types';
+'returns the types whose values may look different after a statement that altered relations and types';
 
 CREATE FUNCTION bemi.is_shown_otherwise(relation oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  noted jsonb := (SELECT v.types FROM bemi.table_versions v WHERE v.relation = is_shown_otherwise.relation ORDER BY v.source DESC, v.position DESC LIMIT 1);
+  noted jsonb := (
+    SELECT v.types
+    FROM bemi.table_versions v
+    WHERE v.relation = is_shown_otherwise.relation
+    ORDER BY v.source DESC, v.position DESC
+    LIMIT 1);
   present jsonb := bemi.types_of(is_shown_otherwise.relation);
 BEGIN
   RETURN noted IS DISTINCT FROM present AND EXISTS (
-    SELECT FROM jsonb_each(noted -> 'defined') n WHERE NOT COALESCE(present -> 'defined' -> n.key @> n.value, false)
+    SELECT
+    FROM jsonb_each(noted -> 'defined') n
+    WHERE NOT COALESCE(present -> 'defined' -> n.key @> n.value, false)
       OR n.value ? 'attributes' AND n.value <> present -> 'defined' -> n.key);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.is_shown_otherwise(oid) IS
-'whether values of a table are shown otherwise than when it was noted last, since a type was altered';
+'returns whether values of a table look different from when it was last noted, because a type was altered';
 
-CREATE OR REPLACE FUNCTION bemi.note_ddl() RETURNS event_trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
-<<note_ddl>>
+CREATE FUNCTION bemi.dropped_tables(OUT relations oid[], OUT is_relevant boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  relations := ARRAY(
+    SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid
+      ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END
+    FROM pg_event_trigger_dropped_objects()
+    WHERE object_type IN ('table', 'table column', 'trigger')
+      AND NOT is_temporary
+      AND address_names[1] <> 'bemi');
+  -- If the table of a trigger was dropped with it, the table is there separately.
+  relations := array_remove(relations, NULL::oid);
+  -- Dropping something of the tables of bemi reads no other tables of it: jobs of a parallel restore would block each
+  -- other.
+  is_relevant := relations <> '{}' OR EXISTS (
+    SELECT
+    FROM pg_event_trigger_dropped_objects()
+    WHERE classid = 'pg_class'::regclass
+      AND objsubid > 0
+      AND NOT is_temporary
+      AND address_names[1] <> 'bemi');
+END
+$$;
+
+COMMENT ON FUNCTION bemi.dropped_tables() IS
+'returns the tables that a statement dropped, or of which it dropped columns or triggers, and whether it matters';
+
+CREATE FUNCTION bemi.altered_tables(tag text, OUT relations oid[], OUT is_relevant boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  relations := ARRAY(
+    SELECT DISTINCT CASE classid
+      WHEN 'pg_class'::regclass THEN objid
+      WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid)
+      END
+    FROM pg_event_trigger_ddl_commands()
+    WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass)
+      AND schema_name IS DISTINCT FROM 'bemi');
+  relations := array_remove(relations, NULL::oid);
+  is_relevant := relations <> '{}' OR tag IN ('ALTER SCHEMA', 'ALTER TYPE');
+END
+$$;
+
+COMMENT ON FUNCTION bemi.altered_tables(text) IS
+'returns the tables that a statement created or altered, and whether the statement matters';
+
+CREATE FUNCTION bemi.users_of_types(tag text, is_drop boolean, relations oid[]) RETURNS oid[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  IF is_drop THEN
+    RETURN bemi.noted_tables(bemi.tables_of_types(bemi.altered_types(ARRAY(
+      SELECT objid
+      FROM pg_event_trigger_dropped_objects()
+      WHERE classid = 'pg_class'::regclass
+        AND objsubid > 0
+        AND NOT is_temporary), '{}'::oid[])));
+  ELSIF tag IN ('ALTER TYPE', 'ALTER TABLE') THEN
+    RETURN bemi.noted_tables(bemi.tables_of_types(bemi.altered_types(relations, ARRAY(
+      SELECT d.objid
+      FROM pg_event_trigger_ddl_commands() d
+      WHERE d.classid = 'pg_type'::regclass))));
+  END IF;
+  RETURN '{}'::oid[];
+END
+$$;
+
+COMMENT ON FUNCTION bemi.users_of_types(text, boolean, oid[]) IS
+'returns the tracked tables with columns of the types that a statement altered';
+
+CREATE FUNCTION bemi.affected_tables(tag text, relations oid[]) RETURNS oid[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  IF tag = 'ALTER SCHEMA' THEN
+    relations := ARRAY(
+      SELECT c.oid
+      FROM pg_event_trigger_ddl_commands() d
+        JOIN pg_class c ON c.relnamespace = d.objid
+      WHERE d.classid = 'pg_namespace'::regclass);
+  ELSIF tag = 'ALTER TYPE' THEN
+    relations := relations || ARRAY(
+      SELECT c.oid
+      FROM pg_event_trigger_ddl_commands() d
+        JOIN pg_type t ON t.typrelid = d.objid
+        JOIN pg_class c ON c.reloftype = t.oid);
+  END IF;
+  RETURN bemi.noted_tables(relations);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.affected_tables(text, oid[]) IS
+'returns the tracked tables that a statement affects, given those that it names';
+
+CREATE FUNCTION bemi.lock_affected(tag text, relations oid[], users oid[]) RETURNS oid[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  relations oid[];
-  -- Those whose columns are of a type that was altered.
-  users oid[] := '{}';
-  rewritten jsonb := '{}';
   relation oid;
 BEGIN
-  IF TG_EVENT = 'sql_drop' THEN
-    relations := ARRAY(
-      SELECT DISTINCT CASE WHEN classid = 'pg_class'::regclass THEN objid ELSE to_regclass(format('%I.%I', address_names[1], address_names[2]))::oid END
-      FROM pg_event_trigger_dropped_objects() WHERE object_type IN ('table', 'table column', 'trigger') AND NOT is_temporary AND address_names[1] <> 'bemi');
-    -- The table of a trigger that was dropped with it is there by itself.
-    relations := array_remove(relations, NULL::oid);
-    -- What is dropped of the tables of bemi takes no look at others of them: a parallel restore would be in its own way.
-    IF relations = '{}' AND NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects()
-      WHERE classid = 'pg_class'::regclass AND objsubid > 0 AND NOT is_temporary AND address_names[1] <> 'bemi')
-    THEN
-      RETURN;
-    END IF;
-    PERFORM bemi.require_readable();
-    -- Attributes may go with their types.
-    users := bemi.noted_tables(bemi.tables_of_types(bemi.altered_types(ARRAY(
-      SELECT objid FROM pg_event_trigger_dropped_objects() WHERE classid = 'pg_class'::regclass AND objsubid > 0 AND NOT is_temporary), '{}'::oid[])));
-  ELSE
-    relations := ARRAY(
-      SELECT DISTINCT CASE classid WHEN 'pg_class'::regclass THEN objid WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = objid) END
-      FROM pg_event_trigger_ddl_commands() WHERE classid IN ('pg_class'::regclass, 'pg_trigger'::regclass) AND schema_name IS DISTINCT FROM 'bemi');
-    relations := array_remove(relations, NULL::oid);
-    IF relations = '{}' AND TG_TAG NOT IN ('ALTER SCHEMA', 'ALTER TYPE') THEN
-      RETURN;
-    END IF;
-    PERFORM bemi.require_readable();
-    -- Whatever is in a schema, or of a type, takes a look at all tables.
-    IF TG_TAG = 'ALTER SCHEMA' THEN
-      relations := ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.relnamespace = d.objid WHERE d.classid = 'pg_namespace'::regclass);
-    ELSIF TG_TAG IN ('ALTER TYPE', 'ALTER TABLE') THEN
-      users := bemi.noted_tables(bemi.tables_of_types(bemi.altered_types(relations,
-        ARRAY(SELECT d.objid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_type'::regclass))));
-      rewritten := bemi.rewrites();
-      IF TG_TAG = 'ALTER TYPE' THEN
-        relations := relations || ARRAY(SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_type t ON t.typrelid = d.objid JOIN pg_class c ON c.reloftype = t.oid);
-      END IF;
-    END IF;
-    relations := bemi.noted_tables(relations);
-  END IF;
-  IF TG_TAG = 'ALTER SCHEMA' THEN
-    -- Which locks no table: those who write under the old name have to end first.
-    -- By their OIDs: others may rename, move or drop them meanwhile.
+  IF tag = 'ALTER SCHEMA' THEN
+    -- ALTER SCHEMA locks no tables: sessions that write under the old name have to end first.
+    -- By their OIDs: other sessions may rename, move or drop them.
     FOREACH relation IN ARRAY relations LOOP
       PERFORM bemi.lock_writers(relation);
     END LOOP;
   END IF;
-  -- Nor are the tables locked that use a type.
+  -- Tables that use a type are not locked either.
   FOREACH relation IN ARRAY users LOOP
     IF relation <> ALL (relations) THEN
       IF bemi.is_shown_otherwise(relation) THEN
@@ -3655,37 +5254,90 @@ BEGIN
       relations := relations || relation;
     END IF;
   END LOOP;
-  IF relations <> '{}' THEN
-    BEGIN
-      PERFORM bemi.note_versions(relations, is_late => false, rewrites => rewritten);
-    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-      RAISE;
-    WHEN OTHERS THEN
-      -- One table does not stand in the way of the others.
-      FOREACH relation IN ARRAY relations LOOP
-        PERFORM bemi.note_table(relation, rewritten);
-      END LOOP;
-    END;
-    IF TG_TAG IN ('CREATE TABLE AS', 'SELECT INTO') THEN
-      -- What was refused above is said, and not more.
-      PERFORM bemi.require_safe_tables(ARRAY['bemi.table_versions'::regclass::oid]);
-      UPDATE bemi.table_versions v SET is_made_with_rows = true WHERE v.relation = ANY (relations) AND NOT v.is_empty AND v.noted_at >= transaction_timestamp();
-    END IF;
+  RETURN relations;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.lock_affected(text, oid[], oid[]) IS
+'blocks writes to tables that a statement affects without locking them, and returns all affected tables';
+
+CREATE FUNCTION bemi.note_tables(tag text, relations oid[], rewritten jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  relation oid;
+BEGIN
+  BEGIN
+    PERFORM bemi.note_versions(relations, is_late => false, rewrites => rewritten);
+  EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RAISE;
+  WHEN OTHERS THEN
+    -- A failure for one table does not prevent the others from being noted.
+    FOREACH relation IN ARRAY relations LOOP
+      PERFORM bemi.note_table(relation, rewritten);
+    END LOOP;
+  END;
+  IF tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+    -- A refusal above has been reported already.
+    PERFORM bemi.require_safe_tables(ARRAY['bemi.table_versions'::regclass::oid]);
+    UPDATE bemi.table_versions v SET is_made_with_rows = true
+    WHERE v.relation = ANY (relations)
+      AND NOT v.is_empty
+      AND v.noted_at >= transaction_timestamp();
   END IF;
--- A statement that does not get its locks fails, as it would without us.
+END
+$$;
+
+COMMENT ON FUNCTION bemi.note_tables(text, oid[], jsonb) IS
+'notes what tables are like after a statement, one by one if that fails for all of them';
+
+CREATE OR REPLACE FUNCTION bemi.note_ddl() RETURNS event_trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+<<note_ddl>>
+DECLARE
+  is_drop boolean := TG_EVENT = 'sql_drop';
+  named record;
+  relations oid[];
+  users oid[];
+  rewritten jsonb := '{}';
+BEGIN
+  IF is_drop THEN
+    named := bemi.dropped_tables();
+  ELSE
+    named := bemi.altered_tables(TG_TAG);
+  END IF;
+  IF NOT named.is_relevant THEN
+    RETURN;
+  END IF;
+  PERFORM bemi.require_readable();
+  users := bemi.users_of_types(TG_TAG, is_drop, named.relations);
+  relations := named.relations;
+  IF NOT is_drop THEN
+    IF TG_TAG IN ('ALTER TYPE', 'ALTER TABLE') THEN
+      rewritten := bemi.rewrites();
+    END IF;
+    relations := bemi.affected_tables(TG_TAG, relations);
+  END IF;
+  relations := bemi.lock_affected(TG_TAG, relations, users);
+  IF relations <> '{}' THEN
+    PERFORM bemi.note_tables(TG_TAG, relations, rewritten);
+  END IF;
+-- A statement that does not get its locks fails, as it would without bemi.
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   RAISE;
 WHEN OTHERS THEN
-  RAISE WARNING 'bemi could not note what this statement changed: %', SQLERRM USING HINT = 'The past of the tables that it changed cannot be read.';
+  RAISE WARNING 'bemi could not note what this statement changed: %', SQLERRM
+    USING HINT = 'The past of the tables that it changed cannot be read.';
 END
 $$;
 
 COMMENT ON FUNCTION bemi.note_ddl() IS
-'for the event triggers: notes the versions of tables that a statement made, changed or dropped';
+'notes the versions of tables that a statement created, changed or dropped, as an event trigger';
 
 CREATE EVENT TRIGGER bemi_versions ON ddl_command_end
-WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TABLE', 'ALTER TYPE', 'ALTER SCHEMA',
-  'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER INDEX')
+WHEN TAG IN (
+  'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER TABLE',
+  'ALTER TYPE', 'ALTER SCHEMA', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER INDEX')
 EXECUTE FUNCTION bemi.note_ddl();
 
 ALTER EVENT TRIGGER bemi_versions ENABLE ALWAYS;
@@ -3693,47 +5345,69 @@ ALTER EVENT TRIGGER bemi_versions ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER bemi_versions IS
 'notes what tracked tables are like, for those who read the past';
 
-CREATE EVENT TRIGGER bemi_versions_dropped ON sql_drop EXECUTE FUNCTION bemi.note_ddl();
+CREATE EVENT TRIGGER bemi_versions_dropped ON sql_drop
+EXECUTE FUNCTION bemi.note_ddl();
 
 ALTER EVENT TRIGGER bemi_versions_dropped ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER bemi_versions_dropped IS
 'notes which tracked tables, columns and triggers were dropped';
 
-CREATE OR REPLACE FUNCTION bemi.recorded_names(relations oid[]) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+CREATE OR REPLACE FUNCTION bemi.recorded_names(relations oid[])
+RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH versions AS (
     SELECT v.relation, v.schema, v."table", bemi.place(v.source, v.position) AS place,
       (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
-    FROM bemi.table_versions v WHERE v.relation = ANY (relations) AND v."table" IS NOT NULL WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
+    FROM bemi.table_versions v
+    WHERE v.relation = ANY (relations)
+      AND v."table" IS NOT NULL
+    WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
   )
-  SELECT v.relation, v.schema, v."table", v.place, COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
-  FROM versions v WHERE v.is_renamed
+  SELECT v.relation, v.schema, v."table", v.place,
+    COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
+  FROM versions v
+  WHERE v.is_renamed
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_names(oid[]) IS
-'the names under which bemi.changes has the changes of tables, and from which position of the log on until when';
+'returns the names under which bemi.changes contains the changes of tables, and between which places';
 
 CREATE FUNCTION bemi.recorded_oid(relation oid, place bigint) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT COALESCE((
-    SELECT v.recorded FROM bemi.table_versions v WHERE v.relation = recorded_oid.relation AND bemi.place(v.source, v.position) <= recorded_oid.place
-    ORDER BY v.source DESC, v.position DESC LIMIT 1), relation)
+    SELECT v.recorded
+    FROM bemi.table_versions v
+    WHERE v.relation = recorded_oid.relation
+      AND bemi.place(v.source, v.position) <= recorded_oid.place
+    ORDER BY v.source DESC, v.position DESC
+    LIMIT 1), relation)
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_oid(oid, bigint) IS
-'the OID that a table had at a place';
+'returns the OID that a table had at a place';
 
 CREATE FUNCTION bemi.table_at(
-  schema text, "table" text, place bigint, recorded oid, OUT relation regclass, OUT since bigint, OUT until bigint, OUT is_another boolean
+  schema text, "table" text, place bigint, recorded oid,
+  OUT relation regclass, OUT since bigint, OUT until bigint, OUT is_another boolean
 )
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  SELECT n.relation, n.since, n.until INTO relation, since, until FROM (
-    SELECT DISTINCT v.relation FROM bemi.table_versions v WHERE v.schema = table_at.schema AND v."table" = table_at."table"
-  ) r, LATERAL bemi.recorded_names(ARRAY[r.relation]) n
-  WHERE n.schema = table_at.schema AND n."table" = table_at."table" AND table_at.place >= n.since AND table_at.place < n.until
-  ORDER BY n.since DESC LIMIT 1;
+  SELECT n.relation, n.since, n.until
+  INTO relation, since, until
+  FROM (
+      SELECT DISTINCT v.relation
+      FROM bemi.table_versions v
+      WHERE v.schema = table_at.schema
+        AND v."table" = table_at."table"
+    ) r,
+    LATERAL bemi.recorded_names(ARRAY[r.relation]) n
+  WHERE n.schema = table_at.schema
+    AND n."table" = table_at."table"
+    AND table_at.place >= n.since
+    AND table_at.place < n.until
+  ORDER BY n.since DESC
+  LIMIT 1;
   IF relation IS NULL THEN
     -- It was recorded without being tracked.
     relation := to_regclass(format('%I.%I', table_at.schema, table_at."table"));
@@ -3742,7 +5416,7 @@ BEGIN
   ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
     relation := NULL;
   END IF;
-  -- A table that came by the name later is not meant.
+  -- A table that got the name later is not meant.
   is_another := COALESCE(bemi.recorded_oid(relation::oid, table_at.place) <> recorded, false);
   IF is_another THEN
     relation := NULL;
@@ -3751,16 +5425,21 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.table_at(text, text, bigint, oid) IS
-'the table that had a name at a place of the log, and the OID that was recorded if any, if it is there still; between which places it had the name; whether another has it now';
+'returns the table that had a name at a place, between which places it did, and whether another table has the name now';
 
 CREATE OR REPLACE FUNCTION bemi.table_names(relation regclass) RETURNS TABLE (schema text, "table" text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT n.schema, n."table" FROM bemi.recorded_names(ARRAY(SELECT t::oid FROM bemi.tree(relation) t)) n
-  UNION SELECT n.nspname, c.relname FROM bemi.tree(relation) t JOIN pg_class c ON c.oid = t JOIN pg_namespace n ON n.oid = c.relnamespace
+  SELECT n.schema, n."table"
+  FROM bemi.recorded_names(ARRAY(SELECT t::oid FROM bemi.tree(relation) t)) n
+  UNION
+  SELECT n.nspname, c.relname
+  FROM bemi.tree(relation) t
+    JOIN pg_class c ON c.oid = t
+    JOIN pg_namespace n ON n.oid = c.relnamespace
 $$;
 
 COMMENT ON FUNCTION bemi.table_names(regclass) IS
-'all names under which bemi.changes may have changes of a table and its partitions';
+'returns all names under which bemi.changes may contain changes of a table and its partitions';
 
 CREATE FUNCTION bemi.present_source(OUT system_identifier bigint, OUT database_oid oid, OUT tables oid[]) RETURNS record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -3773,7 +5452,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.present_source() IS
-'what tells the source that is recorded here from others';
+'returns what distinguishes the source that is recorded here from others';
 
 CREATE FUNCTION bemi.current_source(may_be_first boolean DEFAULT false, first_position pg_lsn DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -3788,29 +5467,35 @@ BEGIN
   here := bemi.present_source();
   FOR attempt IN 1..2 LOOP
     SELECT s.* INTO last FROM bemi.sources s ORDER BY s.source DESC LIMIT 1;
-    -- While a dump is restored, a table may not be there yet, or may not be filled yet.
-    IF (last.system_identifier, last.database_oid, last.tables) = (here.system_identifier, here.database_oid, here.tables)
-      OR last.source IS NULL AND NOT may_be_first OR array_position(here.tables, NULL) IS NOT NULL
+    -- While a dump is restored, a table may not exist or contain its rows yet.
+    IF (last.system_identifier, last.database_oid, last.tables)
+        = (here.system_identifier, here.database_oid, here.tables)
+      OR last.source IS NULL AND NOT may_be_first
+      OR array_position(here.tables, NULL) IS NOT NULL
     THEN
       IF may_be_first THEN
         PERFORM bemi.adopt_versions();
       END IF;
       RETURN COALESCE(last.source, 0);
     END IF;
-    -- Only one begins it.
+    -- Only one session begins it.
     LOCK TABLE bemi.sources IN SHARE ROW EXCLUSIVE MODE;
   END LOOP;
-  PERFORM bemi.require_safe_tables(ARRAY['bemi.sources', 'bemi.table_versions', 'bemi.recorded_versions']::regclass[]::oid[]);
-  result := 1 + greatest(last.source, (SELECT max(c.source) FROM bemi.changes c), (SELECT max(v.source) FROM bemi.table_versions v), 0);
+  PERFORM bemi.require_safe_tables(
+    ARRAY['bemi.sources', 'bemi.table_versions', 'bemi.recorded_versions']::regclass[]::oid[]);
+  result := 1 + greatest(last.source, (SELECT max(c.source) FROM bemi.changes c),
+    (SELECT max(v.source) FROM bemi.table_versions v), 0);
   first_position := COALESCE(first_position, pg_current_wal_insert_lsn());
   UPDATE bemi.sources s SET until = clock_timestamp() WHERE s.until IS NULL;
-  INSERT INTO bemi.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
-  VALUES (result, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), here.system_identifier, current_database(),
-    first_position, clock_timestamp(), here.database_oid, here.tables);
-  -- Those who note a version ask for the source first.
+  INSERT INTO bemi.sources (
+    source, name, system_identifier, database, first_position, since, database_oid, tables)
+  VALUES (
+    result, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), here.system_identifier,
+    current_database(), first_position, clock_timestamp(), here.database_oid, here.tables);
+  -- Sessions that note a version ask for the source first.
   LOCK TABLE bemi.table_versions IN SHARE ROW EXCLUSIVE MODE;
   PERFORM bemi.adopt_versions();
-  -- No dump has brought these: they are of this log.
+  -- These come from no dump: they are of this source.
   UPDATE bemi.table_versions v SET source = result WHERE v.source = 0;
   PERFORM bemi.keep_versions();
   RETURN result;
@@ -3818,7 +5503,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.current_source(boolean, pg_lsn) IS
-'the number of the source that is recorded here, which begins if the last one was another server, database or trail';
+'returns the number of the source that is recorded here; begins it if the last one is different';
 
 CREATE FUNCTION bemi.continue_source() RETURNS int
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -3831,7 +5516,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.continue_source() IS
-'the number of the source that the recorder goes on with';
+'returns the number of the source with which the recorder continues';
 
 CREATE FUNCTION bemi.is_of_another(source int) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -3839,12 +5524,14 @@ DECLARE
   here record := bemi.present_source();
 BEGIN
   RETURN to_regclass('bemi.sources') IS NOT NULL AND COALESCE((
-    SELECT (s.system_identifier, s.database_oid) <> (here.system_identifier, here.database_oid) FROM bemi.sources s WHERE s.source = is_of_another.source), false);
+    SELECT (s.system_identifier, s.database_oid) <> (here.system_identifier, here.database_oid)
+    FROM bemi.sources s
+    WHERE s.source = is_of_another.source), false);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.is_of_another(int) IS
-'whether a source is another server or another database than this one';
+'returns whether a source is another server or another database than this one';
 
 CREATE FUNCTION bemi.is_replaced() RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -3854,20 +5541,23 @@ BEGIN
   IF to_regclass('bemi.sources') IS NULL OR to_regclass('bemi.recorder') IS NULL THEN
     RETURN true;
   END IF;
-  SELECT s.tables INTO known FROM bemi.recorder r JOIN bemi.sources s ON s.source = r.source;
+  SELECT s.tables
+  INTO known
+  FROM bemi.recorder r
+    JOIN bemi.sources s ON s.source = r.source;
   RETURN known IS DISTINCT FROM (bemi.present_source()).tables;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.is_replaced() IS
-'whether the tables of the recorder are others than those that it has written';
+'returns whether the tables of the recorder are others than those that it has written';
 
 CREATE FUNCTION bemi.require_own_trail() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF bemi.is_replaced() THEN
-    RAISE EXCEPTION 'bemi.changes was replaced, as by a dump that was restored over it' USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start(accept_gap => true);';
+    RAISE EXCEPTION 'bemi.changes was replaced, as by restoring a dump over it'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start(accept_gap => true);';
   END IF;
 END
 $$;
@@ -3881,39 +5571,118 @@ BEGIN
   PERFORM bemi.require_safe_tables(ARRAY['bemi.recorded_versions'::regclass::oid]);
   IF relations IS NULL THEN
     DELETE FROM bemi.recorded_versions;
-    INSERT INTO bemi.recorded_versions SELECT v.* FROM bemi.table_versions v WHERE v.source > 0;
+    INSERT INTO bemi.recorded_versions
+    SELECT v.*
+    FROM bemi.table_versions v
+    WHERE v.source > 0;
   ELSE
-    INSERT INTO bemi.recorded_versions SELECT v.* FROM bemi.table_versions v WHERE v.relation = ANY (relations) AND v.source > 0
-      AND NOT EXISTS (SELECT FROM bemi.recorded_versions r WHERE r.relation = v.relation AND r.source = v.source AND r.position = v.position);
+    INSERT INTO bemi.recorded_versions
+    SELECT v.*
+    FROM bemi.table_versions v
+    WHERE v.relation = ANY (relations)
+      AND v.source > 0
+      AND NOT EXISTS (
+        SELECT FROM bemi.recorded_versions r
+        WHERE r.relation = v.relation
+          AND r.source = v.source
+          AND r.position = v.position);
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.keep_versions(oid[]) IS
-'copies versions of tables to where dumps take them along';
+'copies versions of tables to bemi.recorded_versions, which dumps contain';
 
 CREATE FUNCTION bemi.numbers_today(noted oid, latest jsonb, relation oid) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT jsonb_object_agg(n.number, COALESCE(a.attnum, 2000 + n.place)) FROM (
-    SELECT k.key AS number, row_number() OVER (ORDER BY k.key::int) AS place FROM (
-      SELECT DISTINCT jsonb_object_keys(v.columns) AS key FROM bemi.table_versions v WHERE v.relation = noted
-    ) k
-  ) n LEFT JOIN pg_attribute a ON a.attrelid = numbers_today.relation AND a.attname = latest ->> n.number AND a.attnum > 0 AND NOT a.attisdropped
+  SELECT jsonb_object_agg(n.number, COALESCE(a.attnum, 2000 + n.place))
+  FROM (
+      SELECT k.key AS number, row_number() OVER (ORDER BY k.key::int) AS place
+      FROM (
+        SELECT DISTINCT jsonb_object_keys(v.columns) AS key
+        FROM bemi.table_versions v
+        WHERE v.relation = noted
+      ) k
+    ) n
+    LEFT JOIN pg_attribute a ON a.attrelid = numbers_today.relation AND a.attname = latest ->> n.number
+      AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
 COMMENT ON FUNCTION bemi.numbers_today(oid, jsonb, oid) IS
-'the numbers that the columns of a table have, by those that its noted versions have';
+'returns the numbers that the columns of a table have here, by those in its noted versions';
+
+CREATE FUNCTION bemi.equal_parts(old jsonb, new jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(
+    SELECT ARRAY[o.value ->> 1, n.value ->> 1]
+    FROM jsonb_each(old -> 'attributes') o
+      JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0
+    UNION ALL
+    SELECT ARRAY[old -> 'base' ->> 0, new -> 'base' ->> 0]
+    WHERE old ? 'base'
+      AND new ? 'base'
+    UNION ALL
+    SELECT ARRAY[old ->> part, new ->> part]
+    FROM unnest('{element,subtype,range}'::text[]) part
+    WHERE old ? part
+      AND new ? part)
+$$;
+
+COMMENT ON FUNCTION bemi.equal_parts(jsonb, jsonb) IS
+'returns the types that a noted type consists of, each with the one that corresponds to it here';
+
+CREATE FUNCTION bemi.lost_types(noted oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE(jsonb_object_agg(g.type, 4280000000 + g.place), '{}'::jsonb)
+  FROM (
+    SELECT k.type, row_number() OVER (ORDER BY k.type) AS place
+    FROM (
+      SELECT DISTINCT jsonb_object_keys(v.types -> 'defined') AS type
+      FROM bemi.table_versions v
+      WHERE v.relation = noted
+    ) k
+  ) g
+$$;
+
+COMMENT ON FUNCTION bemi.lost_types(oid) IS
+'returns numbers for the types in noted versions of a table that no type has';
+
+CREATE FUNCTION bemi.lost_labels(noted oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE(jsonb_object_agg(g.label, (4280000000 + g.place)::text), '{}'::jsonb)
+  FROM (
+    SELECT k.label, row_number() OVER (ORDER BY k.label) AS place
+    FROM (
+      SELECT DISTINCT jsonb_object_keys(d.value -> 'labels') AS label
+      FROM bemi.table_versions v,
+        jsonb_each(v.types -> 'defined') d
+      WHERE v.relation = noted
+    ) k
+  ) g
+$$;
+
+COMMENT ON FUNCTION bemi.lost_labels(oid) IS
+'returns numbers for the labels in noted versions of a table that no label has';
 
 CREATE FUNCTION bemi.types_today(noted oid, numbers jsonb, relation oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  last jsonb := (SELECT v.types FROM bemi.table_versions v WHERE v.relation = noted AND v.types IS NOT NULL ORDER BY v.source DESC, v.position DESC LIMIT 1);
+  last jsonb := (
+    SELECT v.types
+    FROM bemi.table_versions v
+    WHERE v.relation = noted
+      AND v.types IS NOT NULL
+    ORDER BY v.source DESC, v.position DESC
+    LIMIT 1);
   today jsonb := bemi.types_of(relation);
   types jsonb := '{}'::jsonb;
   labels jsonb := '{}'::jsonb;
   attributes jsonb := '{}'::jsonb;
-  -- Types of then with those of now that they are.
-  pairs text[] := ARRAY(SELECT ARRAY[o.value ->> 0, n.value ->> 0] FROM jsonb_each(last -> 'columns') o JOIN jsonb_each(today -> 'columns') n ON n.key = numbers ->> o.key);
+  -- Noted types with the types of here that they correspond to.
+  pairs text[] := ARRAY(
+    SELECT ARRAY[o.value ->> 0, n.value ->> 0]
+    FROM jsonb_each(last -> 'columns') o
+      JOIN jsonb_each(today -> 'columns') n ON n.key = numbers ->> o.key);
   place int := 1;
   was text;
   old jsonb;
@@ -3925,58 +5694,77 @@ BEGIN
     new := today -> 'defined' -> pairs[place][2];
     IF old IS NOT NULL AND new IS NOT NULL AND NOT types ? was THEN
       types := types || jsonb_build_object(was, pairs[place][2]::bigint);
-      labels := labels || COALESCE((SELECT jsonb_object_agg(o.key, n.key) FROM jsonb_each_text(old -> 'labels') o JOIN jsonb_each_text(new -> 'labels') n USING (value)), '{}'::jsonb);
+      labels := labels || COALESCE((
+        SELECT jsonb_object_agg(o.key, n.key)
+        FROM jsonb_each_text(old -> 'labels') o
+          JOIN jsonb_each_text(new -> 'labels') n USING (value)), '{}'::jsonb);
       attributes := attributes || jsonb_build_object(was, COALESCE((
-        SELECT jsonb_object_agg(o.key, n.key) FROM jsonb_each(old -> 'attributes') o JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0), '{}'::jsonb));
-      pairs := pairs || ARRAY(
-        SELECT ARRAY[o.value ->> 1, n.value ->> 1] FROM jsonb_each(old -> 'attributes') o JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0
-        UNION ALL SELECT ARRAY[old -> 'base' ->> 0, new -> 'base' ->> 0] WHERE old ? 'base' AND new ? 'base'
-        UNION ALL SELECT ARRAY[old ->> part, new ->> part] FROM unnest('{element,subtype,range}'::text[]) part WHERE old ? part AND new ? part);
+        SELECT jsonb_object_agg(o.key, n.key)
+        FROM jsonb_each(old -> 'attributes') o
+          JOIN jsonb_each(new -> 'attributes') n ON n.value ->> 0 = o.value ->> 0), '{}'::jsonb));
+      pairs := pairs || bemi.equal_parts(old, new);
     END IF;
     place := place + 1;
   END LOOP;
-  -- 4290000000 and more are the OIDs of tables that are gone.
-  labels := COALESCE((
-    SELECT jsonb_object_agg(g.label, (4280000000 + g.place)::text) FROM (
-      SELECT k.label, row_number() OVER (ORDER BY k.label) AS place FROM (
-        SELECT DISTINCT jsonb_object_keys(d.value -> 'labels') AS label FROM bemi.table_versions v, jsonb_each(v.types -> 'defined') d WHERE v.relation = noted) k) g), '{}'::jsonb) || labels;
-  types := COALESCE((
-    SELECT jsonb_object_agg(g.type, 4280000000 + g.place) FROM (
-      SELECT k.type, row_number() OVER (ORDER BY k.type) AS place FROM (
-        SELECT DISTINCT jsonb_object_keys(v.types -> 'defined') AS type FROM bemi.table_versions v WHERE v.relation = noted) k) g), '{}'::jsonb) || types;
+  labels := bemi.lost_labels(noted) || labels;
+  types := bemi.lost_types(noted) || types;
   RETURN jsonb_build_object('types', types, 'labels', labels, 'attributes', attributes);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.types_today(oid, jsonb, oid) IS
-'the numbers that types, labels and attributes of a table have, by those that its noted versions have';
+'returns the numbers that types, labels and attributes of a table have here, by those in its noted versions';
 
 CREATE FUNCTION bemi.type_today(types jsonb, type jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN jsonb_typeof(type) = 'array' THEN jsonb_set(type, '{0}', bemi.type_today(types, type -> 0)) ELSE COALESCE(types -> (type #>> '{}'), type) END
+  SELECT CASE WHEN jsonb_typeof(type) = 'array' THEN jsonb_set(type, '{0}', bemi.type_today(types, type -> 0))
+    ELSE COALESCE(types -> (type #>> '{}'), type) END
 $$;
 
 COMMENT ON FUNCTION bemi.type_today(jsonb, jsonb) IS
-'a type of a noted version, with the number that it has here';
+'returns a type of a noted version, with the number that it has here';
 
 CREATE FUNCTION bemi.renumbered_types(noted jsonb, numbers jsonb, today jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT jsonb_build_object(
-    'columns', COALESCE((SELECT jsonb_object_agg(numbers ->> c.key, bemi.type_today(today -> 'types', c.value)) FROM jsonb_each(noted -> 'columns') c), '{}'::jsonb),
+    'columns', COALESCE((
+      SELECT jsonb_object_agg(numbers ->> c.key, bemi.type_today(today -> 'types', c.value))
+      FROM jsonb_each(noted -> 'columns') c), '{}'::jsonb),
     'defined', COALESCE((
       SELECT jsonb_object_agg(today -> 'types' ->> d.key, COALESCE((
         SELECT jsonb_object_agg(p.key, CASE p.key
-          WHEN 'labels' THEN COALESCE((SELECT jsonb_object_agg(today -> 'labels' ->> l.key, l.value) FROM jsonb_each(p.value) l), '{}'::jsonb)
-          WHEN 'attributes' THEN COALESCE((SELECT jsonb_object_agg(COALESCE(today -> 'attributes' -> d.key ->> a.key, (2000 + a.key::int)::text),
-              jsonb_set(a.value, '{1}', bemi.type_today(today -> 'types', a.value -> 1))) FROM jsonb_each(p.value) a), '{}'::jsonb)
-          ELSE bemi.type_today(today -> 'types', p.value) END)
+          WHEN 'labels' THEN COALESCE((
+            SELECT jsonb_object_agg(today -> 'labels' ->> l.key, l.value)
+            FROM jsonb_each(p.value) l), '{}'::jsonb)
+          WHEN 'attributes' THEN COALESCE((
+            SELECT jsonb_object_agg(
+              COALESCE(today -> 'attributes' -> d.key ->> a.key, (2000 + a.key::int)::text),
+              jsonb_set(a.value, '{1}', bemi.type_today(today -> 'types', a.value -> 1)))
+            FROM jsonb_each(p.value) a), '{}'::jsonb)
+          ELSE bemi.type_today(today -> 'types', p.value)
+          END)
         FROM jsonb_each(d.value) p), '{}'::jsonb))
       FROM jsonb_each(noted -> 'defined') d), '{}'::jsonb))
   WHERE noted IS NOT NULL
 $$;
 
 COMMENT ON FUNCTION bemi.renumbered_types(jsonb, jsonb, jsonb) IS
-'the types of a noted version, with the numbers that they have here';
+'returns the types of a noted version, with the numbers that they have here';
+
+CREATE FUNCTION bemi.renumbered_rewrites(noted jsonb, numbers jsonb, today jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT noted || jsonb_build_object('columns', (
+    SELECT jsonb_object_agg(numbers ->> c.key, CASE jsonb_typeof(c.value)
+      WHEN 'array' THEN (
+        SELECT COALESCE(jsonb_agg(bemi.type_today(today -> 'types', k.step) ORDER BY k.place), '[]'::jsonb)
+        FROM jsonb_array_elements(c.value) WITH ORDINALITY AS k (step, place))
+      ELSE c.value
+      END)
+    FROM jsonb_each(noted -> 'columns') c))
+$$;
+
+COMMENT ON FUNCTION bemi.renumbered_rewrites(jsonb, jsonb, jsonb) IS
+'returns the rewrites of a noted version, with the numbers that columns and types have here';
 
 CREATE FUNCTION bemi.adopt_table(noted oid, latest jsonb, relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -3984,35 +5772,82 @@ DECLARE
   numbers jsonb := bemi.numbers_today(noted, latest, relation);
   today jsonb := bemi.types_today(noted, numbers, relation);
 BEGIN
-  UPDATE bemi.table_versions v SET relation = adopt_table.relation,
+  UPDATE bemi.table_versions v SET
+    relation = adopt_table.relation,
     columns = (SELECT jsonb_object_agg(numbers ->> c.key, c.value) FROM jsonb_each(v.columns) c),
     types = bemi.renumbered_types(v.types, numbers, today),
-    rewrites = v.rewrites || jsonb_build_object('columns', (SELECT jsonb_object_agg(numbers ->> c.key, CASE jsonb_typeof(c.value) WHEN 'array'
-      THEN (SELECT COALESCE(jsonb_agg(bemi.type_today(today -> 'types', k.step) ORDER BY k.place), '[]'::jsonb) FROM jsonb_array_elements(c.value) WITH ORDINALITY AS k (step, place))
-      ELSE c.value END) FROM jsonb_each(v.rewrites -> 'columns') c)),
-    key_columns = CASE WHEN v.key_columns IS NOT NULL
-      THEN ARRAY(SELECT (numbers ->> k.number::text)::smallint FROM unnest(v.key_columns) WITH ORDINALITY AS k (number, place) ORDER BY k.place) END
+    rewrites = bemi.renumbered_rewrites(v.rewrites, numbers, today),
+    key_columns = CASE WHEN v.key_columns IS NOT NULL THEN ARRAY(
+      SELECT (numbers ->> k.number::text)::smallint
+      FROM unnest(v.key_columns) WITH ORDINALITY AS k (number, place)
+      ORDER BY k.place) END
   WHERE v.relation = noted;
   UPDATE bemi.table_versions v SET root = adopt_table.relation WHERE v.root = noted;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.adopt_table(oid, jsonb, oid) IS
-'gives the versions of a table that were restored the OID, and the numbers of columns and types, that it has here';
+'gives the restored versions of a table the OID, and the numbers of columns and types, that it has here';
 
 CREATE FUNCTION bemi.restored_table(schema name, "table" name, first_source int) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT COALESCE((
-    SELECT v.relation FROM bemi.table_versions v WHERE v.source >= first_source AND v.schema = restored_table.schema AND v."table" = restored_table."table"
-      AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation) ORDER BY v.source, v.position LIMIT 1
+    SELECT v.relation
+    FROM bemi.table_versions v
+    WHERE v.source >= first_source
+      AND v.schema = restored_table.schema
+      AND v."table" = restored_table."table"
+      AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation)
+    ORDER BY v.source, v.position
+    LIMIT 1
   ), (
-    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = restored_table.schema AND c.relname = restored_table."table" AND c.relkind IN ('r', 'p')
+    SELECT c.oid
+    FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = restored_table.schema
+      AND c.relname = restored_table."table"
+      AND c.relkind IN ('r', 'p')
   ))
 $$;
 
 COMMENT ON FUNCTION bemi.restored_table(name, name, int) IS
-'the table that a dump brought under a name';
+'returns the table that a dump restored under a name';
+
+CREATE FUNCTION bemi.move_versions(first_source int) RETURNS oid[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  restored oid[];
+  -- From here on downwards.
+  free bigint := (
+    SELECT COALESCE(min(v.relation::bigint), 4294967295)
+    FROM bemi.table_versions v
+    WHERE v.relation > 4290000000);
+BEGIN
+  WITH away AS (
+    SELECT v.relation, (free - row_number() OVER (ORDER BY v.relation))::oid AS oid
+    FROM bemi.table_versions v
+    WHERE v.source > 0
+      AND v.source < first_source
+    GROUP BY v.relation
+    HAVING bool_or(v.recorded = v.relation)
+  ), moved AS (
+    UPDATE bemi.table_versions v SET
+      relation = COALESCE(a.oid, v.relation),
+      root = COALESCE(r.oid, v.root)
+    FROM bemi.table_versions o
+      LEFT JOIN away a ON a.relation = o.relation
+      LEFT JOIN away r ON r.relation = o.root
+    WHERE o.ctid = v.ctid
+      AND v.source > 0
+      AND v.source < first_source
+  )
+  SELECT array_agg(a.oid) INTO restored FROM away a;
+  RETURN restored;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.move_versions(int) IS
+'gives versions of sources before the first one of this database OIDs that no table has, and returns these';
 
 CREATE FUNCTION bemi.adopt_versions() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -4023,31 +5858,28 @@ DECLARE
   today oid;
   restored oid[];
   adopted oid[] := '{}';
-  -- From here on downwards.
-  free bigint := (SELECT COALESCE(min(v.relation::bigint), 4294967295) FROM bemi.table_versions v WHERE v.relation > 4290000000);
 BEGIN
   PERFORM bemi.require_safe_tables(ARRAY['bemi.table_versions'::regclass::oid]);
-  -- From a dump, or of the extension that was there before.
+  -- From a dump, or of an earlier installation of the extension.
   INSERT INTO bemi.table_versions SELECT r.* FROM bemi.recorded_versions r ON CONFLICT DO NOTHING;
-  IF NOT EXISTS (SELECT FROM bemi.table_versions v WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation) THEN
+  IF NOT EXISTS (
+    SELECT FROM bemi.table_versions v
+    WHERE v.source > 0 AND v.source < first_source AND v.recorded = v.relation)
+  THEN
     RETURN;
   END IF;
   LOCK TABLE bemi.table_versions IN SHARE ROW EXCLUSIVE MODE;
-  -- Away from the OIDs that tables have here.
-  WITH away AS (
-    SELECT v.relation, (free - row_number() OVER (ORDER BY v.relation))::oid AS oid FROM bemi.table_versions v
-    WHERE v.source > 0 AND v.source < first_source GROUP BY v.relation HAVING bool_or(v.recorded = v.relation)
-  ), moved AS (
-    UPDATE bemi.table_versions v SET relation = COALESCE(a.oid, v.relation), root = COALESCE(r.oid, v.root)
-    FROM bemi.table_versions o LEFT JOIN away a ON a.relation = o.relation LEFT JOIN away r ON r.relation = o.root
-    WHERE o.ctid = v.ctid AND v.source > 0 AND v.source < first_source
-  )
-  SELECT array_agg(a.oid) INTO restored FROM away a;
+  restored := bemi.move_versions(first_source);
   FOR version IN
-    SELECT DISTINCT ON (l.schema, l."table") l.* FROM (
-      SELECT DISTINCT ON (v.relation) v.* FROM bemi.table_versions v WHERE v.relation = ANY (restored)
+    SELECT DISTINCT ON (l.schema, l."table") l.*
+    FROM (
+      SELECT DISTINCT ON (v.relation) v.*
+      FROM bemi.table_versions v
+      WHERE v.relation = ANY (restored)
       ORDER BY v.relation, v.source DESC, v.position DESC
-    ) l WHERE l."table" IS NOT NULL ORDER BY l.schema, l."table", l.source DESC, l.position DESC
+    ) l
+    WHERE l."table" IS NOT NULL
+    ORDER BY l.schema, l."table", l.source DESC, l.position DESC
   LOOP
     today := bemi.restored_table(version.schema, version."table", first_source);
     IF today IS NOT NULL THEN
@@ -4056,11 +5888,28 @@ BEGIN
     END IF;
   END LOOP;
   DELETE FROM bemi.table_versions v WHERE v.relation = ANY (adopted) AND v.source = 0;
+  PERFORM bemi.copy_versions(adopted, first_source);
+  PERFORM bemi.keep_versions();
+END
+$$;
+
+COMMENT ON FUNCTION bemi.adopt_versions() IS
+'turns versions that were restored from a dump into versions of the tables that have their names here';
+
+CREATE FUNCTION bemi.copy_versions(adopted oid[], first_source int) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  version bemi.table_versions;
+BEGIN
   FOR version IN
-    SELECT DISTINCT ON (v.relation) v.* FROM bemi.table_versions v WHERE v.relation = ANY (adopted) AND v.source < first_source
+    SELECT DISTINCT ON (v.relation) v.*
+    FROM bemi.table_versions v
+    WHERE v.relation = ANY (adopted)
+      AND v.source < first_source
     ORDER BY v.relation, v.source DESC, v.position DESC
   LOOP
-    -- Before all changes of it.
+    -- Before all changes of the table.
     version.source := first_source;
     version.position := '0/0';
     version.noted_at := clock_timestamp();
@@ -4070,12 +5919,11 @@ BEGIN
     version.rewrites := NULL;
     INSERT INTO bemi.table_versions SELECT (version).* ON CONFLICT DO NOTHING;
   END LOOP;
-  PERFORM bemi.keep_versions();
 END
 $$;
 
-COMMENT ON FUNCTION bemi.adopt_versions() IS
-'makes versions that were restored from a dump those of the tables that have their names here';
+COMMENT ON FUNCTION bemi.copy_versions(oid[], int) IS
+'begins the first source of this database with copies of the last versions of tables';
 
 CREATE OR REPLACE FUNCTION bemi.column_names(relation oid, number smallint) RETURNS TABLE (since bigint, name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -6968,7 +8816,8 @@ DECLARE
   masking regclass;
 BEGIN
   FOR masking IN
-    SELECT DISTINCT t.relation::regclass FROM bemi.context_triggers t WHERE bemi.table_rules(t.relation::regclass, 'mask') <> '{}'
+    SELECT DISTINCT t.relation::regclass FROM bemi.context_triggers t
+    WHERE bemi.table_rules(t.relation::regclass, 'mask') <> '{}'
   LOOP
     PERFORM bemi.renew_masks(masking), bemi.mask_heirs(masking);
   END LOOP;
@@ -6987,69 +8836,89 @@ DECLARE
 BEGIN
   FOR made IN
     WITH decisions (kind, name, who) AS (VALUES
-      -- guard.sql
-      ('function', 'own_alone', 'nobody'),
+      -- tracking/guard.sql
+      ('function', 'kept_names', 'PUBLIC'),
       ('function', 'own_tables', 'PUBLIC'),
-      ('function', 'removal', 'PUBLIC'),
-      ('function', 'require_safe', 'nobody'),
-      ('function', 'require_safe_tables', 'nobody'),
-      ('function', 'is_plain', 'nobody'),
-      ('function', 'refuse_unsafe', 'nobody'),
-      ('function', 'require_readable', 'nobody'),
-      ('function', 'unsafe', 'PUBLIC'),
-      ('function', 'unsafe_code', 'PUBLIC'),
       ('function', 'unsafe_objects', 'PUBLIC'),
       ('function', 'unsafe_tables', 'PUBLIC'),
-      -- context.sql
+      -- tracking/unsafe_code.sql
+      ('function', 'foreign_code', 'PUBLIC'),
+      ('function', 'parts', 'PUBLIC'),
+      ('function', 'removal', 'PUBLIC'),
+      ('function', 'removal_of_relation', 'PUBLIC'),
+      ('function', 'unsafe_code', 'PUBLIC'),
+      ('function', 'unsafe_expressions', 'PUBLIC'),
+      ('function', 'unsafe_links', 'PUBLIC'),
+      ('function', 'unsafe_rules', 'PUBLIC'),
+      -- tracking/require_safe.sql
+      ('function', 'is_plain', 'nobody'),
+      ('function', 'own_alone', 'nobody'),
+      ('function', 'refuse_unsafe', 'nobody'),
+      ('function', 'require_readable', 'nobody'),
+      ('function', 'require_safe', 'nobody'),
+      ('function', 'require_safe_tables', 'nobody'),
+      ('function', 'unsafe', 'PUBLIC'),
+      -- context/context.sql
       ('function', 'clear_context', 'PUBLIC'),
       ('function', 'context', 'PUBLIC'),
       ('function', 'merge_context', 'PUBLIC'),
       ('function', 'set_context', 'PUBLIC'),
-      -- trigger.sql
+      -- trigger/trigger.sql
       ('function', 'emit_context', 'PUBLIC'),
-      -- publications.sql
+      -- tracking/publications.sql
       ('function', 'identity_columns', 'PUBLIC'),
       ('function', 'identity_conflict', 'PUBLIC'),
       ('function', 'identity_problem', 'PUBLIC'),
       ('function', 'identity_remedy', 'PUBLIC'),
       ('function', 'names_of_columns', 'PUBLIC'),
-      ('function', 'publication_without_bemi', 'PUBLIC'),
       ('function', 'publications_of', 'PUBLIC'),
-      ('function', 'publications_of_bemi', 'PUBLIC'),
       ('function', 'published_schemas_of', 'PUBLIC'),
-      ('function', 'tables_for_subscribers', 'PUBLIC'),
+      ('function', 'unfiltered_columns', 'PUBLIC'),
+      ('function', 'ungenerated_columns', 'PUBLIC'),
+      ('function', 'unlisted_columns', 'PUBLIC'),
       ('function', 'warn_of_conflicts', 'PUBLIC'),
+      -- tracking/subscribers.sql
+      ('function', 'name_without_bemi', 'PUBLIC'),
+      ('function', 'publication_without_bemi', 'PUBLIC'),
+      ('function', 'publications_of_bemi', 'PUBLIC'),
+      ('function', 'tables_for_subscribers', 'PUBLIC'),
       ('function', 'warn_of_publications', 'PUBLIC'),
-      -- tracking.sql
+      -- tracking/rules.sql
       ('function', 'fitting_identity', 'PUBLIC'),
-      ('function', 'has_trigger', 'PUBLIC'),
       ('function', 'identity', 'PUBLIC'),
       ('function', 'identity_before', 'PUBLIC'),
       ('function', 'identity_index', 'PUBLIC'),
       ('function', 'key_columns', 'PUBLIC'),
-      ('function', 'lock', 'PUBLIC'),
       ('function', 'obstacle', 'PUBLIC'),
-      ('function', 'put_trigger', 'PUBLIC'),
-      ('function', 'require_columns', 'PUBLIC'),
       ('function', 'rules', 'PUBLIC'),
       ('function', 'set_identity', 'PUBLIC'),
       ('function', 'table_rules', 'PUBLIC'),
+      ('function', 'tree', 'PUBLIC'),
+      -- tracking/tracking.sql
+      ('function', 'has_trigger', 'PUBLIC'),
+      ('function', 'lock', 'PUBLIC'),
+      ('function', 'notice_tracked', 'PUBLIC'),
+      ('function', 'put_trigger', 'PUBLIC'),
+      ('function', 'require_columns', 'PUBLIC'),
+      ('function', 'require_member', 'PUBLIC'),
+      ('function', 'require_trackable', 'PUBLIC'),
+      ('function', 'rule_arguments', 'PUBLIC'),
       ('function', 'track', 'PUBLIC'),
       ('function', 'track_one', 'PUBLIC'),
-      ('function', 'tree', 'PUBLIC'),
       ('function', 'untrack', 'PUBLIC'),
       ('function', 'untrack_one', 'PUBLIC'),
-      -- drops.sql
+      -- tracking/drops.sql
       ('function', 'before_drop_trigger', 'nobody'),
       ('function', 'guard_drops', 'nobody'),
       ('function', 'guard_owned', 'nobody'),
       ('function', 'keep_table', 'nobody'),
       ('function', 'kept_tables', 'PUBLIC'),
       ('function', 'may_drop', 'PUBLIC'),
+      ('function', 'note_dropped_trigger', 'nobody'),
       ('function', 'put_back', 'nobody'),
       ('function', 'refuse_truncate', 'nobody'),
       ('function', 'release_tables', 'nobody'),
-      -- masks.sql
+      -- tracking/masks.sql
       ('function', 'inherited_masks', 'PUBLIC'),
       ('function', 'mask_heirs', 'PUBLIC'),
       ('function', 'masked_attributes', 'PUBLIC'),
@@ -7058,113 +8927,162 @@ BEGIN
       ('function', 'parents', 'PUBLIC'),
       ('function', 'renew_masks', 'PUBLIC'),
       ('function', 'track_again', 'PUBLIC'),
+      -- tracking/tracked.sql
       ('function', 'untracked_above', 'PUBLIC'),
       ('function', 'untracked_heirs', 'PUBLIC'),
       ('function', 'was_made_with_rows', 'PUBLIC'),
-      -- future.sql
+      -- tracking/track_all.sql
       ('function', 'await_makers', 'nobody'),
+      ('function', 'pass_over_known_schema', 'nobody'),
+      ('function', 'require_schemas', 'PUBLIC'),
+      ('function', 'track_all', 'PUBLIC'),
+      ('function', 'track_future', 'PUBLIC'),
+      ('function', 'trackable', 'PUBLIC'),
+      ('function', 'try_lock_tracking', 'nobody'),
+      ('function', 'untrack_all', 'PUBLIC'),
+      -- tracking/follow.sql
       ('function', 'before_ddl', 'nobody'),
       ('function', 'follow', 'nobody'),
       ('function', 'follow_ddl', 'nobody'),
+      ('function', 'follow_remedy', 'nobody'),
       ('function', 'follow_rename', 'PUBLIC'),
       ('function', 'follow_schema', 'nobody'),
       ('function', 'follow_table', 'PUBLIC'),
       ('function', 'followed', 'nobody'),
       ('function', 'make_way_for_view', 'nobody'),
       ('function', 'on_ddl', 'nobody'),
-      ('function', 'pass_over_known_schema', 'nobody'),
-      ('function', 'track_all', 'PUBLIC'),
-      ('function', 'trackable', 'PUBLIC'),
-      ('function', 'try_lock_tracking', 'nobody'),
-      ('function', 'untrack_all', 'PUBLIC'),
-      -- bemihq.sql
+      ('function', 'tracked_above', 'PUBLIC'),
+      -- tracking/bemihq.sql
       ('function', 'bemihq_objects', 'PUBLIC'),
       ('function', 'replace_bemihq', 'PUBLIC'),
-      -- doctor_tracking.sql
+      -- tracking/doctor_tracking.sql
+      ('function', 'doctor_of_drops', 'PUBLIC'),
+      ('function', 'doctor_of_identities', 'PUBLIC'),
+      ('function', 'doctor_of_tables', 'PUBLIC'),
+      ('function', 'some_of', 'PUBLIC'),
+      -- tracking/doctor_rules.sql
       ('function', 'doctor_of_ownership', 'PUBLIC'),
       ('function', 'doctor_of_publications', 'PUBLIC'),
       ('function', 'doctor_of_rules', 'PUBLIC'),
-      ('function', 'doctor_of_tables', 'PUBLIC'),
+      ('function', 'live_columns', 'PUBLIC'),
       ('function', 'rules_by_others', 'PUBLIC'),
-      ('function', 'some_of', 'PUBLIC'),
+      ('function', 'rules_remedy', 'PUBLIC'),
       ('function', 'was_tracked', 'PUBLIC'),
-      -- library.sql
+      -- tracking/library.sql
       ('function', 'doctor_of_library', 'PUBLIC'),
       ('function', 'library_checksum', 'PUBLIC'),
       ('function', 'library_version', 'PUBLIC'),
       ('function', 'sql_checksum', 'PUBLIC'),
-      -- doctor.sql
+      -- tracking/doctor.sql
       ('function', 'doctor', 'PUBLIC'),
+      ('function', 'doctor_of_capacity', 'PUBLIC'),
+      ('function', 'doctor_of_libraries', 'PUBLIC'),
+      ('function', 'doctor_of_recorder', 'PUBLIC'),
+      ('function', 'doctor_of_slots', 'PUBLIC'),
+      ('function', 'doctor_of_triggers', 'PUBLIC'),
+      ('function', 'own_event_triggers', 'PUBLIC'),
       ('function', 'setting', 'PUBLIC'),
-      -- changes.sql
-      ('function', 'add_partition', 'nobody'),
+      -- recorder/changes.sql
       ('function', 'change_id', 'PUBLIC'),
+      ('function', 'make_changes', 'nobody'),
+      ('function', 'make_changes_diff', 'nobody'),
+      ('function', 'make_recorder', 'nobody'),
+      ('function', 'make_sources', 'nobody'),
       ('function', 'place', 'PUBLIC'),
       ('function', 'place_position', 'PUBLIC'),
       ('function', 'place_source', 'PUBLIC'),
+      ('function', 'require_owner', 'nobody'),
+      -- recorder/partitions.sql
+      ('function', 'add_partition', 'nobody'),
       ('function', 'grant_as_changes', 'nobody'),
       ('function', 'has_strays', 'nobody'),
       ('function', 'keep_partitions', 'nobody'),
-      ('function', 'make_changes', 'nobody'),
-      ('function', 'make_changes_diff', 'nobody'),
-      ('function', 'make_sources', 'nobody'),
-      ('function', 'require_owner', 'nobody'),
-      -- recorder.sql
+      -- recorder/recorder.sql
       ('function', 'before_drop', 'nobody'),
       ('function', 'create_slot', 'nobody'),
       ('function', 'end_recorder', 'nobody'),
       ('function', 'flush_log', 'nobody'),
+      ('function', 'is_forged', 'nobody'),
+      ('function', 'is_progress_problem', 'nobody'),
       ('function', 'launch', 'nobody'),
       ('function', 'lock_recorder', 'nobody'),
       ('function', 'new_recorder_slot', 'nobody'),
+      ('function', 'problem_kind', 'nobody'),
       ('function', 'recorded_until', 'nobody'),
       ('function', 'recorder_pid', 'nobody'),
       ('function', 'recorder_slot', 'PUBLIC'),
+      ('function', 'recorder_slot_prefix', 'nobody'),
       ('function', 'recorder_slots', 'nobody'),
-      ('function', 'recorder_status', 'pg_monitor'),
       ('function', 'slot_problem', 'nobody'),
-      ('function', 'start', 'nobody'),
-      ('function', 'stop', 'nobody'),
-      ('function', 'sync', 'PUBLIC'),
       ('function', 'wake', 'nobody'),
-      -- types.sql
+      -- recorder/start.sql
+      ('function', 'accept_gap_fix', 'nobody'),
+      ('function', 'begin_recording', 'nobody'),
+      ('function', 'note_gap', 'nobody'),
+      ('function', 'require_no_gap', 'nobody'),
+      ('function', 'require_startable', 'nobody'),
+      ('function', 'start', 'nobody'),
+      ('function', 'state_before_start', 'nobody'),
+      ('function', 'stop', 'nobody'),
+      -- recorder/status.sql
+      ('function', 'explained_state', 'nobody'),
+      ('function', 'first_unsafe', 'nobody'),
+      ('function', 'recorder_lag', 'nobody'),
+      ('function', 'recorder_status', 'pg_monitor'),
+      ('function', 'sync', 'PUBLIC'),
+      -- tracking/types.sql
       ('function', 'cast_settings', 'PUBLIC'),
       ('function', 'defined_types', 'PUBLIC'),
       ('function', 'rewrites', 'nobody'),
       ('function', 'rewritten_columns', 'nobody'),
       ('function', 'tables_of_types', 'PUBLIC'),
       ('function', 'types_of', 'PUBLIC'),
-      -- versions.sql
-      ('function', 'altered_types', 'PUBLIC'),
-      ('function', 'is_shown_otherwise', 'nobody'),
-      ('function', 'noted_tables', 'nobody'),
+      -- tracking/versions.sql
       ('function', 'latest_versions', 'nobody'),
-      ('function', 'lock_writers', 'nobody'),
       ('function', 'new_versions', 'PUBLIC'),
-      ('function', 'note_ddl', 'nobody'),
       ('function', 'note_table', 'nobody'),
       ('function', 'note_versions', 'nobody'),
       ('function', 'present_versions', 'PUBLIC'),
       ('function', 'read_new_versions', 'nobody'),
+      -- tracking/note_ddl.sql
+      ('function', 'affected_tables', 'nobody'),
+      ('function', 'altered_tables', 'nobody'),
+      ('function', 'altered_types', 'PUBLIC'),
+      ('function', 'dropped_tables', 'nobody'),
+      ('function', 'is_shown_otherwise', 'nobody'),
+      ('function', 'lock_affected', 'nobody'),
+      ('function', 'lock_writers', 'nobody'),
+      ('function', 'note_ddl', 'nobody'),
+      ('function', 'note_tables', 'nobody'),
+      ('function', 'noted_tables', 'nobody'),
+      ('function', 'users_of_types', 'nobody'),
+      -- tracking/recorded_names.sql
       ('function', 'recorded_names', 'PUBLIC'),
       ('function', 'recorded_oid', 'PUBLIC'),
       ('function', 'table_at', 'PUBLIC'),
       ('function', 'table_names', 'PUBLIC'),
-      -- sources.sql
-      ('function', 'renumbered_types', 'nobody'),
-      ('function', 'type_today', 'nobody'),
-      ('function', 'types_today', 'nobody'),
-      ('function', 'adopt_table', 'nobody'),
-      ('function', 'adopt_versions', 'nobody'),
+      -- recorder/sources.sql
       ('function', 'continue_source', 'nobody'),
       ('function', 'current_source', 'nobody'),
       ('function', 'is_of_another', 'nobody'),
       ('function', 'is_replaced', 'nobody'),
       ('function', 'keep_versions', 'nobody'),
-      ('function', 'numbers_today', 'PUBLIC'),
       ('function', 'present_source', 'PUBLIC'),
       ('function', 'require_own_trail', 'nobody'),
+      -- recorder/adopt.sql
+      ('function', 'adopt_table', 'nobody'),
+      ('function', 'adopt_versions', 'nobody'),
+      ('function', 'copy_versions', 'nobody'),
+      ('function', 'equal_parts', 'nobody'),
+      ('function', 'lost_labels', 'nobody'),
+      ('function', 'lost_types', 'nobody'),
+      ('function', 'move_versions', 'nobody'),
+      ('function', 'numbers_today', 'PUBLIC'),
+      ('function', 'renumbered_rewrites', 'nobody'),
+      ('function', 'renumbered_types', 'nobody'),
       ('function', 'restored_table', 'PUBLIC'),
+      ('function', 'type_today', 'nobody'),
+      ('function', 'types_today', 'nobody'),
       -- image.sql
       ('function', 'column_names', 'PUBLIC'),
       ('function', 'enum_number', 'PUBLIC'),
@@ -7285,7 +9203,7 @@ BEGIN
       ('function', 'is_settled', 'PUBLIC'),
       ('function', 'settle', 'PUBLIC'),
       ('function', 'wanted_row', 'PUBLIC'),
-      -- Tables and views can be read by those, types used for columns.
+      -- Who may read tables and views, and use types for columns.
       ('table', 'context_triggers', 'PUBLIC'),
       ('table', 'dropped_triggers', 'PUBLIC'),
       ('table', 'status', 'pg_monitor'),
@@ -7297,15 +9215,27 @@ BEGIN
       ('type', 'reverted', 'PUBLIC'),
       ('type', 'undo', 'nobody')
     ), made AS (
-      SELECT d.classid, d.objid, CASE d.classid WHEN 'pg_proc'::regclass THEN 'function' WHEN 'pg_type'::regclass THEN 'type' ELSE 'table' END AS kind, i.identity,
+      SELECT d.classid, d.objid,
+        CASE d.classid
+          WHEN 'pg_proc'::regclass THEN 'function'
+          WHEN 'pg_type'::regclass THEN 'type'
+          ELSE 'table'
+        END AS kind,
+        i.identity,
         COALESCE(p.proname, t.typname, c.relname)::text AS name,
-        COALESCE(p.proacl, t.typacl, c.relacl, acldefault((CASE d.classid WHEN 'pg_proc'::regclass THEN 'f' WHEN 'pg_type'::regclass THEN 'T' ELSE 'r' END)::"char", 10)) AS acl,
+        COALESCE(p.proacl, t.typacl, c.relacl, acldefault((CASE d.classid
+          WHEN 'pg_proc'::regclass THEN 'f'
+          WHEN 'pg_type'::regclass THEN 'T'
+          ELSE 'r' END)::"char", 10)) AS acl,
         COALESCE(p.proowner, t.typowner, c.relowner) AS owner
-      FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
-      LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-      LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
-      LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL pg_identify_object(d.classid, d.objid, 0) i
-      WHERE e.extname = 'bemi'::name AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
+      FROM pg_extension e
+        JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+        LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+        LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid,
+        LATERAL pg_identify_object(d.classid, d.objid, 0) i
+      WHERE e.extname = 'bemi'::name
+        AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
         -- A build for tests inside the server has a schema tests.
         AND i.schema = 'bemi'::text
         -- An array has the rights of its elements; nobody uses the row types of tables.
@@ -7314,16 +9244,20 @@ BEGIN
     )
     SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who,
       CASE m.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END AS privilege
-    FROM made m FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name ORDER BY m.identity
+    FROM made m
+      FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name
+    ORDER BY m.identity
   LOOP
     IF made.who IS NULL OR made.objid IS NULL THEN
-      RAISE EXCEPTION 'the % % %', made.what, made.called, CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'of grants.sql does not exist' END;
+      RAISE EXCEPTION 'the % % %', made.what, made.called,
+        CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'in grants.sql does not exist' END;
     END IF;
     is_given := false;
     FOR other IN
       SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
         bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
-      FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+      FROM aclexplode(made.acl) a
+        LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
         AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
       GROUP BY r.rolname

@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 pub mod arguments;
+pub mod call;
 pub mod catalogs;
 pub mod copy;
 pub mod decoding;

@@ -4,20 +4,22 @@ CREATE FUNCTION bemi.library_version() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
 
 COMMENT ON FUNCTION bemi.library_version() IS
-'the version of the library that this session has loaded';
+'returns the version of the library that this session has loaded';
 
 CREATE FUNCTION bemi.library_checksum() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_checksum';
 
 COMMENT ON FUNCTION bemi.library_checksum() IS
-'the checksum of the SQL that the library was built with';
+'returns the checksum of the SQL that the library was built with';
 
--- The library takes the checksum from this file too. `make upgrade-script` writes it: of all SQL files, without this number.
+-- `make upgrade-script` writes the checksum of all SQL files here, and the library takes it from here.
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT 'a9b32d356e7b4f6e'::text $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT '40cbf0ad3027ff00'::text
+$$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
-'the checksum of the SQL that this database has';
+'returns the checksum of the SQL that this database has';
 
 CREATE FUNCTION bemi.doctor_of_library() RETURNS TABLE ("check" text, ok boolean, detail text, fix text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -32,11 +34,12 @@ BEGIN
   ok := library = extension AND bemi.library_checksum() = bemi.sql_checksum();
   detail := format('the library has version %s, the extension %s', library, extension);
   IF library <> extension THEN
-    detail := detail || CASE WHEN is_newer THEN ': the library is newer' WHEN NOT is_newer THEN ': the extension is newer' ELSE '' END;
+    detail := detail || CASE is_newer WHEN true THEN ': the library is newer' WHEN false THEN ': the extension is newer' ELSE '' END;
     fix := CASE WHEN is_newer IS NOT FALSE THEN 'ALTER EXTENSION bemi UPDATE;'
       ELSE format('-- install the library of version %s, and restart the server', extension) END;
   ELSIF NOT ok THEN
-    detail := detail || format(', but the library was built with other SQL (%s, not %s)', bemi.library_checksum(), bemi.sql_checksum());
+    detail := format('%s, but the library was built with other SQL (%s, not %s)',
+      detail, bemi.library_checksum(), bemi.sql_checksum());
     fix := '-- install the library and the SQL of the same build, and restart the server';
   END IF;
   RETURN NEXT;
@@ -44,4 +47,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.doctor_of_library() IS
-'the row of bemi.doctor() about the library: whether it fits the SQL of this database';
+'returns the row of bemi.doctor() about the library: whether it fits the SQL of this database';

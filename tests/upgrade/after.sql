@@ -74,7 +74,8 @@ DECLARE
   masking regclass;
 BEGIN
   FOR masking IN
-    SELECT DISTINCT t.relation::regclass FROM bemi.context_triggers t WHERE bemi.table_rules(t.relation::regclass, 'mask') <> '{}'
+    SELECT DISTINCT t.relation::regclass FROM bemi.context_triggers t
+    WHERE bemi.table_rules(t.relation::regclass, 'mask') <> '{}'
   LOOP
     PERFORM bemi.renew_masks(masking), bemi.mask_heirs(masking);
   END LOOP;

@@ -6,8 +6,8 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a line
--- there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a
+-- line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
   FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
@@ -18,7 +18,8 @@ SELECT set_config('bemi_update.granted', COALESCE((
     SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
 ), '[]'::jsonb)::text, true);
 
--- Tables whose columns have another order now; their rows are copied below. Names of constraints and indexes are for the new ones.
+-- Tables whose columns have another order now; their rows are copied below. The new ones take the names of constraints and
+-- indexes.
 DO $do$
 DECLARE
   named record;

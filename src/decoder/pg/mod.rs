@@ -1,14 +1,18 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
 mod array;
 mod attribute;
+mod builder;
+mod callback;
 mod catalogs;
 mod catch;
 mod decoder;
+mod open_relation;
 mod origin;
 pub mod plugin;
 mod relation;
 mod rules;
-pub mod settings;
+mod scratch;
+mod settings;
 pub mod shown;
 mod sink;
 mod startup;
@@ -16,10 +20,11 @@ mod startup;
 mod tests;
 mod tuple;
 mod value;
+mod varlena;
 
 use std::sync::OnceLock;
 
-/// Gives the longest context, in bytes, that a message in the log may carry.
+/// Returns the longest context, in bytes, that a message in WAL may have.
 static MAX_CONTEXT_SIZE: OnceLock<fn() -> usize> = OnceLock::new();
 
 /// Takes what the decoder needs of the stages before it: the longest context, in bytes.

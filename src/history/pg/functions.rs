@@ -1,10 +1,12 @@
 //! The functions that the SQL of reading the past calls.
+use core::ffi::CStr;
+
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::snapshot;
-use crate::sys::{self, arguments::argument};
+use super::home::Home;
+use crate::sys::{self, call::Call};
 
 /// `bemi.latest_changes(oid, timestamptz, pg_snapshot, integer, pg_lsn)`: calls `bemi.read_latest_changes` of the same arguments
 /// under the latest snapshot.
@@ -15,14 +17,19 @@ use crate::sys::{self, arguments::argument};
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let types = [pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::PG_SNAPSHOTOID, pg_sys::INT4OID, pg_sys::PG_LSNOID];
-    // SAFETY: the server's call, whose arguments are passed on as they are.
-    unsafe {
-        let read = snapshot::function(fcinfo, c"read_latest_changes", &types);
-        let argument = |index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0));
-        let [base, moment, seen, command, recorded] = [0, 1, 2, 3, 4].map(argument);
-        let none = pg_sys::InvalidOid;
-        snapshot::latest(|| pg_sys::OidFunctionCall5Coll(read, none, base, moment, seen, command, recorded))
-    }
+    // SAFETY: the server calls this with the arguments above, which are passed on as they are.
+    unsafe { pass_on(Call::new(&fcinfo), c"read_latest_changes", &types) }
+}
+
+/// Calls a function of the same arguments under the latest snapshot.
+///
+/// # Safety
+/// The arguments of the call are of these types, and not null.
+unsafe fn pass_on(call: Call, name: &CStr, types: &[pg_sys::Oid]) -> pg_sys::Datum {
+    let value = |index| call.value(index).unwrap_or(pg_sys::Datum::from(0));
+    let arguments: Vec<_> = types.iter().enumerate().map(|(index, type_oid)| (*type_oid, value(index))).collect();
+    // SAFETY: they are values of these types, as the SQL of the function that is called declares them.
+    unsafe { Home::of(&call).call_latest(name, &arguments) }
 }
 
 /// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot. In version 0.1.0 both have
@@ -33,16 +40,11 @@ pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCall
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call, whose arguments are passed on as they are.
+    // SAFETY: the server calls this with the arguments above, which are passed on as they are.
     unsafe {
         let types = [pg_sys::OIDARRAYOID; 2];
-        let [relations, rewritten] = [0, 1].map(|index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0)));
-        if (*fcinfo).nargs == 1 {
-            let read = snapshot::function(fcinfo, c"read_new_versions", &types[..1]);
-            return snapshot::latest(|| pg_sys::OidFunctionCall1Coll(read, pg_sys::InvalidOid, relations));
-        }
-        let read = snapshot::function(fcinfo, c"read_new_versions", &types);
-        snapshot::latest(|| pg_sys::OidFunctionCall2Coll(read, pg_sys::InvalidOid, relations, rewritten))
+        let count = usize::try_from((*fcinfo).nargs).unwrap_or_default().min(types.len());
+        pass_on(Call::new(&fcinfo), c"read_new_versions", &types[..count])
     }
 }
 
@@ -68,22 +70,24 @@ pub unsafe extern "C-unwind" fn bemi_latest_query(_fcinfo: pg_sys::FunctionCallI
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_lock_writers(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; any number may be locked, and nothing of the relation is read here.
+    // SAFETY: the server calls this with the argument above.
+    let call = unsafe { Call::new(&fcinfo) };
+    // SAFETY: any number may be locked, and nothing of the relation is read here.
     unsafe {
-        let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
-        pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE);
+        let mode = pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE;
+        pg_sys::LockRelationOid(call.oid(0).unwrap_or(pg_sys::InvalidOid), mode);
     }
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.current_command()`: how many of its own transaction's commands that changed something the running statement sees.
+/// `bemi.current_command()`: the number of the command of its own transaction up to which the running statement sees changes.
 ///
 /// # Safety
 /// Called by the server.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: a function is called under a snapshot.
+    // SAFETY: the server runs the statement that calls this under a snapshot, which is active.
     let command = unsafe { (*pg_sys::GetActiveSnapshot()).curcid };
     pg_sys::Datum::from(i32::try_from(command).unwrap_or(i32::MAX))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgTryBuilder, pg_sys};
 
+use crate::pinned::{self, Need};
 use crate::sys;
 
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(100);
@@ -119,35 +120,22 @@ pub fn temporary_file_limit() -> u64 {
     u64::try_from(unsafe { pg_sys::temp_file_limit }).map_or(u64::MAX, |kilobytes| kilobytes * 1024)
 }
 
-/// What the worker needs whatever the database's settings are.
-const PINNED: [(&CStr, &CStr); 7] = [
-    (c"role", c"none"),
-    (c"search_path", c"pg_catalog, pg_temp"),
-    // Documents are.
-    (c"client_encoding", c"UTF8"),
-    // What is confirmed must be on disk.
-    (c"synchronous_commit", c"on"),
-    (c"default_transaction_read_only", c"off"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"session_replication_role", c"origin"),
-];
-
-/// Sets these for the worker's session. In a transaction.
+/// Sets what the worker needs for its session, whatever the database's settings are. In a transaction.
 pub fn pin() {
-    set(&PINNED);
+    set(pinned::of(Need::Recorder));
 }
 
 /// Sets that the worker's transactions take as long as they take. Before the first one.
 pub fn pin_timeouts() {
-    set(sys::process::TIMEOUTS);
+    set(sys::process::TIMEOUTS.iter().copied());
 }
 
 /// From here on, the worker tells when it waits for a lock for long, and tries again.
 pub fn limit_locks() {
-    set(&[(c"lock_timeout", c"10s")]);
+    set([(c"lock_timeout", c"10s")].into_iter());
 }
 
-fn set(settings: &[(&CStr, &CStr)]) {
+fn set<'a>(settings: impl Iterator<Item = (&'a CStr, &'a CStr)>) {
     for (name, value) in settings {
         // SAFETY: both are C strings, which the function copies.
         unsafe {

@@ -11,7 +11,7 @@ use super::transaction::{Failure, guarded, transaction};
 use super::{settings, slots, store, update};
 use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::{Excess, Spool};
-use crate::recorder::state::{State, delay};
+use crate::recorder::state::{CONFIRM, State, delay};
 use crate::sys::{self, process};
 
 /// Documents are kept in memory up to so many bytes, the rest in a temporary file.
@@ -20,9 +20,6 @@ const MEMORY: usize = 8 << 20;
 const BATCH: u64 = 64 << 20;
 /// What waits is recorded after so long, so that not much has to be decoded again after a crash.
 const BATCH_TIME: Duration = Duration::from_secs(1);
-/// Log without changes to record is confirmed as soon as there is so much of it, in bytes, and else with each
-/// housekeeping, so that the server keeps little of it and the recorder writes little.
-const CONFIRM: u64 = 1 << 20;
 /// How often partitions are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 

@@ -54,7 +54,7 @@ pub unsafe extern "C-unwind" fn bemi_lock(fcinfo: pg_sys::FunctionCallInfo) -> p
         let is_exclusive = argument(fcinfo, 1).is_some_and(|datum| datum.value() != 0);
         if !sys::owns_relation(relation) {
             ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the table", "bemi_lock")
-                .set_hint("A table is tracked by its owner or a superuser.")
+                .set_hint("The owner of the table, or a superuser, can track it.")
                 .report(PgLogLevel::ERROR);
         }
         let mode = if is_exclusive { pg_sys::AccessExclusiveLock } else { pg_sys::ShareRowExclusiveLock };
