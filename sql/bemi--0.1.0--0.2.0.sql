@@ -14,20 +14,22 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a
--- line there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without
+-- a line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
-  FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+  FROM pg_extension e
+  JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
   JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid AND i.objsubid = 0
   LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
+  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid,
+    LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
   WHERE e.extname = 'bemi'::name AND NOT EXISTS (
     SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
 ), '[]'::jsonb)::text, true);
 
--- Tables whose columns have another order now; their rows are copied below. The new ones take the names of constraints and
--- indexes.
+-- Tables whose columns have another order now; their rows are copied below. The new ones take the names of
+-- constraints and indexes.
 DO $do$
 DECLARE
   named record;
@@ -39,9 +41,10 @@ BEGIN
   END IF;
   FOR named IN
     SELECT c.conrelid::regclass AS relation, c.conname FROM pg_constraint c
-    WHERE c.conrelid = ANY (ARRAY[to_regclass('bemi.former_table_versions'), to_regclass('bemi.former_recorder')]::oid[])
+    WHERE c.conrelid IN (to_regclass('bemi.former_table_versions'), to_regclass('bemi.former_recorder'))
   LOOP
-    EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', named.relation, named.conname, 'former_' || named.conname);
+    EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I',
+      named.relation, named.conname, 'former_' || named.conname);
   END LOOP;
 END
 $do$;
@@ -3265,7 +3268,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '40cbf0ad3027ff00'::text
+  SELECT 'a4a13381ed5a39f3'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -3284,7 +3287,8 @@ BEGIN
   ok := library = extension AND bemi.library_checksum() = bemi.sql_checksum();
   detail := format('the library has version %s, the extension %s', library, extension);
   IF library <> extension THEN
-    detail := detail || CASE is_newer WHEN true THEN ': the library is newer' WHEN false THEN ': the extension is newer' ELSE '' END;
+    detail := concat(detail, CASE is_newer WHEN true THEN ': the library is newer'
+      WHEN false THEN ': the extension is newer' END);
     fix := CASE WHEN is_newer IS NOT FALSE THEN 'ALTER EXTENSION bemi UPDATE;'
       ELSE format('-- install the library of version %s, and restart the server', extension) END;
   ELSIF NOT ok THEN
@@ -8741,10 +8745,10 @@ END
 $do$;
 
 -- Version 0.1.0 recorded one source and no types: those of the last version of a table are the present ones.
-INSERT INTO bemi.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table",
-  root, key_columns, columns, types, ignored, masked, is_late)
-SELECT v.relation, CASE WHEN to_regclass('bemi.former_recorder') IS NULL THEN 0 ELSE 1 END, v.relation, v.position, v.noted_at,
-  v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
+INSERT INTO bemi.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images,
+  schema, "table", root, key_columns, columns, types, ignored, masked, is_late)
+SELECT v.relation, CASE WHEN to_regclass('bemi.former_recorder') IS NULL THEN 0 ELSE 1 END, v.relation, v.position,
+  v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
   CASE WHEN row_number() OVER (PARTITION BY v.relation ORDER BY v.position DESC) = 1
     AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation) THEN bemi.types_of(v.relation) END,
   v.ignored, v.masked, v.is_late
@@ -8766,14 +8770,14 @@ BEGIN
   END IF;
   PERFORM bemi.make_changes();
   INSERT INTO bemi.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
-  SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier, current_database(),
-    COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
+  SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier,
+    current_database(), COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
       f.read_position, pg_current_wal_insert_lsn()),
     COALESCE(f.since, f.state_since), p.database_oid, p.tables
   FROM bemi.present_source() p, bemi.former_recorder f;
   UPDATE bemi.recorder r SET slot = f.slot, is_wanted = f.is_wanted, state = f.state, state_since = f.state_since,
-    last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures, commit_position = f.commit_position,
-    sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
+    last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures,
+    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
     spilled_bytes = f.spilled_bytes, since = f.since, source = 1,
     -- A recorder that was not stopped confirmed more than it wrote there.
     read_position = CASE WHEN f.state <> 'stopped' THEN greatest(f.read_position, (
@@ -8803,7 +8807,8 @@ BEGIN
     FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
       AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'::"char"
     JOIN pg_class c ON c.oid = d.objid
-    WHERE e.extname = 'bemi'::name AND c.relname ~ '^(changes|changes_default|changes_diff|recorder|recorded_versions|sources)$'
+    WHERE e.extname = 'bemi'::name
+      AND c.relname ~ '^(changes|changes_default|changes_diff|recorder|recorded_versions|sources)$'
   LOOP
     EXECUTE format('ALTER EXTENSION bemi DROP %s bemi.%I', made.kind, made.relname);
   END LOOP;

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 -- `make upgrade-script` writes the checksum of all SQL files here, and the library takes it from here.
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '40cbf0ad3027ff00'::text
+  SELECT 'a4a13381ed5a39f3'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -34,7 +34,8 @@ BEGIN
   ok := library = extension AND bemi.library_checksum() = bemi.sql_checksum();
   detail := format('the library has version %s, the extension %s', library, extension);
   IF library <> extension THEN
-    detail := detail || CASE is_newer WHEN true THEN ': the library is newer' WHEN false THEN ': the extension is newer' ELSE '' END;
+    detail := concat(detail, CASE is_newer WHEN true THEN ': the library is newer'
+      WHEN false THEN ': the extension is newer' END);
     fix := CASE WHEN is_newer IS NOT FALSE THEN 'ALTER EXTENSION bemi UPDATE;'
       ELSE format('-- install the library of version %s, and restart the server', extension) END;
   ELSIF NOT ok THEN

@@ -1,8 +1,8 @@
 -- Version 0.1.0 recorded one source and no types: those of the last version of a table are the present ones.
-INSERT INTO bemi.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images, schema, "table",
-  root, key_columns, columns, types, ignored, masked, is_late)
-SELECT v.relation, CASE WHEN to_regclass('bemi.former_recorder') IS NULL THEN 0 ELSE 1 END, v.relation, v.position, v.noted_at,
-  v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
+INSERT INTO bemi.table_versions (relation, source, recorded, position, noted_at, is_tracked, is_empty, has_images,
+  schema, "table", root, key_columns, columns, types, ignored, masked, is_late)
+SELECT v.relation, CASE WHEN to_regclass('bemi.former_recorder') IS NULL THEN 0 ELSE 1 END, v.relation, v.position,
+  v.noted_at, v.is_tracked, v.is_empty, v.has_images, v.schema, v."table", v.root, v.key_columns, v.columns,
   CASE WHEN row_number() OVER (PARTITION BY v.relation ORDER BY v.position DESC) = 1
     AND EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation) THEN bemi.types_of(v.relation) END,
   v.ignored, v.masked, v.is_late
@@ -24,14 +24,14 @@ BEGIN
   END IF;
   PERFORM bemi.make_changes();
   INSERT INTO bemi.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
-  SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier, current_database(),
-    COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
+  SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier,
+    current_database(), COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
       f.read_position, pg_current_wal_insert_lsn()),
     COALESCE(f.since, f.state_since), p.database_oid, p.tables
   FROM bemi.present_source() p, bemi.former_recorder f;
   UPDATE bemi.recorder r SET slot = f.slot, is_wanted = f.is_wanted, state = f.state, state_since = f.state_since,
-    last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures, commit_position = f.commit_position,
-    sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
+    last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures,
+    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
     spilled_bytes = f.spilled_bytes, since = f.since, source = 1,
     -- A recorder that was not stopped confirmed more than it wrote there.
     read_position = CASE WHEN f.state <> 'stopped' THEN greatest(f.read_position, (
@@ -61,7 +61,8 @@ BEGIN
     FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
       AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'::"char"
     JOIN pg_class c ON c.oid = d.objid
-    WHERE e.extname = 'bemi'::name AND c.relname ~ '^(changes|changes_default|changes_diff|recorder|recorded_versions|sources)$'
+    WHERE e.extname = 'bemi'::name
+      AND c.relname ~ '^(changes|changes_default|changes_diff|recorder|recorded_versions|sources)$'
   LOOP
     EXECUTE format('ALTER EXTENSION bemi DROP %s bemi.%I', made.kind, made.relname);
   END LOOP;

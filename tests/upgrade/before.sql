@@ -6,20 +6,22 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without a
--- line there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without
+-- a line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
-  FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+  FROM pg_extension e
+  JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
   JOIN pg_init_privs i ON i.classoid = d.classid AND i.objoid = d.objid AND i.objsubid = 0
   LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
+  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid,
+    LATERAL aclexplode(COALESCE(p.proacl, c.relacl)) a
   WHERE e.extname = 'bemi'::name AND NOT EXISTS (
     SELECT FROM aclexplode(i.initprivs) o WHERE o.grantee = a.grantee AND o.privilege_type = a.privilege_type)
 ), '[]'::jsonb)::text, true);
 
--- Tables whose columns have another order now; their rows are copied below. The new ones take the names of constraints and
--- indexes.
+-- Tables whose columns have another order now; their rows are copied below. The new ones take the names of
+-- constraints and indexes.
 DO $do$
 DECLARE
   named record;
@@ -31,9 +33,10 @@ BEGIN
   END IF;
   FOR named IN
     SELECT c.conrelid::regclass AS relation, c.conname FROM pg_constraint c
-    WHERE c.conrelid = ANY (ARRAY[to_regclass('bemi.former_table_versions'), to_regclass('bemi.former_recorder')]::oid[])
+    WHERE c.conrelid IN (to_regclass('bemi.former_table_versions'), to_regclass('bemi.former_recorder'))
   LOOP
-    EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', named.relation, named.conname, 'former_' || named.conname);
+    EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I',
+      named.relation, named.conname, 'former_' || named.conname);
   END LOOP;
 END
 $do$;
