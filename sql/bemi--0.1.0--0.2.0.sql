@@ -14,8 +14,8 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without
--- a line there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object
+-- without a line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
   FROM pg_extension e
@@ -8771,13 +8771,15 @@ BEGIN
   PERFORM bemi.make_changes();
   INSERT INTO bemi.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
   SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier,
-    current_database(), COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
+    current_database(), COALESCE((
+        SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
       f.read_position, pg_current_wal_insert_lsn()),
     COALESCE(f.since, f.state_since), p.database_oid, p.tables
   FROM bemi.present_source() p, bemi.former_recorder f;
   UPDATE bemi.recorder r SET slot = f.slot, is_wanted = f.is_wanted, state = f.state, state_since = f.state_since,
     last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures,
-    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
+    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at,
+    transactions = f.transactions, changes = f.changes,
     spilled_bytes = f.spilled_bytes, since = f.since, source = 1,
     -- A recorder that was not stopped confirmed more than it wrote there.
     read_position = CASE WHEN f.state <> 'stopped' THEN greatest(f.read_position, (

@@ -25,13 +25,15 @@ BEGIN
   PERFORM bemi.make_changes();
   INSERT INTO bemi.sources (source, name, system_identifier, database, first_position, since, database_oid, tables)
   SELECT 1, COALESCE(NULLIF(current_setting('cluster_name'), ''), current_database()), p.system_identifier,
-    current_database(), COALESCE((SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
+    current_database(), COALESCE((
+        SELECT c.commit_position FROM bemi.changes c ORDER BY c.source, c.commit_position, c.sequence LIMIT 1),
       f.read_position, pg_current_wal_insert_lsn()),
     COALESCE(f.since, f.state_since), p.database_oid, p.tables
   FROM bemi.present_source() p, bemi.former_recorder f;
   UPDATE bemi.recorder r SET slot = f.slot, is_wanted = f.is_wanted, state = f.state, state_since = f.state_since,
     last_error = f.last_error, last_error_at = f.last_error_at, failures = f.failures,
-    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at, transactions = f.transactions, changes = f.changes,
+    commit_position = f.commit_position, sequence = f.sequence, committed_at = f.committed_at,
+    transactions = f.transactions, changes = f.changes,
     spilled_bytes = f.spilled_bytes, since = f.since, source = 1,
     -- A recorder that was not stopped confirmed more than it wrote there.
     read_position = CASE WHEN f.state <> 'stopped' THEN greatest(f.read_position, (

@@ -6,8 +6,8 @@ SET LOCAL session_replication_role = replica;
 SELECT bemi.lock_recorder();
 SELECT bemi.end_recorder();
 
--- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object without
--- a line there had its default rights, with which everybody could use it.
+-- Rights that somebody granted since the extension was made stay: those that are not in pg_init_privs. An object
+-- without a line there had its default rights, with which everybody could use it.
 SELECT set_config('bemi_update.granted', COALESCE((
   SELECT jsonb_agg(DISTINCT jsonb_build_array(i.classoid, i.objoid, a.grantee))
   FROM pg_extension e
