@@ -63,6 +63,7 @@ mod takeover_while;
 mod tracking;
 mod types;
 mod untriggered;
+mod upgrade;
 mod versions;
 mod workload;
 
@@ -153,6 +154,7 @@ fn main() {
         masks_decoded::TESTS,
         relcache::TESTS,
         untriggered::TESTS,
+        upgrade::TESTS,
         backtrace::TESTS,
         ddl::TESTS,
         &[("a_crash_or_a_leak_in_the_log_is_found", |_| bemi_test_support::log::test())],
