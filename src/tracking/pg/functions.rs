@@ -3,10 +3,10 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::rules::{self, Kind};
 use crate::sys;
 use crate::sys::arguments::{self, argument, text_argument};
 use crate::sys::extension_lock::{self, Part};
+use crate::tracking::rules::{self, Kind};
 
 /// `bemi.rules(bytea, text)`: the arguments of a trigger that are of a kind, or `every` one with its kind.
 ///
