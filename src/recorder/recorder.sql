@@ -38,7 +38,7 @@ REVOKE EXECUTE ON FUNCTION bemi.launch(), bemi.wake(integer), bemi.create_slot(n
 CREATE FUNCTION bemi.recorder_slot_prefix() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN (SELECT format('bemi_recorder_%s_', d.oid) FROM pg_database d WHERE d.datname = current_database());
+  RETURN (SELECT format('bemi_recorder_%s_', oid) FROM pg_database WHERE datname = current_database());
 END
 $$;
 
