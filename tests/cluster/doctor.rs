@@ -82,7 +82,7 @@ fn illnesses(_: &Server) {
         (
             "event trigger",
             "ALTER EXTENSION bemi DROP EVENT TRIGGER bemi_on_ddl; DROP EVENT TRIGGER bemi_on_ddl",
-            "is gone",
+            "does not exist",
         ),
         (
             "event trigger",
