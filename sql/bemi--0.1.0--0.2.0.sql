@@ -3270,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '80d9d53aae391714'::text
+  SELECT '9703ebf1ae7bcb5e'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -10602,11 +10602,9 @@ BEGIN
     FOR other IN
       SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
         bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
-      FROM aclexplode(made.acl) a
-        LEFT JOIN pg_roles r ON r.oid = a.grantee
+      FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
-        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
-      GROUP BY r.rolname
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee)) GROUP BY r.rolname
     LOOP
       IF other.is_it AND other.grantee = made.who THEN
         is_given := true;
