@@ -54,6 +54,7 @@ DROP FUNCTION
   bemi.truncates(relation oid),
   bemi.present_versions(relations oid[]),
   bemi.revert_selection(transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, path text),
+  bemi.bucket("row" text),
   bemi.attempt(u bemi.undo, t jsonb, ours jsonb, path text, waiting bemi.undo[], is_deferred boolean),
   bemi.run_undo(statement text, path text),
   bemi.undos(transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz),
@@ -67,6 +68,7 @@ DROP FUNCTION
   bemi.as_of_query(base oid, moment text, with_dropped boolean, wanted text),
   bemi.late_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn),
   bemi.key_of(relation regclass),
+  bemi.image_expression(relation oid, image text, "position" text),
   bemi.table_at(schema text, "table" text, "position" bigint, OUT relation regclass, OUT since bigint, OUT until bigint),
   bemi.position_number("position" pg_lsn),
   bemi.note_versions(relations oid[], is_late boolean),
@@ -3220,7 +3222,7 @@ BEGIN
   ok := names = '{}';
   detail := CASE WHEN ok THEN 'no publication includes tables of bemi that nobody added by name'
     ELSE 'a subscriber without the tables of bemi stops: ' || bemi.some_of(names)
-      || '; see "Publications and subscribers" in README.md' END;
+      || '; see "Publications and subscribers" in docs/tracking.md' END;
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(p.fix, ' ') FROM bemi.publications_of_bemi() p) END;
   RETURN NEXT;
 END
@@ -3268,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'a4a13381ed5a39f3'::text
+  SELECT '9703ebf1ae7bcb5e'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -3991,20 +3993,25 @@ COMMENT ON FUNCTION bemi.flush_log(pg_lsn) IS
 'flushes WAL to disk up to a position';
 
 CREATE FUNCTION bemi.recorder_slot_prefix() RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('bemi_recorder_%s_', oid) FROM pg_database WHERE datname = current_database()
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT format('bemi_recorder_%s_', d.oid) FROM pg_database d WHERE d.datname = current_database());
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slot_prefix() IS
 'returns what the names of the slots of recorders begin with in this database';
 
 CREATE OR REPLACE FUNCTION bemi.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT s.*
-  FROM pg_replication_slots s
-  WHERE s.database = current_database()
-    AND s.plugin = 'bemi_decoder'
-    AND starts_with(s.slot_name::text, (SELECT bemi.recorder_slot_prefix()))
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    SELECT s.*
+    FROM pg_replication_slots s
+    WHERE s.database = current_database()
+      AND s.plugin = 'bemi_decoder'
+      AND starts_with(s.slot_name::text, (SELECT bemi.recorder_slot_prefix()));
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slots() IS
@@ -5359,19 +5366,23 @@ COMMENT ON EVENT TRIGGER bemi_versions_dropped IS
 
 CREATE OR REPLACE FUNCTION bemi.recorded_names(relations oid[])
 RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH versions AS (
-    SELECT v.relation, v.schema, v."table", bemi.place(v.source, v.position) AS place,
-      (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
-    FROM bemi.table_versions v
-    WHERE v.relation = ANY (relations)
-      AND v."table" IS NOT NULL
-    WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
-  )
-  SELECT v.relation, v.schema, v."table", v.place,
-    COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
-  FROM versions v
-  WHERE v.is_renamed
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    WITH versions AS (
+      SELECT v.relation, v.schema::text, v."table"::text, bemi.place(v.source, v.position) AS place,
+        (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
+      FROM bemi.table_versions v
+      WHERE v.relation = ANY (relations)
+        AND v."table" IS NOT NULL
+      WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
+    )
+    SELECT v.relation, v.schema, v."table", v.place,
+      COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
+    FROM versions v
+    WHERE v.is_renamed;
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_names(oid[]) IS
@@ -5930,96 +5941,272 @@ COMMENT ON FUNCTION bemi.copy_versions(oid[], int) IS
 'begins the first source of this database with copies of the last versions of tables';
 
 CREATE OR REPLACE FUNCTION bemi.column_names(relation oid, number smallint) RETURNS TABLE (since bigint, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT v.place, v.name FROM (
-    SELECT bemi.place(v.source, v.position) AS place, v.columns ->> number::text AS name,
-      v.columns ->> number::text IS DISTINCT FROM lag(v.columns ->> number::text) OVER (ORDER BY v.source, v.position) OR row_number() OVER (ORDER BY v.source, v.position) = 1 AS is_renamed
-    FROM bemi.table_versions v WHERE v.relation = column_names.relation AND v.columns IS NOT NULL
-  ) v WHERE v.is_renamed ORDER BY v.place
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT v.place, v.name
+    FROM (
+      SELECT
+        bemi.place(o.source, o.position) AS place,
+        o.columns ->> column_names.number::text AS name,
+        lag(o.columns ->> column_names.number::text) OVER w AS name_before,
+        row_number() OVER w = 1 AS is_first
+      FROM bemi.table_versions o
+      WHERE o.relation = column_names.relation AND o.columns IS NOT NULL
+      WINDOW w AS (ORDER BY o.source, o.position)
+    ) v
+    WHERE v.is_first OR v.name IS DISTINCT FROM v.name_before
+    ORDER BY v.place;
+END
 $$;
 
 COMMENT ON FUNCTION bemi.column_names(oid, smallint) IS
-'the names that a column of a table had, and from which place on';
+'returns the names that a column of a table had, and from which place on';
 
 CREATE OR REPLACE FUNCTION bemi.masked_columns(relation oid) RETURNS SETOF text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT DISTINCT m FROM bemi.table_versions v, unnest(v.masked) m WHERE v.relation = masked_columns.relation OR v.root = masked_columns.relation
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    SELECT DISTINCT m
+    FROM bemi.table_versions v, unnest(v.masked) m
+    WHERE v.relation = masked_columns.relation OR v.root = masked_columns.relation;
+END
 $$;
 
 COMMENT ON FUNCTION bemi.masked_columns(oid) IS
-'the columns of a table, and of its partitions, that are masked or once were';
+'returns the columns of a table and of its partitions that are masked, or once were';
+
+CREATE OR REPLACE FUNCTION bemi.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT a.attname::text, n.names[n.place]
+    FROM pg_attribute a, LATERAL (
+      SELECT
+        array_agg(c.name ORDER BY c.since) AS names,
+        count(*) FILTER (WHERE c.since <= renamed_columns."position") AS place
+      FROM bemi.column_names(renamed_columns.relation, a.attnum) c
+    ) n
+    WHERE a.attrelid = renamed_columns.relation
+      AND a.attnum > 0
+      AND NOT a.attisdropped
+      AND cardinality(n.names) > 1;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.renamed_columns(oid, bigint) IS
+'returns the columns of a table that had more than one name, and the name of each at a place';
+
+CREATE FUNCTION bemi.keys_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  names text[];
+  names_then text[];
+BEGIN
+  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}')
+  INTO names, names_then
+  FROM bemi.renamed_columns(relation::oid, keys_today."position") r;
+  RETURN (image - names - array_remove(names_then, NULL)) || COALESCE((
+    SELECT jsonb_object_agg(n.name, image -> n.name_then)
+    FROM unnest(names, names_then) AS n (name, name_then)
+    WHERE image ? n.name_then
+  ), '{}');
+END
+$$;
+
+COMMENT ON FUNCTION bemi.keys_today(regclass, jsonb, bigint) IS
+'returns an object with the names that columns had at a place, with the names that they have today';
+
+CREATE FUNCTION bemi.is_as_ever(relation oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  present jsonb := bemi.types_of(is_as_ever.relation);
+BEGIN
+  RETURN NOT EXISTS (
+    SELECT FROM bemi.table_versions v
+    WHERE v.relation = is_as_ever.relation
+      AND v.columns IS NOT NULL
+      AND (
+        v.types IS DISTINCT FROM present
+        OR v.rewrites IS NOT NULL
+        OR v.columns <> (
+          SELECT jsonb_object_agg(a.attnum, a.attname)
+          FROM pg_attribute a
+          WHERE a.attrelid = is_as_ever.relation AND a.attnum > 0 AND NOT a.attisdropped
+        )
+      )
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.is_as_ever(oid) IS
+'returns whether the columns of a table always had the names and types of today';
+
+CREATE FUNCTION bemi.report_rewrites(base regclass, since timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  rewrite record;
+BEGIN
+  FOR rewrite IN
+    SELECT a.attname, v.noted_at
+    FROM (
+        SELECT *, lag(o.types) OVER (ORDER BY o.source, o.position) AS before
+        FROM bemi.table_versions o
+        WHERE o.relation = base
+      ) v,
+      LATERAL jsonb_each(v.rewrites -> 'columns') r,
+      pg_attribute a
+    WHERE v.noted_at > since
+      AND a.attrelid = base
+      AND a.attnum = r.key::int2
+      AND NOT a.attisdropped
+      AND (
+        r.value = 'null'::jsonb
+        OR EXISTS (
+          SELECT FROM pg_cast k
+          WHERE k.castfunc >= 16384::oid
+            AND k.castsource = (v.before -> 'columns' -> r.key ->> 0)::oid
+            AND k.casttarget = (v.types -> 'columns' -> r.key ->> 0)::oid
+        )
+      )
+    ORDER BY v.source, v.position, a.attnum
+  LOOP
+    RAISE NOTICE 'the column % of % was rewritten at %: rows that did not change since then show its new values',
+      quote_ident(rewrite.attname), base, rewrite.noted_at;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.report_rewrites(regclass, timestamptz) IS
+'reports the columns of a table that were rewritten since a time in an unknown way';
 
 CREATE FUNCTION bemi.versions_of(relation oid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN jsonb_build_object('name', versions_of.relation::regclass::text,
-    'today', (SELECT COALESCE(jsonb_object_agg(a.attnum, a.attname), '{}'::jsonb) FROM pg_attribute a
-      WHERE a.attrelid = versions_of.relation AND a.attnum > 0 AND NOT a.attisdropped),
+  RETURN jsonb_build_object(
+    'name', versions_of.relation::regclass::text,
+    'today', (
+      SELECT COALESCE(jsonb_object_agg(a.attnum, a.attname), '{}'::jsonb)
+      FROM pg_attribute a
+      WHERE a.attrelid = versions_of.relation AND a.attnum > 0 AND NOT a.attisdropped
+    ),
     'masked', to_jsonb(ARRAY(SELECT bemi.masked_columns(versions_of.relation))),
-    'versions', (SELECT COALESCE(jsonb_agg(jsonb_build_object(
-        'position', bemi.place(v.source, v.position)::text, 'at', v.noted_at::text, 'is_late', v.is_late, 'rewrites', v.rewrites,
+    'versions', (
+      SELECT COALESCE(jsonb_agg(jsonb_build_object(
+        'position', bemi.place(v.source, v.position)::text,
+        'at', v.noted_at::text,
+        'is_late', v.is_late,
+        'rewrites', v.rewrites,
         'columns', CASE WHEN v.columns IS DISTINCT FROM v.columns_before THEN v.columns END,
-        'types', CASE WHEN v.types IS DISTINCT FROM v.types_before THEN v.types END) ORDER BY v.source, v.position), '[]'::jsonb)
-      FROM (SELECT *, lag(o.columns) OVER w AS columns_before, lag(o.types) OVER w AS types_before FROM bemi.table_versions o
-        WHERE o.relation = versions_of.relation AND o.columns IS NOT NULL WINDOW w AS (ORDER BY o.source, o.position)) v));
+        'types', CASE WHEN v.types IS DISTINCT FROM v.types_before THEN v.types END
+      ) ORDER BY v.source, v.position), '[]'::jsonb)
+      FROM (
+        SELECT *, lag(o.columns) OVER w AS columns_before, lag(o.types) OVER w AS types_before
+        FROM bemi.table_versions o
+        WHERE o.relation = versions_of.relation AND o.columns IS NOT NULL
+        WINDOW w AS (ORDER BY o.source, o.position)
+      ) v
+    )
+  );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.versions_of(oid) IS
-'what a table was like at all times, for bemi.image_row()';
-
-CREATE OR REPLACE FUNCTION bemi.image_expression(relation oid, image text, "position" text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT "position" || ', '::text || image
-$$;
-
-COMMENT ON FUNCTION bemi.image_expression(oid, text, text) IS
-'in SQL: the position and the image for bemi.image_row()';
+'returns what a table was like at all times, for bemi.image_row()';
 
 CREATE FUNCTION bemi.time_at(place bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  -- It committed behind that, as did those that are left aside.
-  RETURN COALESCE((SELECT c.committed_at::text FROM bemi.changes c
-    WHERE c.source = bemi.place_source(time_at.place) AND c.position = bemi.place_position(time_at.place)
-      AND c.commit_position >= '0/0'::pg_lsn + bemi.place_position(time_at.place)::numeric ORDER BY c.commit_position LIMIT 1), 'an unknown time'::text);
+  RETURN COALESCE((
+    SELECT c.committed_at::text
+    FROM bemi.changes c
+    WHERE c.source = bemi.place_source(time_at.place)
+      AND c.position = bemi.place_position(time_at.place)
+      -- A transaction commits after its changes. This lets the index be used.
+      AND c.commit_position >= '0/0'::pg_lsn + bemi.place_position(time_at.place)::numeric
+    ORDER BY c.commit_position
+    LIMIT 1
+  ), 'an unknown time'::text);
 EXCEPTION WHEN insufficient_privilege THEN
   RETURN 'an unknown time'::text;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.time_at(bigint) IS
-'when a change was committed that is at a place';
+'returns when the change at a place was committed';
+
+CREATE FUNCTION bemi.type_parts(type oid) RETURNS SETOF oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    WITH RECURSIVE parts AS (
+      SELECT type_parts.type AS part
+      UNION
+      SELECT n.part
+      FROM parts p
+      JOIN pg_type t ON t.oid = p.part,
+      LATERAL (
+        SELECT t.typbasetype AS part
+        WHERE t.typtype = 'd'::"char"
+        UNION ALL
+        SELECT t.typelem
+        WHERE t.typtype = 'b'::"char"
+        UNION ALL
+        SELECT a.atttypid
+        FROM pg_attribute a
+        WHERE t.typtype = 'c'::"char" AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT r.rngsubtype
+        FROM pg_range r
+        WHERE r.rngtypid = t.oid
+        UNION ALL
+        SELECT r.rngtypid
+        FROM pg_range r
+        WHERE r.rngmultitypid = t.oid
+      ) n
+      WHERE n.part >= 16384::oid
+    )
+    SELECT p.part FROM parts p;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.type_parts(oid) IS
+'returns a type, and the types defined by users of which it is made';
 
 CREATE FUNCTION bemi.require_input(type oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   culprit record;
 BEGIN
-  WITH RECURSIVE parts AS (
-    SELECT require_input.type AS part
-    UNION
-    SELECT n.part FROM parts p JOIN pg_type t ON t.oid = p.part, LATERAL (
-      SELECT t.typbasetype AS part WHERE t.typtype = 'd'::"char"
-      UNION ALL SELECT t.typelem WHERE t.typtype = 'b'::"char"
-      UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE t.typtype = 'c'::"char" AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-      UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid
-      UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngmultitypid = t.oid
-    ) n WHERE n.part >= 16384::oid
-  )
-  SELECT t.oid, pg_get_userbyid(t.typowner) AS owner, CASE WHEN c.is_constrained THEN 'the domain has constraints'::text
-    ELSE 'a function of the type is written in another language than C'::text END AS why
+  SELECT t.oid, pg_get_userbyid(t.typowner) AS owner,
+    CASE WHEN c.is_constrained THEN 'the domain has constraints'::text
+      ELSE 'a function of the type is written in another language than C'::text END AS why
   INTO culprit
-  FROM parts p JOIN pg_type t ON t.oid = p.part, LATERAL (
-    SELECT t.typtype = 'd'::"char" AND (t.typnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid)) AS is_constrained,
-      EXISTS (SELECT FROM pg_proc f WHERE f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('internal'::name, 'c'::name))
-        AND (f.oid = t.typinput::oid OR f.oid IN (SELECT r.rngcanonical::oid FROM pg_range r WHERE r.rngtypid = t.oid))) AS is_written
-  ) c WHERE (c.is_constrained OR c.is_written) AND t.typowner <> (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)
-  ORDER BY t.oid LIMIT 1;
+  FROM bemi.type_parts(require_input.type) AS p (part)
+  JOIN pg_type t ON t.oid = p.part,
+  LATERAL (
+    SELECT
+      t.typtype = 'd'::"char"
+        AND (t.typnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid)) AS is_constrained,
+      EXISTS (
+        SELECT FROM pg_proc f
+        WHERE f.prolang NOT IN (SELECT l.oid FROM pg_language l WHERE l.lanname IN ('internal'::name, 'c'::name))
+          AND (f.oid = t.typinput::oid
+            OR f.oid IN (SELECT r.rngcanonical::oid FROM pg_range r WHERE r.rngtypid = t.oid))
+      ) AS is_written
+  ) c
+  WHERE (c.is_constrained OR c.is_written)
+    AND t.typowner <> (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)
+  ORDER BY t.oid
+  LIMIT 1;
   IF culprit.oid IS NOT NULL THEN
-    RAISE EXCEPTION 'a recorded value of the type % is not read: that would run code of another role', format_type(require_input.type, NULL::int4) USING
-      ERRCODE = 'insufficient_privilege', DETAIL = format('%s: %s.', format_type(culprit.oid, NULL::int4), culprit.why),
-      HINT = format('SET ROLE %I; -- then it is read with the rights of this role', culprit.owner);
+    RAISE EXCEPTION 'a recorded value of the type % is not read: that would run code of another role',
+      format_type(require_input.type, NULL::int4) USING
+      ERRCODE = 'insufficient_privilege',
+      DETAIL = format('%s: %s.', format_type(culprit.oid, NULL::int4), culprit.why),
+      HINT = format('SET ROLE %I; -- then it is read with the privileges of this role', culprit.owner);
   END IF;
   RETURN true;
 END
@@ -6032,117 +6219,64 @@ CREATE FUNCTION bemi.image_row(base anyelement, "position" bigint, image jsonb) 
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_row';
 
 COMMENT ON FUNCTION bemi.image_row(anyelement, bigint, jsonb) IS
-'the row of a table whose image was recorded at a position of the log';
+'returns the row of a table whose image was recorded at a place';
 
 CREATE OR REPLACE FUNCTION bemi.image_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_today';
 
 COMMENT ON FUNCTION bemi.image_today(regclass, jsonb, bigint) IS
-'an image of a row, recorded at a position of the log, as it would be recorded today';
+'returns an image of a row, recorded at a place, as it would be recorded today';
 
 CREATE FUNCTION bemi.image_problems(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_image_problems';
 
 COMMENT ON FUNCTION bemi.image_problems(regclass, jsonb, bigint) IS
-'the columns whose values in an image, recorded at a position of the log, cannot be read exactly, and why; NULL if all can';
+'returns the columns of an image, recorded at a place, that cannot be read exactly, and why; NULL if there are none';
 
 CREATE FUNCTION bemi.key_value(key text, base anyelement) RETURNS anyelement
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_key_value';
 
 COMMENT ON FUNCTION bemi.key_value(text, anyelement) IS
-'the value of a type whose text is recorded so';
+'returns the value of a type that is recorded as a text';
 
 CREATE FUNCTION bemi.value_text(type oid, value jsonb) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'bemi_value_text';
 
 COMMENT ON FUNCTION bemi.value_text(oid, jsonb) IS
-'the text of the value of a type that is recorded so';
+'returns the text of a recorded value of a type';
 
 CREATE FUNCTION bemi.enum_number(label anyenum) RETURNS oid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_enum_number';
 
 COMMENT ON FUNCTION bemi.enum_number(anyenum) IS
-'the number that stands for a label of an enum';
-
-CREATE OR REPLACE FUNCTION bemi.renamed_columns(relation oid, "position" bigint) RETURNS TABLE (name text, name_then text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT a.attname, (n.names[n.place]) FROM pg_attribute a, LATERAL (
-    SELECT array_agg(c.name ORDER BY c.since) AS names, count(*) FILTER (WHERE c.since <= renamed_columns."position") AS place FROM bemi.column_names(relation, a.attnum) c
-  ) n WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND cardinality(n.names) > 1
-$$;
-
-COMMENT ON FUNCTION bemi.renamed_columns(oid, bigint) IS
-'the columns of a table that had more than one name, and which one at a position of the log';
-
-CREATE FUNCTION bemi.keys_today(relation regclass, image jsonb, "position" bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  names text[];
-  names_then text[];
-BEGIN
-  SELECT COALESCE(array_agg(r.name), '{}'), COALESCE(array_agg(r.name_then), '{}') INTO names, names_then FROM bemi.renamed_columns(relation::oid, keys_today."position") r;
-  RETURN (image - names - array_remove(names_then, NULL)) || COALESCE((
-    SELECT jsonb_object_agg(n.name, image -> n.name_then) FROM unnest(names, names_then) AS n (name, name_then) WHERE image ? n.name_then), '{}');
-END
-$$;
-
-COMMENT ON FUNCTION bemi.keys_today(regclass, jsonb, bigint) IS
-'an object with names of columns at a position of the log, with those that they have today';
-
-CREATE FUNCTION bemi.is_as_ever(relation oid) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  present jsonb := bemi.types_of(is_as_ever.relation);
-BEGIN
-  RETURN NOT EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = is_as_ever.relation AND v.columns IS NOT NULL
-    AND (v.types IS DISTINCT FROM present OR v.rewrites IS NOT NULL
-      OR v.columns <> (SELECT jsonb_object_agg(a.attnum, a.attname) FROM pg_attribute a WHERE a.attrelid = is_as_ever.relation AND a.attnum > 0 AND NOT a.attisdropped)));
-END
-$$;
-
-COMMENT ON FUNCTION bemi.is_as_ever(oid) IS
-'whether the columns of a table had the names and types of today all the time';
-
-CREATE FUNCTION bemi.tell_rewrites(base regclass, since timestamptz) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  rewrite record;
-BEGIN
-  FOR rewrite IN
-    SELECT a.attname, v.noted_at FROM (SELECT *, lag(o.types) OVER (ORDER BY o.source, o.position) AS before FROM bemi.table_versions o WHERE o.relation = base) v,
-      LATERAL jsonb_each(v.rewrites -> 'columns') r, pg_attribute a
-    WHERE v.noted_at > since AND a.attrelid = base AND a.attnum = r.key::int2 AND NOT a.attisdropped
-      AND (r.value = 'null'::jsonb OR EXISTS (SELECT FROM pg_cast k WHERE k.castfunc >= 16384::oid
-        AND k.castsource = (v.before -> 'columns' -> r.key ->> 0)::oid AND k.casttarget = (v.types -> 'columns' -> r.key ->> 0)::oid))
-    ORDER BY v.source, v.position, a.attnum
-  LOOP
-    RAISE NOTICE 'the column % of % was rewritten at %: rows that did not change since then show what it was given there', quote_ident(rewrite.attname), base, rewrite.noted_at;
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.tell_rewrites(regclass, timestamptz) IS
-'tells which columns of a table were rewritten since a time, in a way that is not known';
+'returns the OID of a label of an enum';
 
 CREATE OR REPLACE FUNCTION bemi.whole(image jsonb, omitted jsonb, "table" text, primary_key text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  missing text := (SELECT string_agg(quote_ident(o), ', ') FROM jsonb_object_keys(omitted) o
-    WHERE o NOT IN ('context', 'after', 'primary_key', 'old_primary_key') AND image ->> o IS NULL);
+  missing text := (
+    SELECT string_agg(quote_ident(o), ', ')
+    FROM jsonb_object_keys(omitted) o
+    WHERE o NOT IN ('context', 'after', 'primary_key', 'old_primary_key') AND image ->> o IS NULL
+  );
 BEGIN
   IF missing IS NOT NULL THEN
-    RAISE EXCEPTION 'the row % of % cannot be known: % was left out when its change was recorded', primary_key, "table", missing USING
-      ERRCODE = 'object_not_in_prerequisite_state', DETAIL = omitted::text, HINT = 'Leave the row out by a condition on its key; bemi.changes has the rest of it.';
+    RAISE EXCEPTION 'the row % of % is not known: % was omitted when its change was recorded',
+      primary_key, "table", missing USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      DETAIL = omitted::text,
+      HINT = 'Exclude the row by a condition on its key. bemi.changes has its other columns.';
   END IF;
   RETURN image;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.whole(jsonb, jsonb, text, text) IS
-'an image of a row, or an error if something of it was left out';
+'returns an image of a row; an error if something of it was omitted';
 
 CREATE OR REPLACE FUNCTION bemi.recorded_since() RETURNS timestamptz
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
 BEGIN
   IF to_regclass('bemi.recorder') IS NULL OR to_regclass('bemi.changes') IS NULL THEN
     RETURN NULL;
@@ -6151,39 +6285,66 @@ BEGIN
   -- The retention drops the oldest partitions.
   RETURN greatest(
     (SELECT r.since FROM bemi.recorder r),
-    (SELECT min(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM [(]''([^'']+)''[)]')::timestamptz)
-     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'bemi.changes'::regclass));
+    (
+      SELECT min(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM [(]''([^'']+)''[)]')::timestamptz)
+      FROM pg_inherits i
+      JOIN pg_class c ON c.oid = i.inhrelid
+      WHERE i.inhparent = 'bemi.changes'::regclass
+    )
+  );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_since() IS
-'since when changes are in bemi.changes, or NULL if they never were';
+'returns since when all changes are in bemi.changes, or NULL if they never were';
 
 CREATE OR REPLACE FUNCTION bemi.recorded_position() RETURNS pg_lsn
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM bemi.require_readable();
-  RETURN CASE WHEN to_regclass('bemi.recorder') IS NOT NULL THEN (SELECT '0/0'::pg_lsn + bemi.place(COALESCE(r.source, 1), r.commit_position)::numeric FROM bemi.recorder r) END;
+  IF to_regclass('bemi.recorder') IS NULL THEN
+    RETURN NULL;
+  END IF;
+  RETURN (
+    SELECT '0/0'::pg_lsn + bemi.place(COALESCE(r.source, 1), r.commit_position)::numeric
+    FROM bemi.recorder r
+  );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_position() IS
-'where the last change committed that this snapshot sees in bemi.changes, as bemi.place() counts';
+'returns the place, as bemi.place() counts, at which the last change committed that this snapshot sees in bemi.changes';
+
+CREATE FUNCTION bemi.require_changes() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF to_regclass('bemi.changes') IS NULL THEN
+    RAISE EXCEPTION 'the changes of this database are not recorded' USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'SELECT bemi.start();';
+  ELSIF NOT has_table_privilege('bemi.changes', 'SELECT') THEN
+    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
+      ERRCODE = 'insufficient_privilege',
+      HINT = format('As its owner: GRANT SELECT ON bemi.changes TO %I;', current_user);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_changes() IS
+'raises an error if the caller may not read bemi.changes';
 
 CREATE OR REPLACE FUNCTION bemi.require_select(relation regclass) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'the past of % cannot be read on a standby, which does not know how much of it is recorded', relation USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Ask on the primary. bemi.changes, with what is recorded, can be read here too.';
+    RAISE EXCEPTION 'the past of % cannot be read on a standby, which does not know how much of it is recorded',
+      relation USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'Read it on the primary. bemi.changes can be read on the standby too.';
   ELSIF NOT has_table_privilege(relation, 'SELECT') THEN
     RAISE EXCEPTION 'permission denied for table %', relation USING ERRCODE = 'insufficient_privilege';
-  ELSIF to_regclass('bemi.changes') IS NULL THEN
-    RAISE EXCEPTION 'the changes of this database are not recorded' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
-  ELSIF NOT has_table_privilege('bemi.changes', 'SELECT') THEN
-    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
-      ERRCODE = 'insufficient_privilege', HINT = format('As its owner: GRANT SELECT ON bemi.changes TO %I;', current_user);
   END IF;
+  PERFORM bemi.require_changes();
 END
 $$;
 
@@ -6193,381 +6354,846 @@ COMMENT ON FUNCTION bemi.require_select(regclass) IS
 CREATE OR REPLACE FUNCTION bemi.table_of_type(type regtype) RETURNS regclass
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  relation regclass := (SELECT c.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid AND c.relkind IN ('r', 'p') WHERE t.oid = type);
+  relation regclass := (
+    SELECT c.oid
+    FROM pg_type t
+    JOIN pg_class c ON c.oid = t.typrelid AND c.relkind IN ('r', 'p')
+    WHERE t.oid = type
+  );
 BEGIN
   IF relation IS NULL THEN
-    RAISE EXCEPTION 'the type % is no row type of a table', type USING
-      ERRCODE = 'wrong_object_type', HINT = 'Name the table by a row of it, as in bemi.as_of(NULL::public.todo, now()).';
+    RAISE EXCEPTION 'the type % is not the row type of a table', type USING
+      ERRCODE = 'wrong_object_type',
+      HINT = 'Name the table by a row of it, as in bemi.as_of(NULL::public.todo, now()).';
   END IF;
   RETURN relation;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.table_of_type(regtype) IS
-'the table whose rows have a type';
+'returns the table whose rows have a type';
 
 CREATE OR REPLACE FUNCTION bemi.leaves(relation regclass) RETURNS oid[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE relkind WHEN 'p' THEN ARRAY(SELECT relid::oid FROM pg_partition_tree(relation) WHERE isleaf ORDER BY relid::oid) ELSE ARRAY[oid] END
-  FROM pg_class WHERE oid = relation
-$$;
-
-COMMENT ON FUNCTION bemi.leaves(regclass) IS
-'a table itself, or the partitions of a partitioned one that have no partitions';
-
-CREATE FUNCTION bemi.key_of(relation regclass) RETURNS TABLE (
-  place int, name name, number smallint, opening text, closing text, comparison text, type oid, free text, has_one_text boolean
-)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  leaf oid;
-  keys text[];
-  index oid;
-  count int;
-  implicit record;
 BEGIN
-  -- Without partitions, the table's own.
-  FOREACH leaf IN ARRAY COALESCE(NULLIF(bemi.leaves(relation), '{}'), ARRAY[relation::oid]) LOOP
-    index := (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = leaf AND (i.indisprimary AND i.indisvalid OR i.indexrelid = bemi.identity_index(leaf::regclass)) ORDER BY i.indisprimary DESC LIMIT 1);
-    IF index IS NULL THEN
-      RAISE EXCEPTION 'the table % has no primary key: nothing tells which of its rows a change is about', leaf::regclass USING
-        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give it a primary key; its past can be read from then on.';
-    END IF;
-    keys := keys || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.place) FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (number, place)
-      JOIN pg_attribute a ON a.attnum = k.number WHERE i.indexrelid = index AND a.attrelid = leaf);
-  END LOOP;
-  IF EXISTS (SELECT FROM pg_index i, unnest(i.indkey::int2[]) k (number) JOIN pg_attribute a ON a.attnum = k.number JOIN pg_type t ON t.oid = a.atttypid
-    WHERE i.indexrelid = index AND a.attrelid = leaf AND (t.typcategory IN ('A', 'C') OR t.typname IN ('json', 'jsonb')))
-  THEN
-    RAISE EXCEPTION 'the key of % has a column of an array, a composite type or jsonb', relation USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its past cannot be read by such a key; bemi.changes has what is recorded.';
-  END IF;
-  -- An implicit cast can lead the comparison of two ranges to another operator, by way of the cast's function.
-  SELECT format_type(k.castsource, NULL::int4) AS source, format_type(k.casttarget, NULL::int4) AS target INTO implicit
-  FROM pg_index i, unnest(i.indkey::int2[]) u (number) JOIN pg_attribute a ON a.attnum = u.number CROSS JOIN LATERAL bemi.base_type(a.atttypid) AS b (type)
-  JOIN pg_type t ON t.oid = b.type JOIN pg_cast k ON k.castsource = t.oid
-  WHERE i.indexrelid = index AND a.attrelid = leaf AND t.typtype = ANY ('{r,m}'::"char"[]) AND t.oid >= 16384::oid AND k.castcontext = 'i'::"char" LIMIT 1;
-  IF implicit.source IS NOT NULL THEN
-    RAISE EXCEPTION 'the key of % has a column of the type %, which has an implicit cast', relation, implicit.source USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = format('DROP CAST (%s AS %s);', implicit.source, implicit.target);
-  END IF;
-  IF (SELECT count(DISTINCT k) FROM unnest(keys) k) > 1 THEN
-    RAISE EXCEPTION 'the partitions of % have different keys', relation USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Read the past of each partition by itself.';
-  END IF;
-  RETURN QUERY
-    SELECT k.place::int, own.attname, own.attnum,
-      -- What is PostgreSQL's own has no casts of others.
-      CASE WHEN t.is_own THEN 'CAST('::text ELSE 'bemi.key_value('::text END,
-      CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, CASE WHEN t.type = own.atttypid THEN own.atttypmod ELSE -1 END) || ')'::text || t.collation,
-      o.comparison, t.type, CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END || format_type(t.type, -1) || ')'::text || t.collation,
-      t.has_one_text
-    FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[]) WITH ORDINALITY AS k (number, class, place)
-    JOIN pg_attribute a ON a.attnum = k.number JOIN pg_attribute own ON own.attname = a.attname AND own.attrelid = relation
-    CROSS JOIN LATERAL (SELECT b.type, b.type < 16384::oid AS is_own, CASE WHEN co.oid IS NULL THEN ''::text ELSE format(' COLLATE %I.%I', n.nspname, co.collname) END AS collation,
-        y.typname = ANY ('{int2,int4,int8,oid,bool,uuid,bytea,date,time,timestamp,timestamptz,inet,cidr,macaddr,macaddr8,bit,varbit,pg_lsn,xid8,money,char,name,text,varchar}'::name[])
-          AND b.type < 16384::oid AND COALESCE(co.collisdeterministic, true) OR y.typtype = 'e'::"char" AS has_one_text
-      FROM bemi.base_type(own.atttypid) AS b (type) JOIN pg_type y ON y.oid = b.type
-      LEFT JOIN pg_collation co ON co.oid = own.attcollation LEFT JOIN pg_namespace n ON n.oid = co.collnamespace) t
-    CROSS JOIN LATERAL (SELECT CASE c.opcintype WHEN 'anyenum'::regtype::oid THEN 'bemi.enum_number(%1$s) OPERATOR(pg_catalog.=) bemi.enum_number(%2$s'::text || x.exactly || ')'::text
-        -- Beside an operator of an extension others may have put one that fits the types of the columns better.
-        ELSE '%1$s'::text || x.exactly || format(' OPERATOR(%I.%s) ', n.nspname, o.oprname) || '%2$s'::text || x.exactly END AS comparison
-      FROM pg_opclass c JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
-        AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-      CROSS JOIN LATERAL (SELECT CASE WHEN n.nspname <> 'pg_catalog'::name THEN '::'::text || replace(format_type(c.opcintype, -1), '%'::text, '%%'::text)
-        WHEN t.is_own OR t.type = own.atttypid THEN ''::text ELSE '::'::text || replace(format_type(t.type, -1), '%'::text, '%%'::text) END AS exactly) x
-        WHERE c.oid = k.class) o
-    WHERE i.indexrelid = index AND a.attrelid = leaf AND k.number IS NOT NULL ORDER BY k.place;
+  RETURN (
+    SELECT CASE c.relkind
+      WHEN 'p' THEN ARRAY(SELECT p.relid::oid FROM pg_partition_tree(relation) p WHERE p.isleaf ORDER BY p.relid::oid)
+      ELSE ARRAY[c.oid] END
+    FROM pg_class c
+    WHERE c.oid = relation
+  );
 END
 $$;
 
-COMMENT ON FUNCTION bemi.key_of(regclass) IS
-'the columns that name a row of a table, and in SQL how to read and compare them';
+COMMENT ON FUNCTION bemi.leaves(regclass) IS
+'returns a table itself, or the partitions of a partitioned one that have no partitions';
 
-CREATE OR REPLACE FUNCTION bemi.recorded_tree(base regclass) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+CREATE FUNCTION bemi.qualified_name(relation oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT format('%I.%I', n.nspname, c.relname)
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = relation
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.qualified_name(oid) IS
+'returns in SQL: the name of a table with its schema';
+
+CREATE OR REPLACE FUNCTION bemi.recorded_tree(base regclass)
+RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   leaves oid[] := bemi.leaves(base);
   top oid := pg_partition_root(base);
 BEGIN
+  IF leaves = ARRAY[base::oid] THEN
+    RETURN QUERY SELECT * FROM bemi.recorded_names(leaves);
+    RETURN;
+  END IF;
   RETURN QUERY
     WITH came AS MATERIALIZED (
-      SELECT v.relation, max(bemi.place(v.source, v.position)) AS place FROM (
-        SELECT *, lag(v.root) OVER (PARTITION BY v.relation ORDER BY v.source, v.position) AS root_before FROM bemi.table_versions v
-        WHERE v.relation = ANY (leaves) AND v.relation <> base
-      ) v WHERE v.is_empty AND v.root_before <> v.root AND v.root = top GROUP BY 1
+      SELECT v.relation, max(bemi.place(v.source, v.position)) AS place
+      FROM (
+        SELECT *, lag(o.root) OVER (PARTITION BY o.relation ORDER BY o.source, o.position) AS root_before
+        FROM bemi.table_versions o
+        WHERE o.relation = ANY (leaves) AND o.relation <> base
+      ) v
+      WHERE v.is_empty AND v.root_before <> v.root AND v.root = top
+      GROUP BY 1
     )
     SELECT n.relation, n.schema, n."table", greatest(n.since, c.place), n.until
-    FROM bemi.recorded_names(leaves) n LEFT JOIN came c ON c.relation = n.relation
+    FROM bemi.recorded_names(leaves) n
+    LEFT JOIN came c ON c.relation = n.relation
     WHERE n.until > COALESCE(c.place, n.since);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_tree(regclass) IS
-'the names under which bemi.changes has the changes of a table and its partitions, and from which place on until when';
+'returns the names under which bemi.changes has the changes of a table and its partitions, and between which places';
 
-CREATE OR REPLACE FUNCTION bemi.unknown_past(base regclass, moment timestamptz) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE TYPE bemi.key_column AS (
+  place int,
+  name name,
+  number smallint,
+  opening text,
+  closing text,
+  comparison text,
+  type oid,
+  free text,
+  has_one_text boolean
+);
+
+COMMENT ON TYPE bemi.key_column IS
+'a column that names a row of a table, and in SQL how to read and compare it';
+
+CREATE FUNCTION bemi.key_index(relation regclass, OUT leaf oid, OUT index oid, OUT is_one boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  leaves oid[] := bemi.leaves(base);
-  top oid := COALESCE(pg_partition_root(base)::oid, base);
-  result text;
-BEGIN
-  WITH members AS MATERIALIZED (
-    SELECT m.oid, m.oid = base AS is_base, c.relkind FROM (SELECT unnest(leaves) UNION SELECT base) AS m (oid) JOIN pg_class c ON c.oid = m.oid
-  ), versions AS MATERIALIZED (
-    SELECT v.*, bemi.place(v.source, v.position) AS place, lead(v.noted_at, 1, 'infinity') OVER w AS until,
-      -- A partition that was empty when it came into the tree has no rows of before.
-      lag(v.root) OVER w IS DISTINCT FROM v.root AND v.root = top AND v.is_empty AND NOT m.is_base AS has_no_past
-    FROM bemi.table_versions v JOIN members m ON m.oid = v.relation WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
-  ), known AS MATERIALIZED (
-    SELECT v.*, max(v.place) FILTER (WHERE v.has_no_past) OVER (PARTITION BY v.relation) AS came FROM versions v
-  ), since AS MATERIALIZED (
-    SELECT v.* FROM known v WHERE v.until > moment AND (v.came IS NULL OR v.place >= v.came OR v.root = top AND v.noted_at <= moment)
-  )
-  SELECT problem INTO result FROM (
-    SELECT 1, format('%s is a foreign table', m.oid::regclass) FROM members m WHERE m.relkind = 'f'
-    UNION ALL SELECT 2, format('%s is not tracked', m.oid::regclass) FROM members m WHERE NOT EXISTS (SELECT FROM known v WHERE v.relation = m.oid)
-    UNION ALL SELECT 3, format('%s is tracked since %s', v.relation::regclass, min(v.noted_at)) FROM since v
-      GROUP BY v.relation HAVING min(v.noted_at) > moment AND NOT bool_or(v.has_no_past)
-    UNION ALL SELECT 4, format('%s was not tracked from %s on', v.relation::regclass, v.noted_at) FROM since v WHERE NOT v.is_tracked
-    UNION ALL SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so the log has not the whole row before each change', v.relation::regclass, v.noted_at)
-      FROM since v WHERE NOT v.has_images
-    UNION ALL SELECT 6, format('%s was attached or detached at %s', v.relation::regclass, v.until) FROM since v
-      -- A table keeps its own rows when it is attached or detached.
-      WHERE (v.root <> top OR v.place < v.came) AND v.relation <> base
-    UNION ALL SELECT 7, format('the key of %s was another one until %s', v.relation::regclass, v.until) FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
-      WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
-    UNION ALL SELECT 7, format('the key of %s is deferrable, so that for a moment two rows may have had the same', i.indrelid::regclass)
-      FROM pg_index i WHERE i.indrelid = ANY (leaves) AND i.indisprimary AND NOT i.indimmediate
-    UNION ALL SELECT 8, u FROM bemi.unknown_former(base, moment) u
-    UNION ALL SELECT 9, format('%s was changed before %s while an event trigger of bemi was disabled', v.relation::regclass, v.noted_at)
-      FROM since v WHERE v.is_late AND v.noted_at > moment
-  ) AS problems (place, problem) ORDER BY place LIMIT 1;
-  IF result IS NULL THEN
-    SELECT format('%s is not as it was noted when it was changed last: an event trigger of bemi is disabled', v.relation::regclass) INTO result
-    FROM bemi.new_versions(leaves || base::oid) v LIMIT 1;
-  END IF;
-  RETURN result;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.unknown_past(regclass, timestamptz) IS
-'what keeps the rows that a table had at a time from being known, or NULL';
-
-CREATE OR REPLACE FUNCTION bemi.require_past(base regclass, moment timestamptz, command int) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  since timestamptz := bemi.recorded_since();
-  problem text;
-  change record;
   columns text;
-  -- From when on changes count of rows that went with their table or partition.
-  gone_from timestamptz := (SELECT min(f.empty_at) FROM bemi.former_partitions(base) f WHERE f.came_at <= moment AND f.gone_at > moment);
+  columns_before text;
 BEGIN
-  IF command > 0 AND pg_current_xact_id_if_assigned() IS NOT NULL AND EXISTS (
-    SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation = ANY (bemi.leaves(base)) AND (
-      mode IN ('ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-      -- The running statement may be the first that writes the table.
-      OR mode = 'RowExclusiveLock' AND (current_setting('track_counts') = 'off'
-        OR pg_stat_get_xact_tuples_inserted(relation) + pg_stat_get_xact_tuples_updated(relation) + pg_stat_get_xact_tuples_deleted(relation) > 0)))
-  THEN
-    RAISE EXCEPTION 'this transaction has changed % itself', base USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Its changes are recorded when it has committed: ask then.';
-  END IF;
-  SELECT format('changes before %s are missing: %s', c.committed_at, c.context) INTO problem FROM bemi.changes c
-  WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > moment ORDER BY c.committed_at DESC LIMIT 1;
-  problem := COALESCE(CASE WHEN moment < since THEN format('changes are recorded since %s', since) END, problem, bemi.unknown_past(base, moment));
-  IF problem IS NOT NULL THEN
-    RAISE EXCEPTION 'what % was like at % is not known: %', base, moment, problem USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'bemi.changes has what is recorded; SELECT * FROM bemi.tracked; shows what is recorded from now on.';
-  END IF;
-  FOR change IN
-    SELECT n.schema, n."table", c.operation, c.first FROM bemi.recorded_tree(base) n, LATERAL (
-      SELECT c.operation, min(c.committed_at) AS first FROM bemi.changes c
-      WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.committed_at > moment
-        AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until GROUP BY 1
-    ) c ORDER BY c.operation = 'TRUNCATE', c.first
-  LOOP
-    IF change.operation <> 'TRUNCATE' THEN
-      RAISE EXCEPTION 'what % was like at % is not known: the key of a row that was changed at % is not recorded', base, moment, change.first USING
-        ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See the rows of bemi.changes whose primary_key is null.';
+  is_one := true;
+  -- A partitioned table without partitions has an index of its own.
+  FOREACH leaf IN ARRAY COALESCE(NULLIF(bemi.leaves(relation), '{}'), ARRAY[relation::oid]) LOOP
+    index := COALESCE((
+      SELECT i.indexrelid
+      FROM pg_index i
+      WHERE i.indrelid = leaf AND i.indisprimary AND i.indisvalid
+    ), bemi.identity_index(leaf::regclass));
+    IF index IS NULL THEN
+      RAISE EXCEPTION 'the table % has no primary key, so its changes do not name their rows', leaf::regclass USING
+        ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Add a primary key. The past can be read from then on.';
     END IF;
-    RAISE WARNING '% was truncated at %: of the rows that it had before, only those that were changed before are recorded', format('%I.%I', change.schema, change."table"), change.first;
-    gone_from := '-infinity';
+    columns := (
+      SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.place)
+      FROM pg_index i,
+      unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (number, place)
+      JOIN pg_attribute a ON a.attnum = k.number
+      WHERE i.indexrelid = index AND a.attrelid = leaf
+    );
+    is_one := is_one AND columns = COALESCE(columns_before, columns);
+    columns_before := columns;
   END LOOP;
-  -- What ADD COLUMN gave to a row that did not change after it is in no change.
-  columns := (SELECT string_agg(format('%s (since %s)', quote_ident(a.attname), n.added_at), ', ' ORDER BY a.attnum) FROM pg_attribute a, LATERAL (
-      SELECT min(v.noted_at) FILTER (WHERE v.columns ? a.attnum::text) AS added_at, min(v.noted_at) AS first FROM bemi.table_versions v WHERE v.relation = base) n
-    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped AND n.added_at > n.first AND n.added_at > gone_from AND n.added_at <= moment);
-  IF columns IS NOT NULL THEN
-    RAISE NOTICE 'columns of % that were added are null in rows that did not change between then and when they were truncated, or their partition went: %', base, columns;
-  END IF;
-  columns := (SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
-    WHERE attrelid = base AND attnum > 0 AND NOT attisdropped AND attname IN (SELECT bemi.masked_columns(base::oid)));
-  IF columns IS NOT NULL THEN
-    RAISE NOTICE 'masked columns of % are null in rows that were changed since: %', base, columns;
-  END IF;
-  columns := (SELECT string_agg(DISTINCT quote_ident(i), ', ') FROM bemi.table_versions v, unnest(v.ignored) i
-    WHERE v.relation = ANY (bemi.leaves(base)));
-  IF columns IS NOT NULL THEN
-    RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %', base, moment, columns;
-  END IF;
-  columns := (SELECT string_agg(DISTINCT quote_ident(i), ', ') FROM bemi.former_partitions(base) f
-    JOIN bemi.table_versions v ON v.relation = f.relation, unnest(v.ignored) i WHERE f.came_at <= moment AND f.gone_at > moment);
-  IF columns IS NOT NULL THEN
-    RAISE NOTICE 'ignored columns of partitions of % that are gone may be older than %, since their changes alone are not recorded: %', base, moment, columns;
-  END IF;
-  PERFORM bemi.tell_rewrites(base, moment);
 END
 $$;
 
-COMMENT ON FUNCTION bemi.require_past(regclass, timestamptz, int) IS
-'raises an error if what a table was like at a time cannot be known';
+COMMENT ON FUNCTION bemi.key_index(regclass) IS
+'returns the index whose columns name the rows of a table';
+
+CREATE FUNCTION bemi.require_comparable(relation regclass, leaf oid, index oid) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  implicit record;
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_index i, unnest(i.indkey::int2[]) k (number)
+    JOIN pg_attribute a ON a.attnum = k.number
+    JOIN pg_type t ON t.oid = a.atttypid
+    WHERE i.indexrelid = index
+      AND a.attrelid = leaf
+      AND (t.typcategory IN ('A', 'C') OR t.typname IN ('json', 'jsonb'))
+  ) THEN
+    RAISE EXCEPTION 'the key of % has a column of an array, a composite type or jsonb', relation USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'The past of the table cannot be read by such a key. bemi.changes has what is recorded.';
+  END IF;
+  -- An implicit cast can lead the comparison of two ranges to another operator, by way of the cast's function.
+  SELECT format_type(k.castsource, NULL::int4) AS source, format_type(k.casttarget, NULL::int4) AS target
+  INTO implicit
+  FROM pg_index i, unnest(i.indkey::int2[]) u (number)
+  JOIN pg_attribute a ON a.attnum = u.number
+  JOIN pg_type own ON own.oid = a.atttypid AND own.typtype = ANY ('{d,r,m}'::"char"[])
+  CROSS JOIN LATERAL (
+    SELECT CASE own.typtype WHEN 'd'::"char" THEN bemi.base_type(own.oid) ELSE own.oid END AS type
+  ) b
+  JOIN pg_type t ON t.oid = b.type
+  JOIN pg_cast k ON k.castsource = t.oid
+  WHERE i.indexrelid = index
+    AND a.attrelid = leaf
+    AND t.typtype = ANY ('{r,m}'::"char"[])
+    AND t.oid >= 16384::oid
+    AND k.castcontext = 'i'::"char"
+  LIMIT 1;
+  IF implicit.source IS NOT NULL THEN
+    RAISE EXCEPTION 'the key of % has a column of the type %, which has an implicit cast',
+      relation, implicit.source USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = format('DROP CAST (%s AS %s);', implicit.source, implicit.target);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_comparable(regclass, oid, oid) IS
+'raises an error if the keys of a table cannot be compared safely';
+
+CREATE FUNCTION bemi.key_type(
+  type oid, "collation" oid, OUT base oid, OUT is_own boolean, OUT collated text, OUT has_one_text boolean
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  SELECT y.oid, y.oid < 16384::oid,
+    CASE WHEN c.oid IS NULL THEN ''::text ELSE format(' COLLATE %I.%I', n.nspname, c.collname) END,
+    y.typtype = 'e'::"char"
+      OR y.oid < 16384::oid
+        AND COALESCE(c.collisdeterministic, true)
+        AND y.typname = ANY (ARRAY['int2', 'int4', 'int8', 'oid', 'bool', 'uuid', 'bytea', 'date', 'time', 'timestamp',
+          'timestamptz', 'inet', 'cidr', 'macaddr', 'macaddr8', 'bit', 'varbit', 'pg_lsn', 'xid8', 'money', 'char',
+          'name', 'text', 'varchar']::name[])
+  INTO base, is_own, collated, has_one_text
+  FROM pg_type o
+  JOIN pg_type y ON y.oid = CASE o.typtype WHEN 'd'::"char" THEN bemi.base_type(o.oid) ELSE o.oid END
+  LEFT JOIN pg_collation c ON c.oid = key_type."collation"
+  LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+  WHERE o.oid = key_type.type;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.key_type(oid, oid) IS
+'returns the base type of a column of a key, and its collation in SQL';
+
+CREATE FUNCTION bemi.key_comparison(class oid, column_type oid, base oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  operator record;
+  exactly text;
+BEGIN
+  SELECT o.oprname AS name, n.nspname AS schema, c.opcintype AS type
+  INTO operator
+  FROM pg_opclass c
+  JOIN pg_amop m ON m.amopfamily = c.opcfamily
+    AND m.amopstrategy = 3
+    AND m.amoplefttype = c.opcintype
+    AND m.amoprighttype = c.opcintype
+  JOIN pg_operator o ON o.oid = m.amopopr
+  JOIN pg_namespace n ON n.oid = o.oprnamespace
+  WHERE c.oid = class;
+  exactly := CASE
+    WHEN operator.schema <> 'pg_catalog'::name THEN '::'::text || format_type(operator.type, -1)
+    WHEN base < 16384::oid OR base = column_type THEN ''::text
+    ELSE '::'::text || format_type(base, -1) END;
+  exactly := replace(exactly, '%'::text, '%%'::text);
+  IF operator.type = 'anyenum'::regtype::oid THEN
+    RETURN format('bemi.enum_number(%%1$s) OPERATOR(pg_catalog.=) bemi.enum_number(%%2$s%s)', exactly);
+  END IF;
+  RETURN '%1$s'::text || exactly
+    || format(' OPERATOR(%I.%s) ', operator.schema, operator.name)
+    || '%2$s'::text || exactly;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.key_comparison(oid, oid, oid) IS
+'returns in SQL, as a format: the condition that two values of a column of a key are equal';
+
+CREATE FUNCTION bemi.key_of(relation regclass) RETURNS SETOF bemi.key_column
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  key record := bemi.key_index(relation);
+BEGIN
+  PERFORM bemi.require_comparable(relation, key.leaf, key.index);
+  IF NOT key.is_one THEN
+    RAISE EXCEPTION 'the partitions of % have different keys', relation USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'Read the past of each partition by itself.';
+  END IF;
+  RETURN QUERY
+    SELECT
+      k.place::int,
+      own.attname,
+      own.attnum,
+      CASE WHEN t.is_own THEN 'CAST('::text ELSE 'bemi.key_value('::text END,
+      x.before_type
+        || format_type(t.base, CASE WHEN t.base = own.atttypid THEN own.atttypmod ELSE -1 END)
+        || x.after_type,
+      bemi.key_comparison(k.class, own.atttypid, t.base),
+      t.base,
+      x.before_type || format_type(t.base, -1) || x.after_type,
+      t.has_one_text
+    FROM pg_index i,
+    unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indclass::oid[]) WITH ORDINALITY AS k (number, class, place)
+    JOIN pg_attribute a ON a.attnum = k.number
+    JOIN pg_attribute own ON own.attname = a.attname AND own.attrelid = relation
+    CROSS JOIN LATERAL bemi.key_type(own.atttypid, own.attcollation) t
+    CROSS JOIN LATERAL (
+      SELECT
+        CASE WHEN t.is_own THEN ' AS '::text ELSE ', NULL::'::text END AS before_type,
+        ')'::text || t.collated AS after_type
+    ) x
+    WHERE i.indexrelid = key.index AND a.attrelid = key.leaf AND k.number IS NOT NULL
+    ORDER BY k.place;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.key_of(regclass) IS
+'returns the columns that name a row of a table, and in SQL how to read and compare them';
+
+CREATE FUNCTION bemi.former_versions(tables oid[]) RETURNS TABLE (
+  relation oid,
+  stay bigint,
+  place bigint,
+  noted_at timestamptz,
+  next bigint,
+  next_at timestamptz,
+  next_is_late boolean,
+  name text,
+  root oid,
+  is_empty boolean,
+  is_flawed boolean,
+  columns jsonb,
+  key_columns smallint[]
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    WITH versions AS (
+      SELECT
+        v.*,
+        bemi.place(v.source, v.position) AS place,
+        lead(bemi.place(v.source, v.position)) OVER w AS next,
+        lead(v.noted_at) OVER w AS next_at,
+        lead(v.is_late) OVER w AS next_is_late,
+        v.root IS DISTINCT FROM lag(v.root) OVER w AS is_another,
+        first_value(v.key_columns) OVER back AS last_key
+      FROM bemi.table_versions v
+      WHERE v.relation = ANY (tables)
+      WINDOW
+        w AS (PARTITION BY v.relation ORDER BY v.source, v.position),
+        back AS (PARTITION BY v.relation, v.root ORDER BY v.source DESC, v.position DESC)
+    )
+    SELECT
+      v.relation,
+      count(*) FILTER (WHERE v.is_another) OVER (PARTITION BY v.relation ORDER BY v.place),
+      v.place,
+      v.noted_at,
+      v.next,
+      v.next_at,
+      v.next_is_late,
+      CASE WHEN v."table" IS NOT NULL THEN format('%I.%I', v.schema, v."table") END,
+      v.root,
+      v.is_empty,
+      NOT v.is_tracked OR NOT v.has_images OR v.is_late OR v.key_columns IS DISTINCT FROM v.last_key,
+      v.columns,
+      v.key_columns
+    FROM versions v;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.former_versions(oid[]) IS
+'returns the versions of tables that were partitions, by the times that they were';
+
+CREATE FUNCTION bemi.key_names(columns jsonb, key smallint[]) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN ARRAY(
+    SELECT columns ->> k.number::text
+    FROM unnest(key) WITH ORDINALITY AS k (number, place)
+    ORDER BY k.place
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.key_names(jsonb, smallint[]) IS
+'returns the names of the columns of a key';
+
+CREATE FUNCTION bemi.columns_before(relation oid, place bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT v.columns
+    FROM bemi.table_versions v
+    WHERE v.relation = columns_before.relation AND bemi.place(v.source, v.position) < columns_before.place
+    ORDER BY v.source DESC, v.position DESC
+    LIMIT 1
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.columns_before(oid, bigint) IS
+'returns the columns that a table had before a place';
 
 CREATE FUNCTION bemi.former_partitions(base regclass) RETURNS TABLE (
   relation oid, name text, came_at timestamptz, gone bigint, gone_at timestamptz, empty bigint, empty_at timestamptz
 )
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   top oid := (SELECT pg_partition_root(c.oid) FROM pg_class c WHERE c.oid = base AND c.relkind = 'p'::"char");
-  members oid[] := ARRAY(SELECT relid::oid FROM pg_partition_tree(top));
-  gone oid[] := ARRAY(SELECT DISTINCT v.relation FROM bemi.table_versions v WHERE v.root = top AND v.relation <> ALL (members));
+  members oid[];
+  gone oid[];
   key smallint[];
 BEGIN
-  -- Nearly always.
+  IF top IS NULL THEN
+    RETURN;
+  END IF;
+  members := ARRAY(SELECT p.relid::oid FROM pg_partition_tree(top) p);
+  gone := ARRAY(
+    SELECT DISTINCT v.relation FROM bemi.table_versions v WHERE v.root = top AND v.relation <> ALL (members)
+  );
   IF gone = '{}' THEN
     RETURN;
   END IF;
   key := ARRAY(SELECT k.number FROM bemi.key_of(base) k ORDER BY k.place);
   RETURN QUERY
-    WITH versions AS (
-      SELECT v.*, bemi.place(v.source, v.position) AS place, lead(bemi.place(v.source, v.position)) OVER w AS next, lead(v.noted_at) OVER w AS next_at, lead(v.is_late) OVER w AS next_is_late,
-        v.root IS DISTINCT FROM lag(v.root) OVER w AS is_another, first_value(v.key_columns) OVER back AS last_key
-      FROM bemi.table_versions v WHERE v.relation = ANY (gone) WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position),
-        back AS (PARTITION BY v.relation, v.root ORDER BY v.source DESC, v.position DESC)
-    ), stays AS (
-      SELECT v.*, count(*) FILTER (WHERE v.is_another) OVER (PARTITION BY v.relation ORDER BY v.place) AS stay FROM versions v
+    WITH stays AS MATERIALIZED (
+      SELECT * FROM bemi.former_versions(gone) v WHERE v.root = top
     ), ends AS (
-      SELECT s.relation, s.stay, min(s.place) AS came, min(s.noted_at) AS came_at, max(s.place) AS latest,
-        max(s.place) FILTER (WHERE NOT s.is_tracked OR NOT s.has_images OR s.is_late OR s.key_columns IS DISTINCT FROM s.last_key) AS flaw
-      FROM stays s WHERE s.root = top GROUP BY s.relation, s.stay
+      SELECT s.relation, s.stay, min(s.noted_at) AS came_at, max(s.place) AS latest,
+        max(s.place) FILTER (WHERE s.is_flawed) AS flaw
+      FROM stays s
+      GROUP BY s.relation, s.stay
     ), latest AS (
-      SELECT e.*, l.next, l.next_at, l.schema, l."table", max(e.stay) OVER (PARTITION BY e.relation) = e.stay AS is_latest,
-        NOT COALESCE(l.next_is_late, true) AND top = base
+      SELECT e.*, l.next, l.next_at, l.name, max(e.stay) OVER (PARTITION BY e.relation) = e.stay AS is_latest,
+        NOT COALESCE(l.next_is_late, true)
+          AND top = base
           -- By the names that the columns of the key had then.
-          AND (l.key_columns IS NULL OR ARRAY(SELECT l.columns ->> k::text FROM unnest(l.key_columns) WITH ORDINALITY AS u (k, place) ORDER BY place)
-            = ARRAY(SELECT r.columns ->> k::text FROM unnest(key) WITH ORDINALITY AS u (k, place), LATERAL (
-              SELECT v.columns FROM bemi.table_versions v WHERE v.relation = top AND bemi.place(v.source, v.position) < l.next ORDER BY v.source DESC, v.position DESC LIMIT 1) r ORDER BY place)) AS is_sound
-      FROM ends e JOIN versions l ON l.relation = e.relation AND l.place = e.latest
+          AND (l.key_columns IS NULL OR bemi.key_names(l.columns, l.key_columns)
+            = bemi.key_names(bemi.columns_before(top, l.next), key)) AS is_sound
+      FROM ends e
+      JOIN stays l ON l.relation = e.relation AND l.place = e.latest
     )
-    SELECT l.relation, format('%I.%I', l.schema, l."table"), l.came_at, l.next, COALESCE(l.next_at, 'infinity'::timestamptz), f.place, f.noted_at
-    FROM latest l LEFT JOIN LATERAL (
-      SELECT s.place, s.noted_at FROM stays s
-      WHERE l.is_latest AND l.is_sound AND s.relation = l.relation AND s.stay = l.stay AND s.is_empty AND (l.flaw IS NULL OR s.place > l.flaw)
-      ORDER BY s.place LIMIT 1
+    SELECT l.relation, l.name, l.came_at, l.next, COALESCE(l.next_at, 'infinity'::timestamptz), f.place, f.noted_at
+    FROM latest l
+    LEFT JOIN LATERAL (
+      SELECT s.place, s.noted_at
+      FROM stays s
+      WHERE l.is_latest
+        AND l.is_sound
+        AND s.relation = l.relation
+        AND s.stay = l.stay
+        AND s.is_empty
+        AND (l.flaw IS NULL OR s.place > l.flaw)
+      ORDER BY s.place
+      LIMIT 1
     ) f ON true
     WHERE COALESCE(l.next_at > bemi.recorded_since(), true);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.former_partitions(regclass) IS
-'the tables that were partitions of a table, from when until when, and since when their rows are known';
+'returns the tables that were partitions of a table, from when, until when, and since when their rows are known';
 
-CREATE FUNCTION bemi.recorded_past(base regclass) RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
+CREATE FUNCTION bemi.recorded_past(base regclass)
+RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
     SELECT * FROM bemi.recorded_tree(base)
-    UNION ALL SELECT n.relation, n.schema, n."table", greatest(n.since, f.empty), least(n.until, f.gone)
+    UNION ALL
+    SELECT n.relation, n.schema, n."table", greatest(n.since, f.empty), least(n.until, f.gone)
     FROM bemi.former_partitions(base) f, bemi.recorded_names(ARRAY[f.relation]) n
     WHERE f.empty IS NOT NULL AND n.until > f.empty AND n.since < f.gone;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_past(regclass) IS
-'the names under which bemi.changes has the changes of a table and of all partitions that it had, and from which place on until when';
+'returns as bemi.recorded_tree(), with the partitions that are gone whose rows are known';
 
 CREATE FUNCTION bemi.farewells(base regclass) RETURNS TABLE (leaf oid, committed_at timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    SELECT f.relation, greatest(f.gone_at, (SELECT max(c.committed_at) FROM bemi.recorded_names(ARRAY[f.relation]) n JOIN bemi.changes c
-      ON c.schema = n.schema AND c."table" = n."table" AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < least(n.until, f.gone)
-      WHERE c.committed_at > f.gone_at))
-    FROM bemi.former_partitions(base) f WHERE f.empty IS NOT NULL;
+    SELECT f.relation, greatest(f.gone_at, (
+      SELECT max(c.committed_at)
+      FROM bemi.recorded_names(ARRAY[f.relation]) n
+      JOIN bemi.changes c ON c.schema = n.schema
+        AND c."table" = n."table"
+        AND bemi.place(c.source, c.position) >= n.since
+        AND bemi.place(c.source, c.position) < least(n.until, f.gone)
+      WHERE c.committed_at > f.gone_at
+    ))
+    FROM bemi.former_partitions(base) f
+    WHERE f.empty IS NOT NULL;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.farewells(regclass) IS
-'when the rows of partitions that are gone went, of those whose rows are known';
+'returns when the rows of partitions that are gone were removed, as far as they are known';
 
 CREATE FUNCTION bemi.unknown_former(base regclass, moment timestamptz) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   former record;
-  since timestamptz := bemi.recorded_since();
 BEGIN
-  FOR former IN SELECT f.* FROM bemi.former_partitions(base) f WHERE f.came_at <= moment AND f.gone_at > moment ORDER BY f.came_at LOOP
+  FOR former IN
+    SELECT f.* FROM bemi.former_partitions(base) f
+    WHERE f.came_at <= moment AND f.gone_at > moment
+    ORDER BY f.came_at
+  LOOP
     IF former.gone IS NULL THEN
-      RETURN NEXT format('%s, which was a partition, is gone, and nobody noted when: an event trigger of bemi was disabled', former.name);
-    ELSIF former.empty IS NULL OR former.empty_at > moment OR former.empty_at < since
-      OR EXISTS (SELECT FROM bemi.changes c WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > former.empty_at)
-      OR EXISTS (SELECT FROM bemi.recorded_names(ARRAY[former.relation]) n JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table"
-        AND bemi.place(c.source, c.position) >= greatest(n.since, former.empty) AND bemi.place(c.source, c.position) < least(n.until, former.gone)
-        AND c.primary_key IS NULL AND c.operation <> 'TRUNCATE')
+      RETURN NEXT format('%s was a partition and is gone since an unknown time: an event trigger of bemi was disabled',
+        former.name);
+    ELSIF former.empty IS NULL OR former.empty_at > moment OR former.empty_at < bemi.recorded_since()
+      OR EXISTS (
+        SELECT FROM bemi.changes c
+        WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > former.empty_at
+      )
+      OR EXISTS (
+        SELECT FROM bemi.recorded_names(ARRAY[former.relation]) n
+        JOIN bemi.changes c ON c.schema = n.schema
+          AND c."table" = n."table"
+          AND bemi.place(c.source, c.position) >= greatest(n.since, former.empty)
+          AND bemi.place(c.source, c.position) < least(n.until, former.gone)
+        WHERE c.primary_key IS NULL AND c.operation <> 'TRUNCATE'
+      )
     THEN
-      RETURN NEXT format('%s, which was a partition until %s, is gone, and not all of its changes are recorded since it was empty', former.name, former.gone_at);
+      RETURN NEXT format(
+        '%s, a partition until %s, is gone, and not all of its changes are recorded since it was empty',
+        former.name, former.gone_at);
     END IF;
   END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.unknown_former(regclass, timestamptz) IS
-'what is not known of partitions that are gone and were there at a time';
+'returns what is not known of partitions that are gone and were there at a time';
+
+CREATE FUNCTION bemi.versions_since(base regclass, moment timestamptz, leaves oid[], top oid) RETURNS TABLE (
+  relation oid,
+  place bigint,
+  noted_at timestamptz,
+  until timestamptz,
+  root oid,
+  came bigint,
+  has_no_past boolean,
+  is_tracked boolean,
+  has_images boolean,
+  is_late boolean,
+  key_columns smallint[]
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    WITH versions AS MATERIALIZED (
+      SELECT
+        v.*,
+        bemi.place(v.source, v.position) AS place,
+        lead(v.noted_at, 1, 'infinity') OVER w AS until,
+        -- A partition that was empty when it was attached has no rows of an earlier time.
+        lag(v.root) OVER w IS DISTINCT FROM v.root
+          AND v.root = top
+          AND v.is_empty
+          AND v.relation <> base AS has_no_past
+      FROM bemi.table_versions v
+      WHERE v.relation = ANY (leaves || base::oid)
+      WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
+    ), known AS MATERIALIZED (
+      SELECT v.*, max(v.place) FILTER (WHERE v.has_no_past) OVER (PARTITION BY v.relation) AS came
+      FROM versions v
+    )
+    SELECT k.relation, k.place, k.noted_at, k.until, k.root, k.came, k.has_no_past, k.is_tracked, k.has_images,
+      k.is_late, k.key_columns
+    FROM known k
+    WHERE k.until > moment
+      AND (k.came IS NULL OR k.place >= k.came OR k.root = top AND k.noted_at <= moment);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.versions_since(regclass, timestamptz, oid[], oid) IS
+'returns the versions of a table and its partitions that count for its rows at a time';
+
+CREATE OR REPLACE FUNCTION bemi.unknown_past(base regclass, moment timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  leaves oid[] := bemi.leaves(base);
+  top oid := COALESCE(pg_partition_root(base)::oid, base);
+  result text;
+BEGIN
+  WITH members AS MATERIALIZED (
+    SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = ANY (leaves || base::oid)
+  ), since AS MATERIALIZED (
+    SELECT v.*, v.relation::regclass AS name FROM bemi.versions_since(base, moment, leaves, top) v
+  )
+  SELECT p.problem INTO result FROM (
+    SELECT 1, format('%s is a foreign table', m.oid::regclass)
+    FROM members m WHERE m.relkind = 'f'
+    UNION ALL
+    SELECT 2, format('%s is not tracked', m.oid::regclass)
+    FROM members m WHERE NOT EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = m.oid)
+    UNION ALL
+    SELECT 3, format('%s is tracked since %s', v.name, min(v.noted_at))
+    FROM since v GROUP BY v.name HAVING min(v.noted_at) > moment AND NOT bool_or(v.has_no_past)
+    UNION ALL
+    SELECT 4, format('%s was not tracked from %s on', v.name, v.noted_at)
+    FROM since v WHERE NOT v.is_tracked
+    UNION ALL
+    SELECT 5, format('%s had no REPLICA IDENTITY FULL from %s on, so WAL does not contain whole rows',
+      v.name, v.noted_at)
+    FROM since v WHERE NOT v.has_images
+    UNION ALL
+    SELECT 6, format('%s was attached or detached at %s', v.name, v.until)
+    -- A table keeps its own rows when it is attached or detached.
+    FROM since v WHERE (v.root <> top OR v.place < v.came) AND v.relation <> base
+    UNION ALL
+    SELECT 7, format('%s had another key until %s', v.name, v.until)
+    FROM since v JOIN since l ON l.relation = v.relation AND l.until = 'infinity'
+    WHERE v.key_columns IS DISTINCT FROM l.key_columns AND v.relation = ANY (leaves)
+    UNION ALL
+    SELECT 7, format('the key of %s is deferrable, so two rows may have had the same key', i.indrelid::regclass)
+    FROM pg_index i WHERE i.indrelid = ANY (leaves) AND i.indisprimary AND NOT i.indimmediate
+    UNION ALL
+    SELECT 8, u FROM bemi.unknown_former(base, moment) u
+    UNION ALL
+    SELECT 9, format('%s was changed before %s while an event trigger of bemi was disabled', v.name, v.noted_at)
+    FROM since v WHERE v.is_late AND v.noted_at > moment
+  ) AS p (place, problem) ORDER BY p.place LIMIT 1;
+  IF result IS NULL THEN
+    SELECT format('%s was changed while an event trigger of bemi is disabled', v.relation::regclass)
+    INTO result FROM bemi.new_versions(leaves || base::oid) v LIMIT 1;
+  END IF;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.unknown_past(regclass, timestamptz) IS
+'returns what keeps the rows that a table had at a time from being known, or NULL';
+
+CREATE FUNCTION bemi.require_unchanged(base regclass, command int) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  IF command > 0 AND pg_current_xact_id_if_assigned() IS NOT NULL AND EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.pid = pg_backend_pid()
+      AND l.locktype = 'relation'
+      AND l.relation = ANY (bemi.leaves(base))
+      AND (
+        l.mode IN ('ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        -- The running statement may be the first that writes the table.
+        OR l.mode = 'RowExclusiveLock' AND (
+          current_setting('track_counts') = 'off'
+          OR pg_stat_get_xact_tuples_inserted(l.relation)
+            + pg_stat_get_xact_tuples_updated(l.relation)
+            + pg_stat_get_xact_tuples_deleted(l.relation) > 0
+        )
+      )
+  ) THEN
+    RAISE EXCEPTION 'this transaction has changed % itself', base USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'Its changes are recorded after COMMIT. Read the past then.';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_unchanged(regclass, int) IS
+'raises an error if the running transaction has changed a table';
+
+CREATE FUNCTION bemi.require_keys(base regclass, moment timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  change record;
+  was_truncated boolean := false;
+BEGIN
+  FOR change IN
+    SELECT n.schema, n."table", c.operation, c.first
+    FROM bemi.recorded_tree(base) n,
+    LATERAL (
+      SELECT c.operation, min(c.committed_at) AS first
+      FROM bemi.changes c
+      WHERE c.schema = n.schema
+        AND c."table" = n."table"
+        AND c.primary_key IS NULL
+        AND c.committed_at > moment
+        AND bemi.place(c.source, c.position) >= n.since
+        AND bemi.place(c.source, c.position) < n.until
+      GROUP BY 1
+    ) c
+    ORDER BY c.operation = 'TRUNCATE', c.first
+  LOOP
+    IF change.operation <> 'TRUNCATE' THEN
+      RAISE EXCEPTION 'what % was like at % is not known: the key of a row that was changed at % is not recorded',
+        base, moment, change.first USING
+        ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'See the rows of bemi.changes whose primary_key is null.';
+    END IF;
+    RAISE WARNING '% was truncated at %: of its rows, only those that had been changed before are recorded',
+      format('%I.%I', change.schema, change."table"), change.first;
+    was_truncated := true;
+  END LOOP;
+  RETURN was_truncated;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_keys(regclass, timestamptz) IS
+'raises an error if changes of a table since a time have no key; returns whether it was truncated since';
+
+CREATE FUNCTION bemi.report_uncertain(base regclass, moment timestamptz, gone_from timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  columns text;
+BEGIN
+  -- No change has what ADD COLUMN gave to a row that did not change after it.
+  columns := (
+    SELECT string_agg(format('%s (since %s)', quote_ident(a.attname), n.added_at), ', ' ORDER BY a.attnum)
+    FROM pg_attribute a,
+    LATERAL (
+      SELECT min(v.noted_at) FILTER (WHERE v.columns ? a.attnum::text) AS added_at, min(v.noted_at) AS first
+      FROM bemi.table_versions v
+      WHERE v.relation = base
+    ) n
+    WHERE a.attrelid = base
+      AND a.attnum > 0
+      AND NOT a.attisdropped
+      AND n.added_at > n.first
+      AND n.added_at > gone_from
+      AND n.added_at <= moment
+  );
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'columns of % that were added are null in rows removed by a TRUNCATE or with their partition: %',
+      base, columns;
+  END IF;
+  columns := (
+    SELECT string_agg(quote_ident(a.attname), ', ')
+    FROM pg_attribute a
+    WHERE a.attrelid = base
+      AND a.attnum > 0
+      AND NOT a.attisdropped
+      AND a.attname IN (SELECT m FROM bemi.masked_columns(base::oid) m)
+  );
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'masked columns of % are null in rows that have changed since: %', base, columns;
+  END IF;
+  columns := (
+    SELECT string_agg(DISTINCT quote_ident(i), ', ')
+    FROM bemi.table_versions v, unnest(v.ignored) i WHERE v.relation = ANY (bemi.leaves(base))
+  );
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE 'ignored columns of % may be newer than %, since their changes alone are not recorded: %',
+      base, moment, columns;
+  END IF;
+  columns := (
+    SELECT string_agg(DISTINCT quote_ident(i), ', ')
+    FROM bemi.former_partitions(base) f
+    JOIN bemi.table_versions v ON v.relation = f.relation,
+    unnest(v.ignored) i
+    WHERE f.came_at <= moment AND f.gone_at > moment
+  );
+  IF columns IS NOT NULL THEN
+    RAISE NOTICE
+      'ignored columns of former partitions of % may be older than %, since their changes alone are not recorded: %',
+      base, moment, columns;
+  END IF;
+  PERFORM bemi.report_rewrites(base, moment);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.report_uncertain(regclass, timestamptz, timestamptz) IS
+'reports the columns of a table whose values at a time are not known for all rows';
+
+CREATE OR REPLACE FUNCTION bemi.require_past(base regclass, moment timestamptz, command int) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  since timestamptz := bemi.recorded_since();
+  problem text;
+  gone_from timestamptz := (
+    SELECT min(f.empty_at) FROM bemi.former_partitions(base) f WHERE f.came_at <= moment AND f.gone_at > moment
+  );
+BEGIN
+  PERFORM bemi.require_unchanged(base, command);
+  IF moment < since THEN
+    problem := format('changes are recorded since %s', since);
+  ELSE
+    SELECT format('changes before %s are missing: %s', c.committed_at, c.context)
+    INTO problem
+    FROM bemi.changes c
+    WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP' AND c.committed_at > moment
+    ORDER BY c.committed_at DESC
+    LIMIT 1;
+    problem := COALESCE(problem, bemi.unknown_past(base, moment));
+  END IF;
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION 'what % was like at % is not known: %', base, moment, problem USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'bemi.changes has what is recorded. SELECT * FROM bemi.tracked; shows what is recorded from now on.';
+  END IF;
+  IF bemi.require_keys(base, moment) THEN
+    gone_from := '-infinity';
+  END IF;
+  PERFORM bemi.report_uncertain(base, moment, gone_from);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.require_past(regclass, timestamptz, int) IS
+'raises an error if the rows of a table at a time cannot be known, and reports what of them is uncertain';
 
 CREATE OR REPLACE FUNCTION bemi.current_command() RETURNS integer
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bemi_current_command';
 
 COMMENT ON FUNCTION bemi.current_command() IS
-'how many commands of its own transaction that changed something the running statement sees';
+'returns how many commands of its own transaction that changed something the running statement sees';
 
-CREATE OR REPLACE FUNCTION bemi.latest_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bemi.latest_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn)
+RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bemi_latest_changes';
 
 COMMENT ON FUNCTION bemi.latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
 'calls bemi.read_latest_changes() under a snapshot that sees all that was committed';
 
-CREATE OR REPLACE FUNCTION bemi.read_latest_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION bemi.read_latest_changes(
+  base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
-  -- Transactions have 64 bits here, and 32 in the log.
+  -- Transaction IDs have 64 bits here, and 32 in WAL.
   next numeric := pg_snapshot_xmax(snapshot)::text::numeric;
   epoch numeric := next - next % 4294967296;
   place bigint := (recorded - '0/0'::pg_lsn)::bigint;
   recorded_source int := bemi.place_source(place);
   recorded_here pg_lsn := '0/0'::pg_lsn + bemi.place_position(place)::numeric;
+  last record;
 BEGIN
   PERFORM bemi.require_past(base::regclass, moment, command);
+  -- Mostly there is none, and this plan is made once in a session.
+  SELECT c.source, c.commit_position
+  INTO last
+  FROM bemi.changes c
+  ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC
+  LIMIT 1;
+  IF (last.source, last.commit_position) > (recorded_source, recorded_here) IS NOT TRUE THEN
+    RETURN '[]'::jsonb;
+  END IF;
   RETURN (
-    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]') FROM bemi.recorded_past(base::regclass) n
-    -- They are few, whatever the planner thinks.
-    JOIN (SELECT * FROM bemi.changes c WHERE (c.source, c.commit_position) > (recorded_source, recorded_here) OFFSET 0) c
-      ON c.schema = n.schema AND c."table" = n."table" AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until
-    WHERE pg_visible_in_snapshot(
-      (CASE WHEN epoch + c.transaction_id >= next AND epoch > 0 THEN epoch - 4294967296 ELSE epoch END + c.transaction_id)::text::xid8, snapshot));
+    SELECT COALESCE(jsonb_agg(to_jsonb(c) || jsonb_build_object('leaf', n.relation)), '[]')
+    FROM bemi.recorded_past(base::regclass) n
+    -- OFFSET 0: they are few, whatever the planner expects.
+    JOIN (
+      SELECT * FROM bemi.changes c WHERE (c.source, c.commit_position) > (recorded_source, recorded_here) OFFSET 0
+    ) c ON c.schema = n.schema
+      AND c."table" = n."table"
+      AND bemi.place(c.source, c.position) >= n.since
+      AND bemi.place(c.source, c.position) < n.until
+    WHERE pg_visible_in_snapshot((
+      CASE WHEN epoch + c.transaction_id >= next AND epoch > 0 THEN epoch - 4294967296 ELSE epoch END + c.transaction_id
+    )::text::xid8, snapshot)
+  );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
-'the changes of a table that a snapshot sees in the table, but that were recorded after it was taken; or an error if its past is not known';
+'returns the changes of a table that a snapshot sees, recorded after it was taken; an error if its past is not known';
 
-CREATE FUNCTION bemi.late_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn) RETURNS TABLE (
-  leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
-  "position" bigint, commit_position pg_lsn, sequence int, source int
+CREATE FUNCTION bemi.late_changes(base oid, moment timestamptz, snapshot pg_snapshot, command int, recorded pg_lsn)
+RETURNS TABLE (
+  leaf oid,
+  operation text,
+  primary_key text,
+  old_primary_key text,
+  before jsonb,
+  after jsonb,
+  omitted jsonb,
+  committed_at timestamptz,
+  "position" bigint,
+  commit_position pg_lsn,
+  sequence int,
+  source int
 )
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -6578,166 +7204,361 @@ BEGIN
   END IF;
   PERFORM bemi.sync();
   found := bemi.latest_changes(base, moment, snapshot, command, recorded);
-  RETURN QUERY SELECT c.* FROM jsonb_to_recordset(found) AS c (
-    leaf oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, omitted jsonb, committed_at timestamptz,
-    "position" bigint, commit_position pg_lsn, sequence int, source int);
+  RETURN QUERY
+    SELECT c.*
+    FROM jsonb_to_recordset(found) AS c (
+      leaf oid,
+      operation text,
+      primary_key text,
+      old_primary_key text,
+      before jsonb,
+      after jsonb,
+      omitted jsonb,
+      committed_at timestamptz,
+      "position" bigint,
+      commit_position pg_lsn,
+      sequence int,
+      source int
+    );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.late_changes(oid, timestamptz, pg_snapshot, int, pg_lsn) IS
-'the changes of a table that a snapshot sees in the table, but not yet in bemi.changes';
+'returns the changes of a table that a snapshot sees in the table, but not yet in bemi.changes';
+
+CREATE FUNCTION bemi.virtual_column(base oid, number smallint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    -- The expression as text has neither the cast to the column's type nor its collation.
+    SELECT format('(CAST(%s AS %s)', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
+      || CASE WHEN c.oid IS NULL THEN ')' ELSE format(' COLLATE %I.%I)', n.nspname, c.collname) END
+    FROM pg_attribute a
+    JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+    WHERE a.attrelid = base AND a.attnum = number
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.virtual_column(oid, smallint) IS
+'returns in SQL: the value of a virtual generated column, of the other columns of its row and tableoid';
 
 CREATE FUNCTION bemi.columns_of_past(base oid, moment text) RETURNS TABLE (number smallint, now text, "then" text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  row_type text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
+  row_type text := bemi.qualified_name(base);
 BEGIN
   RETURN QUERY
-    WITH versions AS MATERIALIZED (SELECT bemi.place(v.source, v.position) AS place, v.noted_at, v.columns FROM bemi.table_versions v WHERE v.relation = base AND v.columns IS NOT NULL)
-    SELECT a.attnum, CASE WHEN a.attisdropped THEN 'NULL::int4' ELSE format(c.form, format('t.%I', a.attname)) END,
-      CASE WHEN a.attisdropped THEN 'NULL::int4' WHEN a.attgenerated = 'v' THEN format(c.form, bemi.virtual_column(base, a.attnum)) ELSE format(c.form, format('r.%I', a.attname)) END
-    FROM pg_attribute a
-      -- Null if it was there from the beginning.
-      LEFT JOIN LATERAL (SELECT v.noted_at FROM versions v WHERE v.columns ? a.attnum::text AND v.place > (SELECT min(f.place) FROM versions f)
+    WITH versions AS MATERIALIZED (
+      SELECT bemi.place(v.source, v.position) AS place, v.noted_at, v.columns
+      FROM bemi.table_versions v
+      WHERE v.relation = base AND v.columns IS NOT NULL
+    ), columns AS (
+      SELECT a.attnum, a.attname, a.attisdropped, a.attgenerated,
+        CASE WHEN added.noted_at IS NULL THEN '%s'
+          ELSE replace(format('CASE WHEN %s >= %L::timestamptz THEN ', moment, added.noted_at), '%', '%%')
+            || '%s'
+            || replace(format(' ELSE (NULL::%s).%I END', row_type, a.attname), '%', '%%') END AS form
+      FROM pg_attribute a
+      -- Null if the column was there from the beginning.
+      LEFT JOIN LATERAL (
+        SELECT v.noted_at
+        FROM versions v
+        WHERE v.columns ? a.attnum::text
+          AND v.place > (SELECT min(f.place) FROM versions f)
           AND NOT (SELECT f.columns ? a.attnum::text FROM versions f ORDER BY f.place LIMIT 1)
-        ORDER BY v.place LIMIT 1) AS added ON true
-      -- What was added later was not there. A field of a null row is null, unchecked by the constraints of a domain.
-      CROSS JOIN LATERAL (SELECT CASE WHEN added.noted_at IS NOT NULL
-        THEN replace(format('CASE WHEN %s >= %L::timestamptz THEN ', moment, added.noted_at), '%', '%%') || '%s'
-          || replace(format(' ELSE (NULL::%s).%I END', row_type, a.attname), '%', '%%') ELSE '%s' END AS form) c
-    WHERE a.attrelid = base AND a.attnum > 0;
+        ORDER BY v.place
+        LIMIT 1
+      ) AS added ON true
+      WHERE a.attrelid = base AND a.attnum > 0
+    )
+    SELECT
+      c.attnum,
+      CASE WHEN c.attisdropped THEN 'NULL::int4' ELSE format(c.form, format('t.%I', c.attname)) END,
+      CASE
+        WHEN c.attisdropped THEN 'NULL::int4'
+        WHEN c.attgenerated = 'v' THEN format(c.form, bemi.virtual_column(base, c.attnum))
+        ELSE format(c.form, format('r.%I', c.attname)) END
+    FROM columns c;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.columns_of_past(oid, text) IS
-'in SQL: the columns of a table, of a row of today and of one that was made of an image';
-
-CREATE FUNCTION bemi.virtual_column(base oid, number smallint) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  -- The expression as text has neither the cast to the column's type nor its collation.
-  SELECT format('(CAST(%s AS %s)', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
-    || CASE WHEN c.oid IS NULL THEN ')' ELSE format(' COLLATE %I.%I)', n.nspname, c.collname) END
-  FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
-  WHERE a.attrelid = base AND a.attnum = number
-$$;
-
-COMMENT ON FUNCTION bemi.virtual_column(oid, smallint) IS
-'in SQL: the value of a virtual generated column';
+'returns in SQL: the columns of a table at a time, of its row of today (t) and of one made of an image (r)';
 
 CREATE FUNCTION bemi.virtual_query(base oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  row_type text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
+  row_type text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = base AND attgenerated = 'v') THEN
+  IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = base AND a.attgenerated = 'v') THEN
     RETURN NULL;
   END IF;
+  row_type := bemi.qualified_name(base);
   RETURN (
-    SELECT format('SELECT %s FROM (SELECT ($1).*, $3 AS tableoid OFFSET 0) r', string_agg(CASE WHEN a.attgenerated <> 'v' THEN format('r.%I', a.attname)
-      WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN format('CASE WHEN $2 >= %s THEN %s ELSE (NULL::%s).%I END', n.added, bemi.virtual_column(base, a.attnum), row_type, a.attname)
-      ELSE bemi.virtual_column(base, a.attnum) END, ', ' ORDER BY a.attnum))
-    FROM pg_attribute a CROSS JOIN LATERAL (SELECT array_agg(c.name ORDER BY c.since) AS names, min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added
-      FROM bemi.column_names(base, a.attnum) c) AS n
-    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped);
+    SELECT format('SELECT %s FROM (SELECT ($1).*, $3 AS tableoid OFFSET 0) r', string_agg(
+      CASE
+        WHEN a.attgenerated <> 'v' THEN format('r.%I', a.attname)
+        WHEN cardinality(n.names) > 1 AND n.names[1] IS NULL THEN
+          format('CASE WHEN $2 >= %s THEN %s ELSE (NULL::%s).%I END',
+            n.added, bemi.virtual_column(base, a.attnum), row_type, a.attname)
+        ELSE bemi.virtual_column(base, a.attnum) END, ', ' ORDER BY a.attnum))
+    FROM pg_attribute a
+    CROSS JOIN LATERAL (
+      SELECT
+        array_agg(c.name ORDER BY c.since) AS names,
+        min(c.since) FILTER (WHERE c.name IS NOT NULL) AS added
+      FROM bemi.column_names(base, a.attnum) c
+    ) AS n
+    WHERE a.attrelid = base AND a.attnum > 0 AND NOT a.attisdropped
+  );
 END
 $$;
 
 COMMENT ON FUNCTION bemi.virtual_query(oid) IS
-'in SQL: the columns of a row with the virtual generated ones computed';
+'returns in SQL: the columns of a row with its virtual generated columns computed; NULL if it has none';
 
-CREATE FUNCTION bemi.as_of_query(base oid, moment text, wanted text) RETURNS text
+CREATE FUNCTION bemi.as_of_source(base regclass) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  columns text := 'c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.omitted, c.committed_at, '
+    'c.source, c.position, c.commit_position, c.sequence';
+BEGIN
+  RETURN (
+    SELECT CASE WHEN count(*) = 1 THEN
+      format($query$(
+        SELECT %s::oid AS leaf, %s
+        FROM bemi.changes c
+        WHERE c.schema = %L
+          AND c."table" = %L
+          AND (c.source, c.position) >= (%s, %s)
+      )$query$,
+        min(n.relation), columns, min(n.schema), min(n."table"),
+        bemi.place_source(min(n.since)), bemi.place_position(min(n.since)))
+    ELSE
+      format($query$(
+        SELECT n.leaf, %s
+        FROM (VALUES %s) AS n (leaf, schema, "table", since, until)
+        JOIN bemi.changes c ON c.schema = n.schema
+          AND c."table" = n."table"
+          AND bemi.place(c.source, c.position) >= n.since
+          AND bemi.place(c.source, c.position) < n.until
+      )$query$,
+        columns, string_agg(format('(%s::oid, %L, %L, %s::bigint, %s::bigint)',
+          n.relation, n.schema, n."table", n.since, n.until), ', '))
+    END
+    FROM bemi.recorded_past(base) n
+    HAVING count(*) > 0
+  );
+END
+$$;
+
+COMMENT ON FUNCTION bemi.as_of_source(regclass) IS
+'returns in SQL: the recorded changes of a table; NULL if nothing of it is recorded';
+
+CREATE FUNCTION bemi.later_events(source text, moment text, wanted text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN format($query$
+      SELECT c.leaf, c.primary_key AS key,
+        CASE WHEN c.operation = 'CREATE' OR c.old_primary_key IS NOT NULL THEN NULL ELSE c.before END AS image,
+        c.omitted, c.source, c.position, c.commit_position, c.sequence
+      FROM %1$s c
+      WHERE c.committed_at > %2$s
+        AND c.primary_key IS NOT NULL%3$s
+      UNION ALL
+      SELECT c.leaf, c.old_primary_key, c.before, c.omitted, c.source, c.position, c.commit_position, c.sequence
+      FROM %1$s c
+      WHERE c.committed_at > %2$s
+        AND c.old_primary_key IS NOT NULL%4$s
+    $query$, source, moment,
+    CASE WHEN wanted <> '' THEN format(' AND c.primary_key = ANY (%s)', wanted) END,
+    CASE WHEN wanted <> '' THEN format(' AND c.old_primary_key = ANY (%s)', wanted) END);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.later_events(text, text, text) IS
+'returns in SQL: what changes after a time say of keys';
+
+CREATE FUNCTION bemi.earlier_events(source text, moment text, wanted text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN format($query$
+      SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation <> 'DELETE' THEN c.after END AS image,
+        c.omitted, c.source, c.position, c.commit_position, c.sequence
+      FROM %1$s c
+      WHERE c.committed_at <= %2$s
+        AND c.primary_key IS NOT NULL%3$s
+      UNION ALL
+      SELECT c.leaf, c.old_primary_key, NULL, c.omitted, c.source, c.position, c.commit_position, c.sequence
+      FROM %1$s c
+      WHERE c.committed_at <= %2$s
+        AND c.old_primary_key IS NOT NULL%4$s
+    $query$, source, moment,
+    CASE WHEN wanted <> '' THEN format(' AND c.primary_key = ANY (%s)', wanted) END,
+    CASE WHEN wanted <> '' THEN format(' AND c.old_primary_key = ANY (%s)', wanted) END);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.earlier_events(text, text, text) IS
+'returns in SQL: what changes before a time say of keys';
+
+CREATE FUNCTION bemi.as_of_with(
+  base oid, moment text, wanted text, source text, farewells text, key bemi.key_column[]
+) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
-  name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = base);
-  is_plain boolean := (SELECT relkind = 'r' FROM pg_class WHERE oid = base);
+  casts text := (
+    SELECT string_agg(format(', %s AS key_%s',
+      k.opening
+        || CASE WHEN cardinality(key) = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END
+        || k.closing,
+      k.place), '' ORDER BY k.place)
+    FROM unnest(key) k
+  );
+BEGIN
+  RETURN format($query$
+    WITH late AS MATERIALIZED (
+      SELECT *
+      FROM bemi.late_changes(%1$s::oid, %2$s, pg_current_snapshot(), bemi.current_command(), bemi.recorded_position())
+    ), later AS MATERIALIZED (
+      SELECT f.*%3$s
+      FROM (
+        SELECT DISTINCT ON (e.key COLLATE "C", e.leaf) e.*
+        FROM (%4$s UNION ALL %5$s) e
+        ORDER BY e.key COLLATE "C", e.leaf, e.source, e.commit_position, e.sequence
+      ) f
+    ), truncates AS NOT MATERIALIZED (
+      SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence
+      FROM %6$s c
+      WHERE c.primary_key IS NULL AND c.operation = 'TRUNCATE'
+      UNION ALL
+      SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence
+      FROM late c
+      WHERE c.operation = 'TRUNCATE'%7$s
+    ), emptied AS MATERIALIZED (
+      SELECT DISTINCT ON (c.leaf) c.*
+      FROM truncates c
+      WHERE c.committed_at > %2$s
+      ORDER BY c.leaf, c.source, c.commit_position, c.sequence
+    )
+    $query$,
+    base, moment, casts, bemi.later_events(source, moment, wanted), bemi.later_events('late', moment, wanted), source,
+    farewells);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.as_of_with(oid, text, text, text, text, bemi.key_column[]) IS
+'returns in SQL: the WITH clause of bemi.as_of_query()';
+
+CREATE FUNCTION bemi.as_of_select(
+  base oid, moment text, wanted text, source text, has_leaves boolean, key bemi.key_column[]
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
+DECLARE
+  name text := bemi.qualified_name(base);
+  today text := (SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' || name ELSE name END FROM pg_class c WHERE c.oid = base);
+  key_equals text := (
+    SELECT string_agg(format(k.comparison, 'l.key_' || k.place, format('t.%I', k.name)), ' AND ' ORDER BY k.place)
+    FROM unnest(key) k
+  );
+  image text := format('bemi.place(l.source, l.position), '
+    'CASE WHEN l.omitted IS NULL THEN l.image ELSE bemi.whole(l.image, l.omitted, %L, l.key) END', name);
   columns_now text;
   columns_then text;
-  key_casts text;
-  key_equals text;
+BEGIN
+  SELECT string_agg(p.now, ', ' ORDER BY p.number), string_agg(p."then", ', ' ORDER BY p.number)
+  INTO columns_now, columns_then
+  FROM bemi.columns_of_past(base, moment) p;
+  RETURN format($query$
+    SELECT * FROM (
+      SELECT %1$s
+      FROM %2$s t
+      WHERE NOT EXISTS (SELECT FROM later l WHERE %3$s)
+      UNION ALL
+      SELECT %4$s
+      FROM (
+        SELECT (i.r).*, i.leaf AS tableoid
+        FROM (
+          SELECT l.leaf, bemi.image_row(NULL::%5$s, %6$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0
+        ) i
+      ) r
+      UNION ALL
+      SELECT %4$s
+      FROM (
+        SELECT r.*, l.leaf AS tableoid
+        FROM (
+          SELECT DISTINCT ON (e.key COLLATE "C", e.leaf) e.*
+          FROM (%7$s UNION ALL %8$s) e
+          WHERE EXISTS (SELECT FROM emptied)
+          ORDER BY e.key COLLATE "C", e.leaf, e.source DESC, e.commit_position DESC, e.sequence DESC
+        ) l
+        JOIN emptied ON emptied.leaf = l.leaf
+        CROSS JOIN LATERAL bemi.image_row(NULL::%5$s, %6$s) r
+        WHERE l.image IS NOT NULL
+          AND NOT EXISTS (
+            SELECT FROM truncates c
+            WHERE c.leaf = l.leaf AND c.committed_at <= %9$s
+              AND (c.source, c.commit_position, c.sequence) > (l.source, l.commit_position, l.sequence)
+          )
+          AND NOT EXISTS (
+            SELECT FROM later c
+            WHERE c.leaf = l.leaf AND c.key = l.key
+              AND (c.source, c.commit_position, c.sequence)
+                < (emptied.source, emptied.commit_position, emptied.sequence)
+          )
+      ) r
+    ) r$query$,
+    columns_now, today, concat(CASE WHEN has_leaves THEN 'l.leaf = t.tableoid AND ' END, key_equals),
+    columns_then, name, image,
+    bemi.earlier_events(source, moment, wanted), bemi.earlier_events('late', moment, wanted), moment);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.as_of_select(oid, text, text, text, boolean, bemi.key_column[]) IS
+'returns in SQL: the SELECT of bemi.as_of_query()';
+
+CREATE FUNCTION bemi.as_of_query(base oid, moment text, wanted text, key bemi.key_column[]) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET jit = off AS $$
+DECLARE
   leaves oid[];
   source text;
   farewells text;
   former int;
-  wanted_new text := '';
-  wanted_old text := '';
-  events text;
-  earlier text;
 BEGIN
   PERFORM bemi.require_select(base::regclass);
   leaves := bemi.leaves(base::regclass);
-  SELECT string_agg(p.now, ', ' ORDER BY p.number), string_agg(p.then, ', ' ORDER BY p.number) INTO columns_now, columns_then
-  FROM bemi.columns_of_past(base, moment) p;
-  SELECT string_agg(format(', %s AS key_%s', k.opening || CASE WHEN count = 1 THEN 'f.key' ELSE format('(f.key::jsonb->>%s)', k.place - 1) END || k.closing, k.place), '' ORDER BY k.place),
-    string_agg(format(k.comparison, format('l.key_%s', k.place), format('t.%I', k.name)), ' AND ' ORDER BY k.place)
-  INTO key_casts, key_equals FROM (SELECT *, count(*) OVER () FROM bemi.key_of(base::regclass)) k;
-  -- The changes of the table, by its only name or by all that it and its partitions had.
-  SELECT CASE WHEN count(*) = 1 THEN
-      format('(SELECT %s::oid AS leaf, c.* FROM bemi.changes c WHERE c.schema = %L AND c."table" = %L AND (c.source, c.position) >= (%s, %s))',
-        min(n.relation), min(n.schema), min(n."table"), bemi.place_source(min(n.since)), bemi.place_position(min(n.since)))
-    ELSE format('(SELECT n.leaf, c.* FROM (VALUES %s) AS n (leaf, schema, "table", since, until) JOIN bemi.changes c '
-        'ON c.schema = n.schema AND c."table" = n."table" AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until)',
-      string_agg(format('(%s::oid, %L, %L, %s::bigint, %s::bigint)', n.relation, n.schema, n."table", n.since, n.until), ', ')) END
-  INTO source FROM bemi.recorded_past(base::regclass) n HAVING count(*) > 0;
-  SELECT string_agg(format(' UNION ALL SELECT %s::oid, %L::timestamptz, 2147483647, ''FFFFFFFF/FFFFFFFF''::pg_lsn, 0', f.leaf, f.committed_at), ''), count(*)
-  INTO farewells, former FROM bemi.farewells(base::regclass) f;
+  source := bemi.as_of_source(base::regclass);
   IF source IS NULL AND leaves = '{}' THEN
-    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING ERRCODE = 'object_not_in_prerequisite_state';
+    RAISE EXCEPTION 'the past of % is not known: it has no partitions', base::regclass USING
+      ERRCODE = 'object_not_in_prerequisite_state';
   ELSIF source IS NULL THEN
     RAISE EXCEPTION 'the past of % is not known: it is not tracked', base::regclass USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = format('SELECT bemi.track(%L); -- its past can be read from then on', base::regclass);
   END IF;
-  IF wanted <> '' THEN
-    wanted_new := format(' AND c.primary_key = ANY (%s)', wanted);
-    wanted_old := format(' AND c.old_primary_key = ANY (%s)', wanted);
-  END IF;
-  -- What each change says of a key: the row before, or that there was none.
-  SELECT string_agg(format(
-    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation = ''CREATE'' OR c.old_primary_key IS NOT NULL THEN NULL ELSE c.before END AS image, c.omitted, c.source, c.position, c.commit_position, c.sequence '
-    'FROM %1$s c WHERE c.committed_at > %2$s AND c.primary_key IS NOT NULL%3$s '
-    'UNION ALL SELECT c.leaf, c.old_primary_key, c.before, c.omitted, c.source, c.position, c.commit_position, c.sequence '
-    'FROM %1$s c WHERE c.committed_at > %2$s AND c.old_primary_key IS NOT NULL%4$s', s, moment, wanted_new, wanted_old), ' UNION ALL ')
-  INTO events FROM unnest(ARRAY[source, 'late']) s;
-  -- The same of earlier changes: the row after, or that there is none.
-  SELECT string_agg(format(
-    'SELECT c.leaf, c.primary_key AS key, CASE WHEN c.operation <> ''DELETE'' THEN c.after END AS image, c.omitted, c.source, c.position, c.commit_position, c.sequence '
-    'FROM %1$s c WHERE c.committed_at <= %2$s AND c.primary_key IS NOT NULL%3$s AND EXISTS (SELECT FROM emptied) '
-    'UNION ALL SELECT c.leaf, c.old_primary_key, NULL, c.omitted, c.source, c.position, c.commit_position, c.sequence '
-    'FROM %1$s c WHERE c.committed_at <= %2$s AND c.old_primary_key IS NOT NULL%4$s AND EXISTS (SELECT FROM emptied)', s, moment, wanted_new, wanted_old), ' UNION ALL ')
-  INTO earlier FROM unnest(ARRAY[source, 'late']) s;
-  RETURN format(
-    'WITH late AS MATERIALIZED (SELECT * FROM bemi.late_changes(%1$s::oid, %2$s, pg_current_snapshot(), bemi.current_command(), bemi.recorded_position())), '
-    -- The first later change of each key.
-    'later AS MATERIALIZED (SELECT f.*%3$s FROM (SELECT DISTINCT ON (%13$s) e.* FROM (%4$s) e ORDER BY %13$s, e.source, e.commit_position, e.sequence) f), '
-    -- Where a TRUNCATE, or the end of a partition, has taken the rows that did not change before it.
-    'truncates AS NOT MATERIALIZED (SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM %5$s c WHERE c.primary_key IS NULL AND c.operation = ''TRUNCATE'' '
-      'UNION ALL SELECT c.leaf, c.committed_at, c.source, c.commit_position, c.sequence FROM late c WHERE c.operation = ''TRUNCATE''%14$s), '
-    'emptied AS MATERIALIZED (SELECT DISTINCT ON (c.leaf) c.* FROM truncates c WHERE c.committed_at > %2$s ORDER BY c.leaf, c.source, c.commit_position, c.sequence) '
-    -- A subquery of its own, without WITH, so that the planner reads the columns that are asked for only.
-    'SELECT * FROM (SELECT %6$s FROM %7$s t WHERE NOT EXISTS (SELECT FROM later l WHERE %8$s) '
-    -- OFFSET 0 has the row made once, not once for each column.
-    'UNION ALL SELECT %9$s FROM (SELECT (i.r).*, i.leaf AS tableoid FROM (SELECT l.leaf, bemi.image_row(NULL::%10$s, %11$s) AS r FROM later l WHERE l.image IS NOT NULL OFFSET 0) i) r '
-    'UNION ALL SELECT %9$s FROM (SELECT r.*, l.leaf AS tableoid FROM ('
-      'SELECT DISTINCT ON (%13$s) e.* FROM (%12$s) e ORDER BY %13$s, e.source DESC, e.commit_position DESC, e.sequence DESC) l '
-      'JOIN emptied ON emptied.leaf = l.leaf CROSS JOIN LATERAL bemi.image_row(NULL::%10$s, %11$s) r '
-      'WHERE l.image IS NOT NULL AND NOT EXISTS (SELECT FROM truncates c WHERE c.leaf = l.leaf AND c.committed_at <= %2$s '
-        'AND (c.source, c.commit_position, c.sequence) > (l.source, l.commit_position, l.sequence)) '
-      'AND NOT EXISTS (SELECT FROM later c WHERE c.leaf = l.leaf AND c.key = l.key AND (c.source, c.commit_position, c.sequence) < (emptied.source, emptied.commit_position, emptied.sequence))) r) r',
-    base, moment, key_casts, events, source, columns_now, CASE WHEN is_plain THEN 'ONLY ' ELSE '' END || name,
-    CASE WHEN cardinality(leaves) + former > 1 THEN 'l.leaf = t.tableoid AND ' ELSE '' END || key_equals,
-    columns_then, name,
-    bemi.image_expression(base, format('CASE WHEN l.omitted IS NULL THEN l.image ELSE bemi.whole(l.image, l.omitted, %L, l.key) END', name), 'bemi.place(l.source, l.position)'),
-    earlier, 'e.key COLLATE "C", e.leaf', farewells);
+  SELECT count(*), string_agg(format($query$
+      UNION ALL
+      SELECT %s::oid, %L::timestamptz, 2147483647, 'FFFFFFFF/FFFFFFFF'::pg_lsn, 0$query$, f.leaf, f.committed_at), '')
+  INTO former, farewells
+  FROM bemi.farewells(base::regclass) f;
+  RETURN bemi.as_of_with(base, moment, wanted, source, farewells, key)
+    || bemi.as_of_select(base, moment, wanted, source, cardinality(leaves) + former > 1, key);
 END
 $$;
 
-COMMENT ON FUNCTION bemi.as_of_query(oid, text, text) IS
-'in SQL: the rows of a table as they were at a time, of all keys or those that are wanted';
+COMMENT ON FUNCTION bemi.as_of_query(oid, text, text, bemi.key_column[]) IS
+'returns in SQL: the rows of a table as they were at a time, of all keys or of those that are wanted';
 
 CREATE OR REPLACE FUNCTION bemi.as_of_ready(base oid) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_class WHERE oid = base AND relkind IN ('r', 'p')) OR NOT has_function_privilege('bemi.as_of(anyelement, timestamptz)', 'EXECUTE') THEN
+  IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = base AND c.relkind IN ('r', 'p'))
+    OR NOT has_function_privilege('bemi.as_of(anyelement, timestamptz)', 'EXECUTE')
+  THEN
     RETURN false;
   END IF;
   PERFORM bemi.require_select(base::regclass), bemi.sync();
@@ -6746,43 +7567,53 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_ready(oid) IS
-'waits for the recorder; whether bemi.as_of() can be planned as a query';
+'waits for the recorder; returns whether bemi.as_of() can be planned as a query, or has to be called';
 
 CREATE OR REPLACE FUNCTION bemi.as_of_plan(base oid, moment text, numbers text[], kinds text[], expressions text[]) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  key bemi.key_column[] := ARRAY(SELECT k FROM bemi.key_of(base::regclass) k);
   wanted text;
 BEGIN
   -- The keys as bemi.changes has them.
   SELECT CASE
     WHEN count(*) = 1 THEN COALESCE(min('ARRAY[(' || n.one || ')::text]'), min('(' || n.any || ')::text[]'))
     WHEN count(*) = count(n.one) THEN
-      format('ARRAY[%L || %s || %L]', '[', string_agg(format('to_json((%s)::text)::text', n.one), ' || '','' || ' ORDER BY k.place), ']') END
-  INTO wanted FROM bemi.key_of(base::regclass) k, LATERAL (
-    SELECT min(e.expression) FILTER (WHERE e.kind = 'one') AS one, min(e.expression) FILTER (WHERE e.kind = 'any') AS any
-    FROM unnest(numbers, kinds, expressions) AS e (number, kind, expression) WHERE e.number = k.number::text) n;
-  RETURN bemi.as_of_query(base, moment, COALESCE(wanted, ''));
+      format('ARRAY[%L || %s || %L]',
+        '[', string_agg(format('to_json((%s)::text)::text', n.one), ' || '','' || ' ORDER BY k.place), ']') END
+  INTO wanted
+  FROM unnest(key) k,
+  LATERAL (
+    SELECT
+      min(e.expression) FILTER (WHERE e.kind = 'one') AS one,
+      min(e.expression) FILTER (WHERE e.kind = 'any') AS any
+    FROM unnest(numbers, kinds, expressions) AS e (number, kind, expression)
+    WHERE e.number = k.number::text
+  ) n;
+  RETURN bemi.as_of_query(base, moment, COALESCE(wanted, ''), key);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_plan(oid, text, text[], text[], text[]) IS
-'in SQL: the query that bemi.as_of() stands for';
+'returns in SQL: the query that bemi.as_of() stands for';
 
 CREATE OR REPLACE FUNCTION bemi.as_of_support(internal) RETURNS internal
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'bemi_as_of_support';
 
 COMMENT ON FUNCTION bemi.as_of_support(internal) IS
-'for the planner: has bemi.as_of() in FROM be planned as the query that it stands for';
+'for the planner: plans a call of bemi.as_of() in FROM as the query that it stands for';
 
 CREATE FUNCTION bemi.as_of_rows(base anyelement, at timestamptz) RETURNS SETOF anyelement
 LANGUAGE plpgsql VOLATILE SUPPORT bemi.as_of_support SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RAISE EXCEPTION 'bemi.as_of_rows() is called by bemi.as_of() alone' USING ERRCODE = 'feature_not_supported', HINT = 'SELECT * FROM bemi.as_of(NULL::public.todo, now());';
+  RAISE EXCEPTION 'bemi.as_of_rows() is called by bemi.as_of() alone' USING
+    ERRCODE = 'feature_not_supported',
+    HINT = 'SELECT * FROM bemi.as_of(NULL::public.todo, now());';
 END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of_rows(anyelement, timestamptz) IS
-'what bemi.as_of() runs where the planner does not take it for its query';
+'runs for bemi.as_of() where the planner does not replace it by its query';
 
 CREATE OR REPLACE FUNCTION bemi.as_of(base anyelement, at timestamptz) RETURNS SETOF anyelement
 LANGUAGE plpgsql VOLATILE SUPPORT bemi.as_of_support SET search_path = pg_catalog, pg_temp AS $$
@@ -6790,19 +7621,20 @@ BEGIN
   IF at IS NULL THEN
     RAISE EXCEPTION 'bemi.as_of() needs a time' USING ERRCODE = 'null_value_not_allowed';
   END IF;
-  RETURN QUERY EXECUTE format('SELECT * FROM bemi.as_of_rows(NULL::%s, $1)', bemi.table_of_type(pg_typeof(base))) USING at;
+  RETURN QUERY EXECUTE format('SELECT * FROM bemi.as_of_rows(NULL::%s, $1)', bemi.table_of_type(pg_typeof(base)))
+  USING at;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.as_of(anyelement, timestamptz) IS
-'the rows that a table had at a time, as in: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';
+'returns the rows that a table had at a time: SELECT * FROM bemi.as_of(NULL::public.todo, ''2026-11-20 11:00+00'')';
 
-CREATE FUNCTION bemi.key_members(relation regclass, key text, count int) RETURNS text[]
+CREATE FUNCTION bemi.key_members(relation regclass, key text, columns bemi.key_column[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members text[];
 BEGIN
-  IF count = 1 THEN
+  IF cardinality(columns) = 1 THEN
     RETURN ARRAY[key];
   END IF;
   BEGIN
@@ -6810,58 +7642,79 @@ BEGIN
   EXCEPTION WHEN data_exception THEN
     members := NULL;
   END;
-  IF cardinality(members) IS DISTINCT FROM count OR array_position(members, NULL) IS NOT NULL THEN
-    RAISE EXCEPTION '% cannot be a key of %', quote_literal(key), relation USING ERRCODE = 'invalid_text_representation',
-      DETAIL = format('Its key has the columns %s.', (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM bemi.key_of(relation) k)),
+  IF cardinality(members) IS DISTINCT FROM cardinality(columns) OR array_position(members, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION '% cannot be a key of %', quote_literal(key), relation USING
+      ERRCODE = 'invalid_text_representation',
+      DETAIL = format('Its key has the columns %s.', (
+        SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.place) FROM unnest(columns) c
+      )),
       HINT = 'Write it as a JSON array of their values, as in ''["7", "a"]''.';
   END IF;
   RETURN members;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.key_members(regclass, text, int) IS
-'the values of the columns of a key, as texts';
+COMMENT ON FUNCTION bemi.key_members(regclass, text, bemi.key_column[]) IS
+'returns the values of the columns of a key, as texts';
 
-CREATE FUNCTION bemi.texts_of_member(relation regclass, k record, asked text) RETURNS text[]
+CREATE FUNCTION bemi.texts_of_member(relation regclass, k bemi.key_column, asked text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   free text := k.opening || quote_literal(asked) || k.free;
   fitted text := k.opening || quote_literal(asked) || k.closing;
-  -- Neither calls a cast: types of others are written by their output function.
+  -- Neither form calls a cast: the output functions of users' types write their values.
   written text := CASE WHEN k.type < 16384::oid THEN 'to_jsonb(%s) #>> ''{}''' ELSE 'format(''%%s'', %s)' END;
   result text[];
 BEGIN
-  EXECUTE format('SELECT ARRAY[%s, CASE WHEN %s THEN %s END]', format(written, free), format(k.comparison, fitted, free), format(written, fitted)) INTO result;
+  EXECUTE format('SELECT ARRAY[%s, CASE WHEN %s THEN %s END]',
+    format(written, free), format(k.comparison, fitted, free), format(written, fitted)) INTO result;
   RETURN array_remove(result, NULL);
 EXCEPTION WHEN data_exception THEN
-  RAISE EXCEPTION '% cannot be a key of %', quote_literal(asked), relation USING ERRCODE = 'invalid_text_representation',
+  RAISE EXCEPTION '% cannot be a key of %', quote_literal(asked), relation USING
+    ERRCODE = 'invalid_text_representation',
     DETAIL = format('The column %I is of the type %s: %s.', k.name, format_type(k.type, NULL), SQLERRM);
 END
 $$;
 
-COMMENT ON FUNCTION bemi.texts_of_member(regclass, record, text) IS
-'how the log may write a value of a column of a key';
+COMMENT ON FUNCTION bemi.texts_of_member(regclass, bemi.key_column, text) IS
+'returns how WAL may have a value of a column of a key';
 
-CREATE FUNCTION bemi.key_condition(relation regclass, members text[], recorded text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT string_agg(format(k.comparison,
-    k.opening || CASE WHEN cardinality(members) = 1 THEN recorded ELSE format('(%s::jsonb->>%s)', recorded, k.place - 1) END || k.free,
-    k.opening || quote_literal(members[k.place]) || k.free), ' AND ' ORDER BY k.place)
-  FROM bemi.key_of(relation) k
+CREATE FUNCTION bemi.key_condition(columns bemi.key_column[], members text[], recorded text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT string_agg(format(c.comparison,
+      c.opening
+        || CASE WHEN cardinality(members) = 1 THEN recorded ELSE format('(%s::jsonb->>%s)', recorded, c.place - 1) END
+        || c.free,
+      c.opening || quote_literal(members[c.place]) || c.free), ' AND ' ORDER BY c.place)
+    FROM unnest(columns) c
+  );
+END
 $$;
 
-COMMENT ON FUNCTION bemi.key_condition(regclass, text[], text) IS
-'in SQL: the condition that a recorded key is a given one';
+COMMENT ON FUNCTION bemi.key_condition(bemi.key_column[], text[], text) IS
+'returns in SQL: the condition that a recorded key is a given one';
 
-CREATE FUNCTION bemi.equal_keys(relation regclass, members text[]) RETURNS text[]
+CREATE FUNCTION bemi.equal_keys(relation regclass, columns bemi.key_column[], members text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  recorded text := 'SELECT r.key FROM (SELECT c.primary_key AS key FROM bemi.recorded_names($1) n JOIN bemi.changes c
-      ON c.schema = n.schema AND c."table" = n."table" WHERE c.primary_key IS NOT NULL
-    UNION SELECT c.old_primary_key FROM bemi.recorded_names($1) n JOIN bemi.changes c
-      ON c.schema = n.schema AND c."table" = n."table" WHERE c.old_primary_key IS NOT NULL) r';
-  condition text := bemi.key_condition(relation, members, 'r.key');
-  one text := 'SELECT ' || bemi.key_condition(relation, members, '$1');
+  recorded text := $query$
+    SELECT r.key
+    FROM (
+      SELECT c.primary_key AS key
+      FROM bemi.recorded_names($1) n
+      JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table"
+      WHERE c.primary_key IS NOT NULL
+      UNION
+      SELECT c.old_primary_key
+      FROM bemi.recorded_names($1) n
+      JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table"
+      WHERE c.old_primary_key IS NOT NULL
+    ) r
+  $query$;
+  condition text := bemi.key_condition(columns, members, 'r.key');
+  one text := 'SELECT ' || bemi.key_condition(columns, members, '$1');
   key text;
   is_equal boolean;
   result text[];
@@ -6869,7 +7722,7 @@ BEGIN
   EXECUTE format('SELECT ARRAY(%s WHERE %s)', recorded, condition) INTO result USING bemi.leaves(relation);
   RETURN result;
 EXCEPTION WHEN data_exception OR undefined_object THEN
-  -- Some were recorded when the key was another one, and are no values of it today.
+  -- Some were recorded when the table had another key, and are not values of today's key.
   FOR key IN EXECUTE recorded USING bemi.leaves(relation) LOOP
     BEGIN
       EXECUTE one INTO is_equal USING key;
@@ -6882,55 +7735,71 @@ EXCEPTION WHEN data_exception OR undefined_object THEN
 END
 $$;
 
-COMMENT ON FUNCTION bemi.equal_keys(regclass, text[]) IS
-'the recorded keys of a table that equal a given one';
+COMMENT ON FUNCTION bemi.equal_keys(regclass, bemi.key_column[], text[]) IS
+'returns the recorded keys of a table that equal a given one';
 
-CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
+CREATE FUNCTION bemi.recorded_keys(relation regclass, key text, columns bemi.key_column[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  parts record;
   members text[];
-  k record;
+  k bemi.key_column;
   texts text[];
   results text[] := ARRAY['['];
 BEGIN
-  IF key IS NULL OR relation IS NULL THEN
+  IF key IS NULL OR cardinality(columns) = 0 THEN
     RETURN bemi.texts_of_key(key);
   END IF;
-  BEGIN
-    SELECT count(*)::int AS count, bool_and(o.has_one_text) AS have_one_text INTO parts FROM bemi.key_of(relation) o;
-  EXCEPTION WHEN object_not_in_prerequisite_state THEN
-    -- It cannot be compared but as it is written.
-    RETURN bemi.texts_of_key(key);
-  END;
-  IF parts.count = 0 THEN
-    RETURN bemi.texts_of_key(key);
-  END IF;
-  members := bemi.key_members(relation, key, parts.count);
-  FOR k IN SELECT * FROM bemi.key_of(relation) o ORDER BY o.place LOOP
+  members := bemi.key_members(relation, key, columns);
+  FOREACH k IN ARRAY columns LOOP
     texts := bemi.texts_of_member(relation, k, members[k.place]);
-    IF parts.count = 1 THEN
+    IF cardinality(columns) = 1 THEN
       results := texts;
     ELSE
-      results := ARRAY(SELECT r || to_json(t)::text || CASE k.place WHEN parts.count THEN ']' ELSE ',' END FROM unnest(results) r, unnest(texts) t);
+      results := ARRAY(
+        SELECT r || to_json(t)::text || CASE k.place WHEN cardinality(columns) THEN ']' ELSE ',' END
+        FROM unnest(results) r, unnest(texts) t
+      );
     END IF;
   END LOOP;
-  IF NOT parts.have_one_text THEN
-    results := results || bemi.equal_keys(relation, members);
+  IF false = ANY (ARRAY(SELECT c.has_one_text FROM unnest(columns) c)) THEN
+    results := results || bemi.equal_keys(relation, columns, members);
   END IF;
   RETURN ARRAY(SELECT DISTINCT r COLLATE "C" FROM unnest(results) r);
 END
 $$;
 
+COMMENT ON FUNCTION bemi.recorded_keys(regclass, text, bemi.key_column[]) IS
+'returns the texts under which the changes of a key with given columns may be recorded';
+
+CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  columns bemi.key_column[];
+BEGIN
+  IF key IS NULL OR relation IS NULL THEN
+    RETURN bemi.texts_of_key(key);
+  END IF;
+  BEGIN
+    columns := ARRAY(SELECT k FROM bemi.key_of(relation) k);
+  EXCEPTION WHEN object_not_in_prerequisite_state THEN
+    -- Such a key can only be compared as a text.
+    RETURN bemi.texts_of_key(key);
+  END;
+  RETURN bemi.recorded_keys(relation, key, columns);
+END
+$$;
+
 COMMENT ON FUNCTION bemi.recorded_keys(regclass, text) IS
-'the texts under which the changes of a key of a table may be recorded';
+'returns the texts under which the changes of a key of a table may be recorded';
 
 CREATE FUNCTION bemi.texts_of_key(key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF key LIKE '[%]' THEN
-    RETURN ARRAY[key, '[' || (SELECT string_agg(to_json(m.value)::text, ',' ORDER BY m.place)
-      FROM jsonb_array_elements_text(key::jsonb) WITH ORDINALITY AS m (value, place)) || ']'];
+    RETURN ARRAY[key, '[' || (
+      SELECT string_agg(to_json(m.value)::text, ',' ORDER BY m.place)
+      FROM jsonb_array_elements_text(key::jsonb) WITH ORDINALITY AS m (value, place)
+    ) || ']'];
   END IF;
   RETURN ARRAY[key];
 EXCEPTION WHEN data_exception THEN
@@ -6939,57 +7808,85 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.texts_of_key(text) IS
-'a key as it is written, and if it is a JSON array, as the log writes it';
+'returns a key as it is written and, if it is a JSON array, as the recorder writes it';
 
 CREATE OR REPLACE FUNCTION bemi.diff(before jsonb, after jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
-  FROM jsonb_each(diff.before) b FULL JOIN jsonb_each(diff.after) a USING (key)
-  WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT COALESCE(jsonb_object_agg(key, jsonb_build_array(b.value, a.value)), '{}')
+    FROM jsonb_each(diff.before) b
+    FULL JOIN jsonb_each(diff.after) a USING (key)
+    WHERE COALESCE(b.value, 'null') <> COALESCE(a.value, 'null')
+  );
+END
 $$;
 
 COMMENT ON FUNCTION bemi.diff(jsonb, jsonb) IS
-'what differs between two images of a row: {"column": [before, after]}';
+'returns what differs between two images of a row: {"column": [before, after]}';
 
 CREATE TYPE bemi.key_change AS (
-  relation oid, operation text, primary_key text, old_primary_key text, before jsonb, after jsonb, context jsonb, committed_at timestamptz,
-  place bigint, source int, commit_position pg_lsn, sequence int
+  relation oid,
+  operation text,
+  primary_key text,
+  old_primary_key text,
+  before jsonb,
+  after jsonb,
+  context jsonb,
+  committed_at timestamptz,
+  place bigint,
+  source int,
+  commit_position pg_lsn,
+  sequence int
 );
 
 COMMENT ON TYPE bemi.key_change IS
 'a change of a row, as bemi.changes has it';
 
 CREATE FUNCTION bemi.changes_of_key(relations oid[], keys text[]) RETURNS SETOF bemi.key_change
-LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
-    WITH names AS MATERIALIZED (SELECT * FROM bemi.recorded_names(relations))
-    SELECT n.relation, c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.context, c.committed_at, bemi.place(c.source, c.position), c.source, c.commit_position, c.sequence
-    FROM names n JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table" AND c.primary_key = ANY (keys) AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until
-    UNION ALL
-    SELECT n.relation, c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.context, c.committed_at, bemi.place(c.source, c.position), c.source, c.commit_position, c.sequence
-    FROM names n JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table" AND c.old_primary_key = ANY (keys) AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until
-    ORDER BY source, commit_position, sequence;
+    SELECT n.relation, c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.context, c.committed_at,
+      c.place, c.source, c.commit_position, c.sequence
+    FROM bemi.recorded_names(relations) n,
+    LATERAL (
+      SELECT *, bemi.place(o.source, o.position) AS place
+      FROM bemi.changes o
+      WHERE o.schema = n.schema AND o."table" = n."table" AND o.primary_key = ANY (keys)
+      UNION ALL
+      SELECT *, bemi.place(o.source, o.position) AS place
+      FROM bemi.changes o
+      WHERE o.schema = n.schema AND o."table" = n."table" AND o.old_primary_key = ANY (keys)
+      OFFSET 0
+    ) c
+    WHERE c.place >= n.since AND c.place < n.until
+    ORDER BY c.source, c.commit_position, c.sequence;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.changes_of_key(oid[], text[]) IS
-'the recorded changes of a key of a table and its partitions, from the oldest on';
+'returns the recorded changes of a key of a table and its partitions, oldest first';
 
 CREATE FUNCTION bemi.truncates(relation oid) RETURNS SETOF bemi.key_change
-LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN QUERY
-    SELECT n.relation, c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.context, c.committed_at, bemi.place(c.source, c.position), c.source, c.commit_position, c.sequence
-    FROM bemi.recorded_names(ARRAY[truncates.relation]) n, LATERAL (
-      SELECT * FROM bemi.changes c WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.operation = 'TRUNCATE'
-        AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until OFFSET 0
-    ) c;
+    SELECT n.relation, c.operation, c.primary_key, c.old_primary_key, c.before, c.after, c.context, c.committed_at,
+      c.place, c.source, c.commit_position, c.sequence
+    FROM bemi.recorded_names(ARRAY[truncates.relation]) n,
+    LATERAL (
+      SELECT *, bemi.place(o.source, o.position) AS place
+      FROM bemi.changes o
+      WHERE o.schema = n.schema AND o."table" = n."table" AND o.primary_key IS NULL AND o.operation = 'TRUNCATE'
+      OFFSET 0
+    ) c
+    WHERE c.place >= n.since AND c.place < n.until;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.truncates(oid) IS
-'the recorded TRUNCATEs of a table';
+'returns the recorded TRUNCATEs of a table';
 
 CREATE FUNCTION bemi.life_before(relations oid[], next bemi.key_change, asked text[]) RETURNS SETOF bemi.key_change
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
@@ -6997,11 +7894,14 @@ DECLARE
   change bemi.key_change;
   moved bemi.key_change := next;
 BEGIN
+  -- Follows the row under the keys that it had, as far as they are not among those that are asked for.
   WHILE moved.old_primary_key <> ALL (asked) LOOP
     next := moved;
     moved := NULL;
-    FOR change IN SELECT * FROM bemi.changes_of_key(relations, ARRAY[next.old_primary_key]) c
-      WHERE (c.source, c.commit_position, c.sequence) < (next.source, next.commit_position, next.sequence) ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC
+    FOR change IN
+      SELECT * FROM bemi.changes_of_key(relations, ARRAY[next.old_primary_key]) c
+      WHERE (c.source, c.commit_position, c.sequence) < (next.source, next.commit_position, next.sequence)
+      ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC
     LOOP
       -- An earlier row of the key ended there.
       EXIT WHEN change.operation = 'DELETE' OR change.old_primary_key = next.old_primary_key;
@@ -7016,7 +7916,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.life_before(oid[], bemi.key_change, text[]) IS
-'the changes of a row before the one that changed its key';
+'returns the changes of a row before the one that changed its key';
 
 CREATE FUNCTION bemi.life_after(relations oid[], last bemi.key_change) RETURNS SETOF bemi.key_change
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
@@ -7027,10 +7927,13 @@ BEGIN
   WHILE moved.primary_key IS NOT NULL LOOP
     last := moved;
     moved := NULL;
-    FOR change IN SELECT * FROM bemi.changes_of_key(relations, ARRAY[last.primary_key]) c
-      WHERE (c.source, c.commit_position, c.sequence) > (last.source, last.commit_position, last.sequence) ORDER BY c.source, c.commit_position, c.sequence
+    FOR change IN
+      SELECT * FROM bemi.changes_of_key(relations, ARRAY[last.primary_key]) c
+      WHERE (c.source, c.commit_position, c.sequence) > (last.source, last.commit_position, last.sequence)
+      ORDER BY c.source, c.commit_position, c.sequence
     LOOP
-      EXIT WHEN change.operation = 'CREATE' OR change.primary_key = last.primary_key AND change.old_primary_key IS NOT NULL;
+      EXIT WHEN change.operation = 'CREATE'
+        OR change.primary_key = last.primary_key AND change.old_primary_key IS NOT NULL;
       RETURN NEXT change;
       IF change.old_primary_key = last.primary_key THEN
         moved := change;
@@ -7042,37 +7945,94 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.life_after(oid[], bemi.key_change) IS
-'the changes of a row after the one that changed its key';
+'returns the changes of a row after the one that changed its key';
+
+CREATE FUNCTION bemi.changes_of_life(relations oid[], asked text[]) RETURNS SETOF bemi.key_change
+LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN QUERY
+    WITH own AS MATERIALIZED (
+      SELECT c AS change FROM bemi.changes_of_key(relations, asked) c
+    ), last AS (
+      SELECT * FROM own o
+      ORDER BY (o.change).source DESC, (o.change).commit_position DESC, (o.change).sequence DESC
+      LIMIT 1
+    )
+    SELECT DISTINCT ON ((c.change).source, (c.change).commit_position, (c.change).sequence) (c.change).*
+    FROM (
+      SELECT o.change FROM own o
+      UNION ALL
+      SELECT l
+      FROM own o, LATERAL bemi.life_before(relations, o.change, asked) l
+      WHERE (o.change).primary_key = ANY (asked) AND (o.change).old_primary_key IS NOT NULL
+      UNION ALL
+      -- No row has the key now: the row that had it last continues under another.
+      SELECT l
+      FROM last o, LATERAL bemi.life_after(relations, o.change) l
+      WHERE (o.change).old_primary_key = ANY (asked) AND (o.change).primary_key <> ALL (asked)
+    ) c
+    ORDER BY (c.change).source, (c.change).commit_position, (c.change).sequence;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.changes_of_life(oid[], text[]) IS
+'returns the recorded changes of a row under all the keys that it had, oldest first';
 
 CREATE FUNCTION bemi.life_of(relations oid[], asked text[]) RETURNS TABLE (
-  version int, operation text, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, after jsonb, place bigint, relation oid
+  version int,
+  operation text,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  after jsonb,
+  place bigint,
+  relation oid
 )
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    WITH own AS MATERIALIZED (SELECT c AS change FROM bemi.changes_of_key(relations, asked) c),
-    lives AS MATERIALIZED (SELECT DISTINCT ON ((c.change).source, (c.change).commit_position, (c.change).sequence) (c.change).* FROM (
-      SELECT o.change FROM own o
-      UNION ALL SELECT l FROM own o, LATERAL bemi.life_before(relations, o.change, asked) l
-        WHERE (o.change).primary_key = ANY (asked) AND (o.change).old_primary_key IS NOT NULL
-      -- Nobody has the key now: the row that had it last goes on under another.
-      UNION ALL SELECT l FROM (SELECT * FROM own o ORDER BY (o.change).source DESC, (o.change).commit_position DESC, (o.change).sequence DESC LIMIT 1) o,
-        LATERAL bemi.life_after(relations, o.change) l WHERE (o.change).old_primary_key = ANY (asked) AND (o.change).primary_key <> ALL (asked)
-    ) c ORDER BY (c.change).source, (c.change).commit_position, (c.change).sequence),
-    -- A TRUNCATE ends the life of a row that was there.
-    marked AS (SELECT l.*, lead(l.source) OVER w AS next_source, lead(l.commit_position) OVER w AS next, lead(l.sequence) OVER w AS next_sequence FROM lives l WINDOW w AS (ORDER BY l.source, l.commit_position, l.sequence)),
-    truncates AS MATERIALIZED (SELECT t.* FROM (SELECT DISTINCT l.relation FROM lives l) r, LATERAL bemi.truncates(r.relation) t),
-    all_of_it AS (SELECT * FROM lives UNION ALL SELECT t.* FROM marked m, LATERAL (SELECT t.* FROM truncates t
-      WHERE t.relation = m.relation AND (t.source, t.commit_position, t.sequence) > (m.source, m.commit_position, m.sequence) AND (m.next IS NULL OR (t.source, t.commit_position, t.sequence) < (m.next_source, m.next, m.next_sequence))
-      ORDER BY t.source, t.commit_position, t.sequence LIMIT 1) t WHERE m.operation <> 'DELETE')
-    SELECT row_number() OVER w::int, a.operation, a.committed_at, lead(a.committed_at) OVER w, a.context, bemi.diff(a.before, a.after), a.after, a.place, a.relation
-    FROM all_of_it a WINDOW w AS (ORDER BY a.source, a.commit_position, a.sequence) ORDER BY 1 DESC;
+    WITH lives AS MATERIALIZED (
+      SELECT * FROM bemi.changes_of_life(relations, asked)
+    ), marked AS (
+      SELECT
+        l.*,
+        lead(l.source) OVER w AS next_source,
+        lead(l.commit_position) OVER w AS next,
+        lead(l.sequence) OVER w AS next_sequence
+      FROM lives l
+      WINDOW w AS (ORDER BY l.source, l.commit_position, l.sequence)
+    ), truncates AS MATERIALIZED (
+      SELECT t.* FROM (SELECT DISTINCT l.relation FROM lives l) r, LATERAL bemi.truncates(r.relation) t
+    ), all_of_it AS (
+      SELECT * FROM lives
+      UNION ALL
+      -- A TRUNCATE ends the life of a row that was there.
+      SELECT t.*
+      FROM marked m,
+      LATERAL (
+        SELECT t.*
+        FROM truncates t
+        WHERE t.relation = m.relation
+          AND (t.source, t.commit_position, t.sequence) > (m.source, m.commit_position, m.sequence)
+          AND (m.next IS NULL
+            OR (t.source, t.commit_position, t.sequence) < (m.next_source, m.next, m.next_sequence))
+        ORDER BY t.source, t.commit_position, t.sequence
+        LIMIT 1
+      ) t
+      WHERE m.operation <> 'DELETE'
+    )
+    SELECT row_number() OVER w::int, a.operation, a.committed_at, lead(a.committed_at) OVER w, a.context,
+      bemi.diff(a.before, a.after), a.after, a.place, a.relation
+    FROM all_of_it a
+    WINDOW w AS (ORDER BY a.source, a.commit_position, a.sequence)
+    ORDER BY 1 DESC;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.life_of(oid[], text[]) IS
-'the versions of a row that are recorded, newest first, under all the keys that it had';
+'returns the recorded versions of a row under all the keys that it had, newest first';
 
 CREATE FUNCTION bemi.before_history(relations oid[], called text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -7082,53 +8042,80 @@ BEGIN
   PERFORM bemi.sync();
   IF NOT EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = ANY (relations)) THEN
     RAISE EXCEPTION 'the history of % is not known: it is not tracked', called USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT bemi.track(%L); -- what happens from then on is recorded', called);
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = format('SELECT bemi.track(%L); -- records its changes from then on', called);
   END IF;
-  SELECT min(c.committed_at) AS first, max(c.committed_at) AS last INTO gap FROM bemi.changes c WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP';
+  SELECT min(c.committed_at) AS first, max(c.committed_at) AS last
+  INTO gap
+  FROM bemi.changes c
+  WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP';
   IF gap.first IS NOT NULL THEN
-    RAISE NOTICE 'changes are missing: see the rows of bemi.changes with the operation GAP, from % to %', gap.first, gap.last;
+    RAISE NOTICE 'changes are missing: see the rows of bemi.changes with the operation GAP, from % to %',
+      gap.first, gap.last;
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.before_history(oid[], text) IS
-'waits for the recorder; an error if nothing is known of tables';
+'waits for the recorder, and reports gaps; an error if nothing is known of the tables';
 
-CREATE FUNCTION bemi.last_without_key(relation regclass) RETURNS timestamptz
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION bemi.last_without_key(relations oid[]) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-  RETURN (SELECT max(c.committed_at) FROM bemi.recorded_names(bemi.leaves(relation)) n, LATERAL (
-    SELECT c.committed_at FROM bemi.changes c WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL
-      AND c.operation IN ('CREATE', 'UPDATE', 'DELETE')
-      AND bemi.place(c.source, c.position) >= n.since AND bemi.place(c.source, c.position) < n.until ORDER BY c.committed_at DESC LIMIT 1) c);
+  RETURN (
+    SELECT max(c.committed_at)
+    FROM bemi.recorded_names(relations) n,
+    LATERAL (
+      SELECT c.committed_at
+      FROM bemi.changes c
+      WHERE c.schema = n.schema
+        AND c."table" = n."table"
+        AND c.primary_key IS NULL
+        AND c.operation IN ('CREATE', 'UPDATE', 'DELETE')
+        AND bemi.place(c.source, c.position) >= n.since
+        AND bemi.place(c.source, c.position) < n.until
+      ORDER BY c.committed_at DESC
+      LIMIT 1
+    ) c
+  );
 END
 $$;
 
-COMMENT ON FUNCTION bemi.last_without_key(regclass) IS
-'when a row of a table was last changed without a key by which it can be found';
+COMMENT ON FUNCTION bemi.last_without_key(oid[]) IS
+'returns when a row of a table was last changed without a recorded key';
 
 CREATE OR REPLACE FUNCTION bemi.history(base anyelement, primary_key text) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" anyelement
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" anyelement
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   relation regclass := bemi.table_of_type(pg_typeof(base));
+  leaves oid[] := bemi.leaves(relation);
   asked text := $2;
+  columns bemi.key_column[];
   keyless timestamptz;
   found record;
   image jsonb;
   virtual_query text;
 BEGIN
-  PERFORM bemi.require_select(relation), bemi.before_history(bemi.leaves(relation), relation::text);
-  PERFORM FROM bemi.key_of(relation);
-  keyless := bemi.last_without_key(relation);
+  PERFORM bemi.require_select(relation), bemi.before_history(leaves, relation::text);
+  columns := ARRAY(SELECT k FROM bemi.key_of(relation) k);
+  keyless := bemi.last_without_key(leaves);
   IF keyless IS NOT NULL THEN
-    RAISE NOTICE 'changes of % until % were recorded without a key, since it had none then, as while a dump is restored: they are not shown', relation, keyless USING
+    RAISE NOTICE 'changes of % until % were recorded without a key, as it had none then: they are not shown',
+      relation, keyless USING
       HINT = 'See the rows of bemi.changes whose primary_key is null.';
   END IF;
   virtual_query := bemi.virtual_query(relation::oid);
-  FOR found IN SELECT * FROM bemi.life_of(bemi.leaves(relation), bemi.recorded_keys(relation, asked)) LOOP
+  FOR found IN SELECT * FROM bemi.life_of(leaves, bemi.recorded_keys(relation, asked, columns)) LOOP
     version := found.version;
     operation := found.operation;
     committed_at := found.valid_from;
@@ -7136,7 +8123,7 @@ BEGIN
     valid_to := found.valid_to;
     context := found.context;
     changed := found.changed;
-    -- Here, so that errors show no query.
+    -- Not in the query, so that errors do not show it.
     image := CASE WHEN found.operation IN ('CREATE', 'UPDATE') THEN found.after END;
     "row" := bemi.image_row(base, found.place, image);
     IF virtual_query IS NOT NULL AND image IS NOT NULL THEN
@@ -7152,76 +8139,99 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.history(anyelement, text) IS
-'the versions of a row that are recorded, newest first, under all the keys that it had';
+'returns the recorded versions of a row under all the keys that it had, newest first';
 
 CREATE FUNCTION bemi.named_table(name text, path name[]) RETURNS oid
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parts text[] := parse_ident(name);
+  last text := parts[cardinality(parts)];
   schemas text[] := CASE cardinality(parts) WHEN 1 THEN path::text[] ELSE parts[1:1] END;
   result oid;
 BEGIN
   IF cardinality(parts) > 2 THEN
-    RAISE EXCEPTION 'improper relation name: %', name USING ERRCODE = 'syntax_error', HINT = 'Write it as schema.table.';
+    RAISE EXCEPTION 'improper relation name: %', name USING
+      ERRCODE = 'syntax_error',
+      HINT = 'Write it as schema.table.';
   END IF;
-  result := (SELECT f.oid FROM (
-    SELECT c.oid, 1 AS kind, array_position(schemas, n.nspname::text) AS place, NULL::int AS source, NULL::pg_lsn AS "position"
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relname = parts[cardinality(parts)] AND n.nspname = ANY (schemas) AND c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = c.oid OR v.root = c.oid)
-    UNION ALL SELECT v.relation, 2, array_position(schemas, v.schema::text), v.source, v."position"
-    FROM bemi.table_versions v WHERE v."table" = parts[cardinality(parts)] AND v.schema = ANY (schemas)
-  ) f ORDER BY f.kind, f.place, f.source DESC, f."position" DESC LIMIT 1);
+  result := (
+    SELECT f.oid
+    FROM (
+      SELECT c.oid, 1 AS kind, array_position(schemas, n.nspname::text) AS place, NULL::int AS source,
+        NULL::pg_lsn AS "position"
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relname = last
+        AND n.nspname = ANY (schemas)
+        AND c.relkind IN ('r', 'p')
+        AND EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = c.oid OR v.root = c.oid)
+      UNION ALL
+      SELECT v.relation, 2, array_position(schemas, v.schema::text), v.source, v."position"
+      FROM bemi.table_versions v
+      WHERE v."table" = last AND v.schema = ANY (schemas)
+    ) f
+    ORDER BY f.kind, f.place, f.source DESC, f."position" DESC
+    LIMIT 1
+  );
   IF result IS NULL THEN
-    RAISE EXCEPTION 'no history is known of a table %', name USING
-      ERRCODE = 'undefined_table', HINT = 'Write its schema too. SELECT relation FROM bemi.tracked; shows the tables that are tracked.';
+    RAISE EXCEPTION 'no history of a table % is known', name USING
+      ERRCODE = 'undefined_table',
+      HINT = 'Write its schema too. SELECT relation FROM bemi.tracked; shows the tables that are tracked.';
   END IF;
   RETURN result;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.named_table(text, name[]) IS
-'the number of the table that has a name, or had it last';
+'returns the OID of the table that has a name, or had it last';
 
 CREATE FUNCTION bemi.recorded_history(relation oid, called text, primary_key text) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   asked oid := relation;
   is_there boolean := EXISTS (SELECT FROM pg_class c WHERE c.oid = asked AND c.relkind IN ('r', 'p'));
-  relations oid[] := CASE WHEN is_there THEN bemi.leaves(asked::regclass)
-    ELSE ARRAY(SELECT DISTINCT v.relation FROM bemi.table_versions v WHERE v.relation = asked OR v.root = asked) END;
+  relations oid[] := CASE WHEN is_there THEN bemi.leaves(asked::regclass) ELSE ARRAY(
+    SELECT DISTINCT v.relation FROM bemi.table_versions v WHERE v.relation = asked OR v.root = asked
+  ) END;
+  keys text[];
 BEGIN
   PERFORM bemi.require_changes(), bemi.before_history(relations, called);
+  keys := CASE WHEN is_there THEN bemi.recorded_keys(asked::regclass, $3) ELSE bemi.texts_of_key($3) END;
   RETURN QUERY
-    SELECT h.version, h.operation, h.valid_from, h.valid_from, h.valid_to, h.context, h.changed, CASE WHEN h.operation IN ('CREATE', 'UPDATE') THEN (
-        SELECT jsonb_object_agg(e.key, NULLIF(e.value, '"[masked]"')) FROM jsonb_each(CASE WHEN is_there THEN bemi.image_today(asked::regclass, h.after, h.place) ELSE h.after END) e
+    SELECT h.version, h.operation, h.valid_from, h.valid_from, h.valid_to, h.context, h.changed,
+      CASE WHEN h.operation IN ('CREATE', 'UPDATE') THEN (
+        SELECT jsonb_object_agg(e.key, NULLIF(e.value, '"[masked]"'))
+        FROM jsonb_each(
+          CASE WHEN is_there THEN bemi.image_today(asked::regclass, h.after, h.place) ELSE h.after END
+        ) e
       ) END
-    FROM bemi.life_of(relations, CASE WHEN is_there THEN bemi.recorded_keys(asked::regclass, $3) ELSE bemi.texts_of_key($3) END) h ORDER BY h.version DESC;
+    FROM bemi.life_of(relations, keys) h
+    ORDER BY h.version DESC;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_history(oid, text, text) IS
-'the recorded versions of a row of a table that may be gone, newest first';
-
-CREATE FUNCTION bemi.require_changes() RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF to_regclass('bemi.changes') IS NULL THEN
-    RAISE EXCEPTION 'the changes of this database are not recorded' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT bemi.start();';
-  ELSIF NOT has_table_privilege('bemi.changes', 'SELECT') THEN
-    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
-      ERRCODE = 'insufficient_privilege', HINT = format('As its owner: GRANT SELECT ON bemi.changes TO %I;', current_user);
-  END IF;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.require_changes() IS
-'raises an error if the caller may not read bemi.changes';
+'returns the recorded versions of a row of a table that may be gone, newest first';
 
 CREATE FUNCTION bemi.named_history(name text, path name[], primary_key text) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -7231,30 +8241,52 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.named_history(text, name[], text) IS
-'for bemi.history(): the recorded versions of a row of a table that is found by its name in the schemas of a path';
+'for bemi.history(): returns the versions of a row of a table whose name is looked up in the schemas of a path';
 
 CREATE FUNCTION bemi.history(relation text, primary_key text) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE sql VOLATILE AS $$
   SELECT * FROM bemi.named_history($1, pg_catalog.current_schemas(false), $2)
 $$;
 
 COMMENT ON FUNCTION bemi.history(text, text) IS
-'the versions of a row of a table, which may be gone, by its name: SELECT * FROM bemi.history(''todo'', ''26'')';
+'returns the versions of a row of a table, even one that is gone: SELECT * FROM bemi.history(''todo'', ''26'')';
 
 CREATE FUNCTION bemi.history(relation text, primary_key numeric) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE sql VOLATILE AS $$
-  SELECT * FROM bemi.named_history($1, pg_catalog.current_schemas(false), pg_catalog.trim_scale($2)::pg_catalog.text)
+  SELECT *
+  FROM bemi.named_history($1, pg_catalog.current_schemas(false), pg_catalog.trim_scale($2)::pg_catalog.text)
 $$;
 
 COMMENT ON FUNCTION bemi.history(text, numeric) IS
-'the versions of a row of a table whose key is a number: SELECT * FROM bemi.history(''todo'', 26)';
+'returns the versions of a row of a table whose key is a number: SELECT * FROM bemi.history(''todo'', 26)';
 
 CREATE FUNCTION bemi.history(relation regclass, primary_key text) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -7263,75 +8295,241 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.history(regclass, text) IS
-'the versions of a row of a table, which may be gone';
+'returns the versions of a row of a table, which may be gone';
 
 CREATE FUNCTION bemi.history(relation regclass, primary_key numeric) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" jsonb
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" jsonb
 )
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   SELECT * FROM bemi.history($1, trim_scale($2)::text)
 $$;
 
 COMMENT ON FUNCTION bemi.history(regclass, numeric) IS
-'the versions of a row of a table whose key is a number';
+'returns the versions of a row of a table whose key is a number';
 
 CREATE FUNCTION bemi.history(base anyelement, primary_key numeric) RETURNS TABLE (
-  version int, operation text, committed_at timestamptz, valid_from timestamptz, valid_to timestamptz, context jsonb, changed jsonb, "row" anyelement
+  version int,
+  operation text,
+  committed_at timestamptz,
+  valid_from timestamptz,
+  valid_to timestamptz,
+  context jsonb,
+  changed jsonb,
+  "row" anyelement
 )
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   SELECT * FROM bemi.history($1, trim_scale($2)::text)
 $$;
 
 COMMENT ON FUNCTION bemi.history(anyelement, numeric) IS
-'the versions of a row whose key is a number, newest first';
+'returns the versions of a row whose key is a number, newest first';
 
-CREATE FUNCTION bemi.truncated_rows(relation regclass, source int, commit_position pg_lsn, sequence int) RETURNS TABLE (primary_key text, image jsonb, place bigint)
+CREATE FUNCTION bemi.was_empty(relation oid, place bigint, OUT place_then bigint, OUT committed_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  SELECT e.place, e.at
+  INTO place_then, committed_at
+  FROM (
+    SELECT t.place, t.committed_at AS at
+    FROM bemi.truncates(was_empty.relation) t
+    WHERE t.place < was_empty.place
+    UNION ALL
+    SELECT bemi.place(v.source, v.position), v.noted_at
+    FROM (
+      SELECT *, lag(o.is_tracked) OVER (ORDER BY o.source, o.position) AS was_tracked
+      FROM bemi.table_versions o
+      WHERE o.relation = was_empty.relation
+    ) v
+    WHERE v.is_tracked
+      AND v.was_tracked IS NOT TRUE
+      AND v.is_empty
+      AND v.noted_at >= bemi.recorded_since()
+      AND bemi.place(v.source, v.position) < was_empty.place
+  ) e
+  ORDER BY e.place DESC
+  LIMIT 1;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.was_empty(oid, bigint) IS
+'returns where and when a table was last empty before a place';
+
+CREATE FUNCTION bemi.truncated_problem(relation oid, emptied bemi.key_change) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  was_empty record := bemi.was_empty(relation, emptied.place);
+BEGIN
+  RETURN CASE
+    WHEN was_empty.place_then IS NULL THEN 'it had rows when its changes began to be recorded'
+    WHEN EXISTS (
+      SELECT FROM bemi.table_versions v
+      WHERE v.relation = truncated_problem.relation
+        AND NOT v.is_tracked
+        AND bemi.place(v.source, v.position) BETWEEN was_empty.place_then AND emptied.place
+    ) THEN 'it was not tracked all the time before'
+    WHEN EXISTS (
+      SELECT FROM bemi.changes c
+      WHERE c.schema = ''
+        AND c."table" = ''
+        AND c.operation = 'GAP'
+        AND c.committed_at BETWEEN was_empty.committed_at AND emptied.committed_at
+    ) THEN 'changes before it are missing'
+    WHEN EXISTS (
+      SELECT FROM bemi.recorded_names(ARRAY[truncated_problem.relation]) n,
+      LATERAL (
+        SELECT FROM bemi.changes c
+        WHERE c.schema = n.schema
+          AND c."table" = n."table"
+          AND c.primary_key IS NULL
+          AND c.operation <> 'TRUNCATE'
+          AND bemi.place(c.source, c.position) >= greatest(n.since, was_empty.place_then)
+          AND bemi.place(c.source, c.position) < least(n.until, emptied.place)
+        OFFSET 0
+      ) c
+    ) THEN 'the keys of some of its rows are not recorded' END;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.truncated_problem(oid, bemi.key_change) IS
+'returns why the rows that a table had before a TRUNCATE are not all known, or NULL';
+
+CREATE FUNCTION bemi.truncated_rows(relation regclass, source int, commit_position pg_lsn, sequence int)
+RETURNS TABLE (primary_key text, image jsonb, place bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  own_name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation);
+  own_name text := bemi.qualified_name(relation);
   emptied bemi.key_change;
-  -- When it was empty last, before that.
-  was_empty record;
+  empty_from bigint;
   problem text;
 BEGIN
-  SELECT t.* INTO emptied FROM bemi.truncates(relation::oid) t WHERE (t.source, t.commit_position, t.sequence) = (truncated_rows.source, truncated_rows.commit_position, truncated_rows.sequence);
+  SELECT t.* INTO emptied
+  FROM bemi.truncates(relation::oid) t
+  WHERE (t.source, t.commit_position, t.sequence)
+    = (truncated_rows.source, truncated_rows.commit_position, truncated_rows.sequence);
   IF emptied.operation IS NULL THEN
-    RAISE EXCEPTION 'no TRUNCATE of % is recorded as % of the transaction that committed at %', relation, sequence, commit_position USING ERRCODE = 'undefined_object';
+    RAISE EXCEPTION 'no TRUNCATE of % is recorded as % of the transaction that committed at %',
+      relation, sequence, commit_position USING ERRCODE = 'undefined_object';
   END IF;
-  SELECT * INTO was_empty FROM (
-    SELECT t.committed_at, t.place FROM bemi.truncates(relation::oid) t WHERE t.place < emptied.place
-    UNION ALL SELECT v.noted_at, bemi.place(v.source, v.position) FROM (
-      SELECT *, lag(v.is_tracked) OVER (ORDER BY v.source, v.position) AS was_tracked FROM bemi.table_versions v WHERE v.relation = truncated_rows.relation
-    ) v WHERE v.is_tracked AND v.was_tracked IS NOT TRUE AND v.is_empty AND v.noted_at >= bemi.recorded_since() AND bemi.place(v.source, v.position) < emptied.place
-  ) e ORDER BY e.place DESC LIMIT 1;
-  problem := CASE
-    WHEN was_empty.place IS NULL THEN 'it had rows when its changes began to be recorded'
-    WHEN EXISTS (SELECT FROM bemi.table_versions v WHERE v.relation = truncated_rows.relation AND NOT v.is_tracked
-      AND bemi.place(v.source, v.position) BETWEEN was_empty.place AND emptied.place) THEN 'it was not tracked all the time before'
-    WHEN EXISTS (SELECT FROM bemi.changes c WHERE c.schema = '' AND c."table" = '' AND c.operation = 'GAP'
-      AND c.committed_at BETWEEN was_empty.committed_at AND emptied.committed_at) THEN 'changes before it are missing'
-    WHEN EXISTS (SELECT FROM bemi.recorded_names(ARRAY[relation::oid]) n, LATERAL (
-        SELECT FROM bemi.changes c WHERE c.schema = n.schema AND c."table" = n."table" AND c.primary_key IS NULL AND c.operation <> 'TRUNCATE'
-          AND bemi.place(c.source, c.position) >= greatest(n.since, was_empty.place) AND bemi.place(c.source, c.position) < least(n.until, emptied.place) OFFSET 0) c) THEN 'the keys of some of its rows are not recorded' END;
+  problem := bemi.truncated_problem(relation::oid, emptied);
   IF problem IS NOT NULL THEN
-    RAISE EXCEPTION 'the rows that % had before its TRUNCATE at % are not all recorded: %', relation, emptied.committed_at, problem USING
-      ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT * FROM bemi.as_of(...) shows those that are recorded.';
+    RAISE EXCEPTION 'the rows that % had before its TRUNCATE at % are not all recorded: %',
+      relation, emptied.committed_at, problem USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = 'SELECT * FROM bemi.as_of(...) shows those that are recorded.';
   END IF;
+  empty_from := (bemi.was_empty(relation::oid, emptied.place)).place_then;
   RETURN QUERY
-    SELECT e.key, CASE WHEN e.omitted IS NULL THEN e.image ELSE bemi.whole(e.image, e.omitted, own_name, e.key) END, bemi.place(e.source, e.position) FROM (
-      SELECT DISTINCT ON (e.key COLLATE "C") e.* FROM (
-        SELECT c.*, k.key, CASE WHEN k.is_there AND c.operation <> 'DELETE' THEN c.after END AS image FROM bemi.recorded_names(ARRAY[relation::oid]) n
-        JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table" AND bemi.place(c.source, c.position) >= greatest(n.since, was_empty.place) AND bemi.place(c.source, c.position) < least(n.until, emptied.place),
-          LATERAL (VALUES (c.primary_key, true), (c.old_primary_key, false)) AS k (key, is_there)
+    SELECT e.key,
+      CASE WHEN e.omitted IS NULL THEN e.image ELSE bemi.whole(e.image, e.omitted, own_name, e.key) END,
+      bemi.place(e.source, e.position)
+    FROM (
+      SELECT DISTINCT ON (e.key COLLATE "C") e.*
+      FROM (
+        SELECT c.*, k.key, CASE WHEN k.is_there AND c.operation <> 'DELETE' THEN c.after END AS image
+        FROM bemi.recorded_names(ARRAY[relation::oid]) n
+        JOIN bemi.changes c ON c.schema = n.schema
+          AND c."table" = n."table"
+          AND bemi.place(c.source, c.position) >= greatest(n.since, empty_from)
+          AND bemi.place(c.source, c.position) < least(n.until, emptied.place),
+        LATERAL (VALUES (c.primary_key, true), (c.old_primary_key, false)) AS k (key, is_there)
         WHERE k.key IS NOT NULL
-      ) e ORDER BY e.key COLLATE "C", e.source DESC, e.commit_position DESC, e.sequence DESC
-    ) e WHERE e.image IS NOT NULL;
+      ) e
+      ORDER BY e.key COLLATE "C", e.source DESC, e.commit_position DESC, e.sequence DESC
+    ) e
+    WHERE e.image IS NOT NULL;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.truncated_rows(regclass, int, pg_lsn, int) IS
-'the rows that a table had before a TRUNCATE, or an error if they are not all recorded';
+'returns the rows that a table had before a TRUNCATE; an error if they are not all recorded';
+
+CREATE OR REPLACE FUNCTION bemi.silent_references(relation regclass) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE(jsonb_agg(jsonb_build_object(
+    'name', quote_ident(k.conname),
+    'child', k.conrelid::regclass,
+    'on_delete', CASE WHEN acts.on_delete THEN k.confdeltype ELSE '-' END,
+    'on_update', CASE WHEN acts.on_update THEN k.confupdtype ELSE '-' END,
+    'is_deferred', k.condeferred,
+    'source', format('%I.%I', n.nspname, c.relname),
+    'columns', (
+      SELECT jsonb_agg(a.attname)
+      FROM pg_attribute a
+      WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)),
+    'child_columns', (
+      SELECT jsonb_agg(a.attname)
+      FROM pg_attribute a
+      WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
+    'join', (
+      SELECT string_agg(
+        format('parent.%I OPERATOR(%I.%s) child.%I', p.attname, s.nspname, o.oprname, f.attname), ' AND ')
+      FROM unnest(k.confkey, k.conkey, k.conpfeqop) u (parent, child, operator)
+        JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent
+        JOIN pg_attribute f ON f.attrelid = k.conrelid AND f.attnum = u.child
+        JOIN pg_operator o ON o.oid = u.operator
+        JOIN pg_namespace s ON s.oid = o.oprnamespace)
+  ) ORDER BY k.conname, k.oid), '[]')
+  FROM pg_constraint k
+    JOIN pg_class c ON c.oid = k.conrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace,
+    LATERAL (
+      SELECT bool_or(g.tgtype & 8 <> 0) AS on_delete, bool_or(g.tgtype & 16 <> 0) AS on_update
+      FROM pg_trigger g
+      WHERE g.tgconstraint = k.oid AND g.tgrelid = relation AND g.tgenabled IN ('O', 'A')
+    ) acts
+  WHERE k.contype = 'f'
+    AND k.confrelid = relation
+    AND (acts.on_delete OR acts.on_update)
+    AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd') OR k.condeferred)
+    -- Not again for each partition that refers.
+    AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = k.conparentid AND p.confrelid = k.confrelid)
+$$;
+
+COMMENT ON FUNCTION bemi.silent_references(regclass) IS
+'the foreign keys that refer to a table and would change other rows, or are checked later';
+
+CREATE OR REPLACE FUNCTION bemi.links(relation regclass, is_child boolean) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT COALESCE(jsonb_agg(DISTINCT jsonb_build_object(
+    'name', concat(COALESCE(pg_partition_root(k.confrelid), k.confrelid)::oid, names),
+    'columns', columns)), '[]')
+  FROM pg_constraint k,
+    LATERAL (
+      SELECT jsonb_agg(p.attname ORDER BY p.attname) AS names,
+        jsonb_agg(CASE WHEN is_child THEN c.attname ELSE p.attname END ORDER BY p.attname) AS columns
+      FROM unnest(k.conkey, k.confkey) u (child, parent)
+        JOIN pg_attribute c ON c.attrelid = k.conrelid AND c.attnum = u.child
+        JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent
+    ) pairs
+  WHERE k.contype = 'f'
+    -- Before 18 all are enforced.
+    AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
+    AND CASE WHEN is_child THEN k.conrelid ELSE k.confrelid END = relation
+$$;
+
+COMMENT ON FUNCTION bemi.links(regclass, boolean) IS
+'the columns by which the rows of a table refer to others, or by which others refer to them';
+
+CREATE OR REPLACE FUNCTION bemi.linked(links jsonb, image jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT ARRAY(
+    SELECT concat(l ->> 'name', (
+      SELECT jsonb_agg(image ->> c ORDER BY place)
+      FROM jsonb_array_elements_text(l -> 'columns') WITH ORDINALITY e (c, place)))
+    FROM jsonb_array_elements(links) l)
+$$;
+
+COMMENT ON FUNCTION bemi.linked(jsonb, jsonb) IS
+'names of the rows that a row refers to by these links';
 
 CREATE OR REPLACE FUNCTION bemi.equality(type oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -7347,19 +8545,34 @@ BEGIN
     RETURN 'OPERATOR(pg_catalog.=)';
   ELSIF t.typtype = 'c' THEN
     RETURN CASE WHEN NOT EXISTS (
-      SELECT FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped AND bemi.equality(atttypid) IS NULL
+      SELECT
+      FROM pg_attribute
+      WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped AND bemi.equality(atttypid) IS NULL
     ) THEN 'OPERATOR(pg_catalog.=)' END;
   ELSIF t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 THEN
     RETURN CASE WHEN bemi.equality(t.typelem) IS NOT NULL THEN 'OPERATOR(pg_catalog.=)' END;
   END IF;
-  SELECT CASE WHEN n.nspname = 'pg_catalog' AND c.opcintype = type THEN o.oprname ELSE format('OPERATOR(%I.%s)', n.nspname, o.oprname) END INTO operator
-  FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod
-  JOIN pg_amop a ON a.amopfamily = c.opcfamily AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
-    AND a.amopstrategy = CASE m.amname WHEN 'btree' THEN 3 ELSE 1 END
-  JOIN pg_operator o ON o.oid = a.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-  WHERE m.amname IN ('btree', 'hash') AND c.opcdefault AND (c.opcintype = type
-    OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = type AND k.casttarget = c.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))
-  ORDER BY c.opcintype = type DESC, m.amname LIMIT 1;
+  SELECT CASE
+      WHEN n.nspname = 'pg_catalog' AND c.opcintype = type THEN o.oprname
+      ELSE format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+    END INTO operator
+  FROM pg_opclass c
+    JOIN pg_am m ON m.oid = c.opcmethod
+    JOIN pg_amop a ON a.amopfamily = c.opcfamily
+      AND a.amoplefttype = c.opcintype
+      AND a.amoprighttype = c.opcintype
+      AND a.amopstrategy = CASE m.amname WHEN 'btree' THEN 3 ELSE 1 END
+    JOIN pg_operator o ON o.oid = a.amopopr
+    JOIN pg_namespace n ON n.oid = o.oprnamespace
+  WHERE m.amname IN ('btree', 'hash')
+    AND c.opcdefault
+    AND (c.opcintype = type
+      OR EXISTS (
+        SELECT
+        FROM pg_cast k
+        WHERE k.castsource = type AND k.casttarget = c.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))
+  ORDER BY c.opcintype = type DESC, m.amname
+  LIMIT 1;
   RETURN operator;
 END
 $$;
@@ -7372,11 +8585,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE
     WHEN t.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
     WHEN t.oid = 'money'::regtype THEN 'money'
-    WHEN EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
-      WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' AND e.extname = 'hstore' AND t.typname = 'hstore') THEN 'hstore'
+    WHEN EXISTS (
+      SELECT
+      FROM pg_depend d
+        JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+      WHERE d.classid = 'pg_type'::regclass
+        AND d.objid = t.oid
+        AND d.deptype = 'e'
+        AND e.extname = 'hstore'
+        AND t.typname = 'hstore') THEN 'hstore'
     WHEN t.typtype = 'c' OR t.typcategory = 'A' THEN 'made'
     ELSE 'plain' END
-  FROM pg_type t WHERE t.oid = type
+  FROM pg_type t
+  WHERE t.oid = type
 $$;
 
 COMMENT ON FUNCTION bemi.literal_kind(oid) IS
@@ -7385,114 +8606,140 @@ COMMENT ON FUNCTION bemi.literal_kind(oid) IS
 CREATE OR REPLACE FUNCTION bemi.base_type(type oid) RETURNS oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE bases AS (
-    SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = type
-    UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM bases b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+    SELECT t.oid, t.typtype, t.typbasetype
+    FROM pg_type t
+    WHERE t.oid = type
+    UNION ALL
+    SELECT t.oid, t.typtype, t.typbasetype
+    FROM bases b
+      JOIN pg_type t ON t.oid = b.typbasetype
+    WHERE b.typtype = 'd'
   )
   SELECT oid FROM bases WHERE typtype <> 'd'
 $$;
 
 COMMENT ON FUNCTION bemi.base_type(oid) IS
-'the type that a domain is made of; of another type, itself';
+'the type under a domain; of another type, itself';
 
-CREATE OR REPLACE FUNCTION bemi.silent_references(relation regclass) RETURNS jsonb
+CREATE FUNCTION bemi.undo_columns(relation regclass) RETURNS TABLE (
+  attname name, attnum int2, atttypid oid, atttypmod int, attgenerated "char", attidentity "char", attnotnull boolean,
+  type oid, kind text, is_looked_up boolean
+)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT COALESCE(jsonb_agg(jsonb_build_object(
-    'name', quote_ident(k.conname), 'child', k.conrelid::regclass,
-    'on_delete', CASE WHEN acts.on_delete THEN k.confdeltype ELSE '-' END, 'on_update', CASE WHEN acts.on_update THEN k.confupdtype ELSE '-' END,
-    'is_deferred', k.condeferred, 'source', format('%I.%I', n.nspname, c.relname),
-    'columns', (SELECT jsonb_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)),
-    'child_columns', (SELECT jsonb_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
-    'join', (SELECT string_agg(format('parent.%I OPERATOR(%I.%s) child.%I', p.attname, s.nspname, o.oprname, f.attname), ' AND ')
-      FROM unnest(k.confkey, k.conkey, k.conpfeqop) u (parent, child, operator)
-      JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent JOIN pg_attribute f ON f.attrelid = k.conrelid AND f.attnum = u.child
-      JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace s ON s.oid = o.oprnamespace)
-  ) ORDER BY k.conname, k.oid), '[]')
-  FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace, LATERAL (
-    SELECT bool_or(g.tgtype & 8 <> 0) AS on_delete, bool_or(g.tgtype & 16 <> 0) AS on_update
-    FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgrelid = relation AND g.tgenabled IN ('O', 'A')
-  ) acts
-  WHERE k.contype = 'f' AND k.confrelid = relation AND (acts.on_delete OR acts.on_update) AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd') OR k.condeferred)
-    -- Not again for each partition that refers.
-    AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = k.conparentid AND p.confrelid = k.confrelid)
+  SELECT a.attname, a.attnum, a.atttypid, a.atttypmod, a.attgenerated, a.attidentity, a.attnotnull,
+    b.type, bemi.literal_kind(b.type), y.typname ~ '^_?(reg|xml$|money$)'
+  FROM pg_attribute a,
+    LATERAL (SELECT bemi.base_type(a.atttypid) AS type) b
+    LEFT JOIN pg_type y ON y.oid = b.type
+  WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
-COMMENT ON FUNCTION bemi.silent_references(regclass) IS
-'the foreign keys that refer to a table and would have other rows changed, or are checked later';
+COMMENT ON FUNCTION bemi.undo_columns(regclass) IS
+'the columns of a table, and how literals of their types are made';
 
-CREATE OR REPLACE FUNCTION bemi.links(relation regclass, is_child boolean) RETURNS jsonb
+CREATE FUNCTION bemi.undo_table_columns(relation regclass, ignored name[], masked name[]) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT COALESCE(jsonb_agg(DISTINCT jsonb_build_object('name', concat(COALESCE(pg_partition_root(k.confrelid), k.confrelid)::oid, names), 'columns', columns)), '[]')
-  FROM pg_constraint k, LATERAL (
-    SELECT jsonb_agg(p.attname ORDER BY p.attname) AS names, jsonb_agg(CASE WHEN is_child THEN c.attname ELSE p.attname END ORDER BY p.attname) AS columns
-    FROM unnest(k.conkey, k.confkey) u (child, parent) JOIN pg_attribute c ON c.attrelid = k.conrelid AND c.attnum = u.child
-    JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = u.parent
-  -- Before 18 all are enforced.
-  ) pairs WHERE k.contype = 'f' AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND CASE WHEN is_child THEN k.conrelid ELSE k.confrelid END = relation
+  WITH col AS (SELECT * FROM bemi.undo_columns(relation))
+  SELECT jsonb_build_object(
+    'columns', (
+      SELECT jsonb_object_agg(attname, jsonb_build_object(
+        'place', attnum,
+        'type', CASE kind WHEN 'money' THEN 'numeric::money' ELSE format_type(type, -1) END,
+        'kind', kind,
+        'equality', bemi.equality(atttypid),
+        'type_oid', type,
+        'is_ignored', attname = ANY (ignored),
+        'is_not_null', attnotnull))
+      FROM col),
+    'generated', ARRAY(SELECT attname FROM col WHERE attgenerated <> ''),
+    'always', ARRAY(SELECT attname FROM col WHERE attidentity = 'a'),
+    'compared', ARRAY(
+      SELECT attname
+      FROM col
+      WHERE attname <> ALL (ignored) AND attname <> ALL (masked) AND attgenerated <> 'v'),
+    -- A value that is put into these may come out otherwise: rounded, or read by an input function that knows other
+    -- values today.
+    'checked', ARRAY(
+      SELECT attname
+      FROM col
+      WHERE attgenerated = '' AND (type <> atttypid OR atttypmod <> -1 OR type >= 16384 OR is_looked_up)),
+    'looked_up', ARRAY(SELECT attname FROM col WHERE type >= 16384 OR is_looked_up),
+    -- These may be computed otherwise today.
+    'computed', ARRAY(SELECT attname FROM col WHERE attgenerated = 's'),
+    -- WAL has these as text, whatever cast to json they have.
+    'as_text', (
+      SELECT string_agg(
+        format(' || pg_catalog.jsonb_build_object(%L, t.%I::pg_catalog.text)', attname, attname), '')
+      FROM col
+      WHERE kind = 'plain'
+        AND type >= 16384
+        AND EXISTS (
+          SELECT
+          FROM pg_cast
+          WHERE castsource = type AND casttarget = 'json'::regtype AND castmethod = 'f')),
+    -- The row where jsonb cannot hold some of its values.
+    'by_column', (
+      SELECT format('(SELECT jsonb_object_agg(k, v) FROM (VALUES %s) e (k, v))', string_agg(format(
+        CASE WHEN is_json THEN '(%L, bemi.jsonb_or_text(to_json(t.%I)))' ELSE '(%L, to_jsonb(t.%I))' END,
+        attname, attname), ', '))
+      FROM (SELECT attname, kind = 'made' OR type = 'json'::regtype AS is_json FROM col) c
+      HAVING bool_or(is_json)))
 $$;
 
-COMMENT ON FUNCTION bemi.links(regclass, boolean) IS
-'the columns by which the rows of a table refer to others, or by which others refer to them';
-
-CREATE OR REPLACE FUNCTION bemi.linked(links jsonb, image jsonb) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT concat(l ->> 'name', (SELECT jsonb_agg(image ->> c ORDER BY place) FROM jsonb_array_elements_text(l -> 'columns') WITH ORDINALITY e (c, place)))
-    FROM jsonb_array_elements(links) l)
-$$;
-
-COMMENT ON FUNCTION bemi.linked(jsonb, jsonb) IS
-'names of the rows that a row refers to by these links';
+COMMENT ON FUNCTION bemi.undo_table_columns(regclass, name[], name[]) IS
+'what undoing changes needs to know of the columns of a table';
 
 CREATE OR REPLACE FUNCTION bemi.undo_table(relation regclass) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH rules AS (
     SELECT bemi.table_rules(relation, 'ignore') AS ignored,
       -- What a table above masks is masked in its partitions too.
-      ARRAY(SELECT m FROM (SELECT relation AS member UNION SELECT relid FROM pg_partition_ancestors(relation)) a, unnest(bemi.table_rules(a.member, 'mask')) m) AS masked
+      ARRAY(
+        SELECT m
+        FROM (SELECT relation AS member UNION SELECT relid FROM pg_partition_ancestors(relation)) a,
+          unnest(bemi.table_rules(a.member, 'mask')) m) AS masked
   ), key AS (
     SELECT i.indexrelid, a.attname, k.place
-    FROM pg_index i, unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k (number, place) JOIN pg_attribute a ON a.attnum = k.number
-    WHERE i.indrelid = relation AND a.attrelid = relation AND i.indexrelid = (
-      SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = relation AND (x.indisprimary AND x.indisvalid OR x.indisreplident) ORDER BY x.indisprimary DESC LIMIT 1)
-  ), col AS (
-    SELECT a.*, b.type, bemi.literal_kind(b.type) AS kind,
-      (SELECT y.typname ~ '^_?(reg|xml$|money$)' FROM pg_type y WHERE y.oid = b.type) AS is_looked_up FROM pg_attribute a, LATERAL (SELECT bemi.base_type(a.atttypid) AS type) b
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    FROM pg_index i,
+      unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k (number, place)
+      JOIN pg_attribute a ON a.attnum = k.number
+    WHERE i.indrelid = relation
+      AND a.attrelid = relation
+      AND i.indexrelid = (
+        SELECT x.indexrelid
+        FROM pg_index x
+        WHERE x.indrelid = relation AND (x.indisprimary AND x.indisvalid OR x.indisreplident)
+        ORDER BY x.indisprimary DESC
+        LIMIT 1)
   )
-  SELECT jsonb_build_object(
-    'relation', relation, 'oid', c.oid, 'name', format('%I.%I', n.nspname, c.relname),
+  SELECT bemi.undo_table_columns(relation, rules.ignored, rules.masked) || jsonb_build_object(
+    'relation', relation,
+    'oid', c.oid,
+    'name', format('%I.%I', n.nspname, c.relname),
     'source', CASE WHEN c.relhassubclass THEN 'ONLY ' ELSE '' END || format('%I.%I', n.nspname, c.relname),
     'key', COALESCE((SELECT jsonb_agg(attname ORDER BY place) FROM key), '[]'),
-    'columns', (SELECT jsonb_object_agg(attname, jsonb_build_object(
-      'place', attnum, 'type', CASE kind WHEN 'money' THEN 'numeric::money' ELSE format_type(type, -1) END, 'kind', kind, 'equality', bemi.equality(atttypid),
-      'type_oid', type,
-      'is_ignored', attname = ANY (ignored), 'is_not_null', attnotnull)) FROM col),
-    'generated', ARRAY(SELECT attname FROM col WHERE attgenerated <> ''),
-    'always', ARRAY(SELECT attname FROM col WHERE attidentity = 'a'),
     'masked', rules.masked,
-    'compared', ARRAY(SELECT attname FROM col WHERE attname <> ALL (ignored) AND attname <> ALL (rules.masked) AND attgenerated <> 'v'),
-    -- What is put into these may come out otherwise: rounded, or read by an input function that knows other values today. Those
-    -- that are computed may be computed otherwise.
-    'checked', ARRAY(SELECT attname FROM col WHERE attgenerated = '' AND (type <> atttypid OR atttypmod <> -1 OR type >= 16384 OR is_looked_up)),
-    'looked_up', ARRAY(SELECT attname FROM col WHERE type >= 16384 OR is_looked_up),
-    'computed', ARRAY(SELECT attname FROM col WHERE attgenerated = 's'),
-    -- The log has these as text, whatever cast to json they have.
-    'as_text', (SELECT string_agg(format(' || pg_catalog.jsonb_build_object(%L, t.%I::pg_catalog.text)', attname, attname), '') FROM col
-      WHERE kind = 'plain' AND type >= 16384 AND EXISTS (SELECT FROM pg_cast WHERE castsource = type AND casttarget = 'json'::regtype AND castmethod = 'f')),
-    'needs', bemi.links(relation, true), 'offers', bemi.links(relation, false),
-    -- The row where jsonb cannot hold some of its values.
-    'by_column', (SELECT format('(SELECT jsonb_object_agg(k, v) FROM (VALUES %s) e (k, v))', string_agg(format(
-        CASE WHEN is_json THEN '(%L, bemi.jsonb_or_text(to_json(t.%I)))' ELSE '(%L, to_jsonb(t.%I))' END, attname, attname), ', '))
-      FROM (SELECT attname, kind = 'made' OR type = 'json'::regtype AS is_json FROM col) c HAVING bool_or(is_json)),
+    'needs', bemi.links(relation, true),
+    'offers', bemi.links(relation, false),
     'references', bemi.silent_references(relation),
     -- Its columns had the names of today all the time.
     'is_as_ever', bemi.is_as_ever(relation::oid),
-    'has_triggers', EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND NOT tgisinternal AND tgenabled <> 'D' AND tgfoid <> 'bemi.emit_context()'::regprocedure)
-      OR c.relhasrules
-  ) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, rules WHERE c.oid = relation
+    'has_triggers', c.relhasrules OR EXISTS (
+      SELECT
+      FROM pg_trigger
+      WHERE tgrelid = relation
+        AND NOT tgisinternal
+        AND tgenabled <> 'D'
+        AND tgfoid <> 'bemi.emit_context()'::regprocedure)
+  )
+  FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace,
+    rules
+  WHERE c.oid = relation
 $$;
 
 COMMENT ON FUNCTION bemi.undo_table(regclass) IS
-'what is to be known of a table to undo its changes';
+'what undoing changes needs to know of a table';
 
 CREATE TYPE bemi.undo AS (
   -- Their order: 1 is the newest.
@@ -7516,11 +8763,7 @@ CREATE TYPE bemi.undo AS (
   problem text,
   transaction_id bigint,
   commit_position pg_lsn,
-  sequence int,
-  -- It waits for a newer change of the same row.
-  is_behind boolean,
-  -- Why it waits.
-  reason text
+  sequence int
 );
 
 CREATE OR REPLACE FUNCTION bemi.key_text(key jsonb, image jsonb) RETURNS text
@@ -7529,7 +8772,9 @@ BEGIN
   IF jsonb_array_length(key) = 1 THEN
     RETURN image ->> (key ->> 0);
   END IF;
-  RETURN (SELECT CASE WHEN bool_and(image ? k) THEN jsonb_agg(image ->> k ORDER BY place) END FROM jsonb_array_elements_text(key) WITH ORDINALITY e (k, place));
+  RETURN (
+    SELECT CASE WHEN bool_and(image ? k) THEN jsonb_agg(image ->> k ORDER BY place) END
+    FROM jsonb_array_elements_text(key) WITH ORDINALITY e (k, place));
 END
 $$;
 
@@ -7547,30 +8792,39 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.made_text(oid, jsonb) IS
-'the text of a value, of its JSON';
+'the text of a value, made of its JSON';
 
 CREATE OR REPLACE FUNCTION bemi.literal(col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
-    -- What is JSON has a null of its own, which looks the same.
-    RETURN CASE WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type') ELSE 'NULL' END;
+    -- JSON has a null of its own, which looks the same.
+    RETURN CASE
+      WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type')
+      ELSE 'NULL' END;
   END IF;
-  RETURN format('%L::%s', CASE col ->> 'kind' WHEN 'plain' THEN value #>> '{}' WHEN 'json' THEN value::text
-    ELSE bemi.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
+  RETURN format('%L::%s',
+    CASE col ->> 'kind'
+      WHEN 'plain' THEN value #>> '{}'
+      WHEN 'json' THEN value::text
+      ELSE bemi.made_text((col ->> 'type_oid')::oid, value) END,
+    col ->> 'type');
 END
 $$;
 
 COMMENT ON FUNCTION bemi.literal(jsonb, jsonb) IS
-'a value as SQL, of its JSON';
+'a value as SQL, made of its JSON';
 
 CREATE OR REPLACE FUNCTION bemi.is_still(name text, col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
-    RETURN CASE WHEN col ->> 'kind' = 'json' THEN format('COALESCE(pg_catalog.to_jsonb(%I), ''null'') OPERATOR(pg_catalog.=) ''null''::jsonb', name)
+    RETURN CASE col ->> 'kind'
+      WHEN 'json' THEN
+        format('COALESCE(pg_catalog.to_jsonb(%I), ''null'') OPERATOR(pg_catalog.=) ''null''::jsonb', name)
       -- Of a composite value, IS NULL would ask for its members.
-      WHEN col ->> 'kind' = 'made' THEN format('%I IS NOT DISTINCT FROM NULL', name) ELSE format('%I IS NULL', name) END;
+      WHEN 'made' THEN format('%I IS NOT DISTINCT FROM NULL', name)
+      ELSE format('%I IS NULL', name) END;
   ELSIF col ->> 'equality' IS NULL THEN
     RETURN format('pg_catalog.to_jsonb(%I) OPERATOR(pg_catalog.=) %L::jsonb', name, value);
   END IF;
@@ -7589,7 +8843,9 @@ BEGIN
   IF jsonb_array_length(t -> 'key') = 1 THEN
     RETURN bemi.is_still(name, t -> 'columns' -> name, image -> name);
   END IF;
-  RETURN (SELECT string_agg(bemi.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place) FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
+  RETURN (
+    SELECT string_agg(bemi.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place)
+    FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
 END
 $$;
 
@@ -7606,16 +8862,24 @@ BEGIN
   IF u.operation = 'CREATE' THEN
     RETURN format('DELETE FROM %s WHERE %s;', t ->> 'source', u.where_after);
   ELSIF u.operation = 'UPDATE' THEN
-    SELECT string_agg(format('%I = %s', c, CASE WHEN (cols -> c -> 'is_ignored')::boolean
-          -- Nobody looks whether it changed since.
-          THEN format('CASE WHEN %s THEN %s ELSE %I END', bemi.is_still(c, cols -> c, now -> c), bemi.literal(cols -> c, u.before -> c), c)
-          ELSE bemi.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
-      string_agg(' AND ' || bemi.is_still(c, cols -> c, now -> c), '' ORDER BY place) FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
-    INTO sets, guards FROM (SELECT n AS c, (cols -> n -> 'place')::int AS place FROM unnest(u.changed) n) e;
+    SELECT
+      string_agg(format('%I = %s', c, CASE
+        -- An ignored column may have changed since: then it stays as it is.
+        WHEN (cols -> c -> 'is_ignored')::boolean THEN format('CASE WHEN %s THEN %s ELSE %I END',
+          bemi.is_still(c, cols -> c, now -> c), bemi.literal(cols -> c, u.before -> c), c)
+        ELSE bemi.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
+      string_agg(' AND ' || bemi.is_still(c, cols -> c, now -> c), '' ORDER BY place)
+        FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
+    INTO sets, guards
+    FROM (SELECT n AS c, (cols -> n -> 'place')::int AS place FROM unnest(u.changed) n) e;
     RETURN format('UPDATE %s SET %s WHERE %s%s;', t ->> 'source', sets, u.where_after, guards);
   END IF;
-  SELECT string_agg(quote_ident(c), ', ' ORDER BY place), string_agg(bemi.literal(cols -> c, u.before -> c), ', ' ORDER BY place) INTO sets, guards
-  FROM (SELECT key AS c, (value -> 'place')::int AS place FROM jsonb_each(cols)) e WHERE u.before ? c AND NOT (t -> 'generated') ? c;
+  SELECT
+    string_agg(quote_ident(c), ', ' ORDER BY place),
+    string_agg(bemi.literal(cols -> c, u.before -> c), ', ' ORDER BY place)
+  INTO sets, guards
+  FROM (SELECT key AS c, (value -> 'place')::int AS place FROM jsonb_each(cols)) e
+  WHERE u.before ? c AND NOT (t -> 'generated') ? c;
   RETURN format('INSERT INTO %s (%s)%s VALUES (%s);', t ->> 'name', sets,
     CASE WHEN t -> 'always' <> '[]' THEN ' OVERRIDING SYSTEM VALUE' ELSE '' END, guards);
 END
@@ -7627,7 +8891,9 @@ COMMENT ON FUNCTION bemi.undo_statement(jsonb, bemi.undo, jsonb) IS
 CREATE FUNCTION bemi.undo_image(t jsonb, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN CASE WHEN (t -> 'is_as_ever')::boolean THEN image ELSE bemi.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
+  RETURN CASE
+    WHEN (t -> 'is_as_ever')::boolean THEN image
+    ELSE bemi.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
 END
 $$;
 
@@ -7642,10 +8908,10 @@ DECLARE
 BEGIN
   IF NOT (t -> 'is_as_ever')::boolean THEN
     BEGIN
-      -- By itself, so that what is looked up for it is kept.
+      -- In a statement of its own, so that what is looked up for it is kept.
       result := COALESCE(bemi.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
       IF result <> '{}' THEN
-        -- What is computed need not be read.
+        -- Generated columns need not be read.
         result := result - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
       END IF;
       RETURN result;
@@ -7654,13 +8920,16 @@ BEGIN
     END;
   END IF;
   FOR col IN
-    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type FROM jsonb_array_elements_text(t -> 'looked_up') r
+    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type
+    FROM jsonb_array_elements_text(t -> 'looked_up') r
     WHERE image -> r NOT IN ('null', '"[masked]"')
   LOOP
     BEGIN
       PERFORM bemi.value_text(col.type, col.value);
     EXCEPTION
-      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function OR invalid_schema_name OR datatype_mismatch OR syntax_error THEN
+      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function
+        OR invalid_schema_name OR datatype_mismatch OR syntax_error
+      THEN
         result := result || jsonb_build_object(col.name, SQLERRM);
       WHEN insufficient_privilege THEN
         NULL;
@@ -7681,45 +8950,22 @@ $$;
 COMMENT ON FUNCTION bemi.quoted(text[]) IS
 'names as a list in SQL';
 
-CREATE FUNCTION bemi.undo_problem(t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text)
+CREATE FUNCTION bemi.column_problem(
+  t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  key jsonb := t -> 'key';
   cols jsonb := t -> 'columns';
-  image jsonb := CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN u.after ELSE u.before END;
   names text[];
 BEGIN
   code := 'object_not_in_prerequisite_state';
-  hint := 'Narrow the selection, and mend this row by hand.';
-  IF u.primary_key IS NULL OR omitted ? 'primary_key' THEN
-    problem := 'nothing names the row';
-    hint := 'The table had no key, or one that is too long to be recorded. ' || hint;
-    RETURN;
-  ELSIF omitted ?| '{before,after}' THEN
-    problem := 'bemi.changes could not hold its images';
-    RETURN;
-  ELSIF u.operation = 'UPDATE' AND NOT u.before ?& ARRAY(SELECT jsonb_object_keys(u.after))
-    OR u.operation <> 'CREATE' AND NOT EXISTS (SELECT FROM jsonb_object_keys(u.before) k WHERE NOT key ? k)
-      AND (u.before = '{}' OR EXISTS (SELECT FROM jsonb_object_keys(cols) k WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
-  THEN
-    problem := 'the row before it was not recorded';
-    hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s', t ->> 'name', hint);
-    RETURN;
-  ELSIF key = '[]' OR bemi.key_text(key, image) IS DISTINCT FROM u.primary_key AND (jsonb_array_length(key) = 1
-    OR u.primary_key NOT LIKE '[%]' OR bemi.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
-  THEN
-    problem := 'the table no longer has the key by which the row was recorded';
-    hint := 'Give the table that primary key again, or narrow the selection, and mend this row by hand.';
-    RETURN;
-  ELSIF u.operation = 'CREATE' THEN
-    RETURN;
-  END IF;
+  hint := 'Narrow the selection, and fix this row by hand.';
   IF u.operation = 'UPDATE' THEN
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT cols ? c);
     IF names <> '{}' THEN
       problem := format('the table no longer has the column %s', bemi.quoted(names));
       code := 'undefined_column';
-      hint := 'Add the column again, or narrow the selection, and mend this row by hand.';
+      hint := 'Add the column again, or narrow the selection, and fix this row by hand.';
       RETURN;
     END IF;
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE (t -> 'always') ? c);
@@ -7744,18 +8990,65 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION bemi.column_problem(jsonb, bemi.undo, jsonb) IS
+'why the columns of a table keep a change from being undone';
+
+CREATE FUNCTION bemi.undo_problem(
+  t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  key jsonb := t -> 'key';
+  image jsonb := CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN u.after ELSE u.before END;
+BEGIN
+  code := 'object_not_in_prerequisite_state';
+  hint := 'Narrow the selection, and fix this row by hand.';
+  IF u.primary_key IS NULL OR omitted ? 'primary_key' THEN
+    problem := 'nothing names the row';
+    hint := 'The table had no key, or one that is too long to be recorded. ' || hint;
+  ELSIF omitted ?| '{before,after}' THEN
+    problem := 'bemi.changes could not hold its images';
+  ELSIF u.operation = 'UPDATE' AND NOT u.before ?& ARRAY(SELECT jsonb_object_keys(u.after))
+    OR u.operation <> 'CREATE'
+      AND NOT EXISTS (SELECT FROM jsonb_object_keys(u.before) k WHERE NOT key ? k)
+      AND (u.before = '{}' OR EXISTS (
+        SELECT
+        FROM jsonb_object_keys(t -> 'columns') k
+        WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
+  THEN
+    problem := 'the row before it was not recorded';
+    hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s',
+      t ->> 'name', hint);
+  ELSIF key = '[]'
+    OR bemi.key_text(key, image) IS DISTINCT FROM u.primary_key
+      AND (jsonb_array_length(key) = 1
+        OR u.primary_key NOT LIKE '[%]'
+        OR bemi.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
+  THEN
+    problem := 'the table no longer has the key by which the row was recorded';
+    hint := 'Give the table that primary key again, or narrow the selection, and fix this row by hand.';
+  ELSIF u.operation <> 'CREATE' THEN
+    SELECT c.* INTO problem, code, more, hint FROM bemi.column_problem(t, u, omitted) c;
+  END IF;
+END
+$$;
+
 COMMENT ON FUNCTION bemi.undo_problem(jsonb, bemi.undo, jsonb) IS
 'why a change cannot be undone, whatever the row is like now';
 
 CREATE FUNCTION bemi.masked_in(t jsonb, u bemi.undo) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(t -> 'masked') c WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
+  SELECT ARRAY(
+    SELECT c
+    FROM jsonb_array_elements_text(t -> 'masked') c
+    WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
 $$;
 
 COMMENT ON FUNCTION bemi.masked_in(jsonb, bemi.undo) IS
 'the columns that are masked in an image of a change';
 
-CREATE FUNCTION bemi.plan_undo(t jsonb, u bemi.undo, omitted jsonb, problems jsonb, is_skipping boolean) RETURNS bemi.undo
+CREATE FUNCTION bemi.plan_undo(t jsonb, u bemi.undo, omitted jsonb, problems jsonb, is_skipping boolean)
+RETURNS bemi.undo
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := t -> 'key';
@@ -7764,17 +9057,24 @@ DECLARE
 BEGIN
   u.after := u.after - ARRAY(SELECT jsonb_object_keys(omitted));
   IF u.operation = 'UPDATE' THEN
-    u.changed := ARRAY(SELECT b.key FROM jsonb_each(u.before) b WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
+    u.changed := ARRAY(
+      SELECT b.key
+      FROM jsonb_each(u.before) b
+      WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
   END IF;
   SELECT * INTO refused FROM bemi.undo_problem(t, u, omitted);
   IF refused.problem IS NOT NULL AND NOT is_skipping THEN
     PERFORM bemi.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
   END IF;
-  u.problem := COALESCE(refused.problem, (SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
+  u.problem := COALESCE(refused.problem, (
+    SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
     FROM jsonb_each_text(problems) p));
   IF u.operation = 'UPDATE' THEN
     IF t -> 'masked' <> '[]' THEN
-      u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
+      u.changed := ARRAY(
+        SELECT c
+        FROM unnest(u.changed) c
+        WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
       u.kept := nullif(bemi.masked_in(t, u), '{}');
     END IF;
     u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'generated') ? c);
@@ -7792,7 +9092,9 @@ BEGIN
   IF u.problem IS NULL THEN
     BEGIN
       u.where_after := CASE WHEN u.row_after IS NOT NULL THEN bemi.where_key(t, u.after) END;
-      u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after WHEN u.row_before IS NOT NULL THEN bemi.where_key(t, u.before) END;
+      u.where_before := CASE
+        WHEN u.row_before = u.row_after THEN u.where_after
+        WHEN u.row_before IS NOT NULL THEN bemi.where_key(t, u.before) END;
     EXCEPTION WHEN data_exception OR undefined_object OR undefined_table OR datatype_mismatch THEN
       u.problem := 'its key cannot be read: ' || SQLERRM;
     END;
@@ -7823,7 +9125,9 @@ CREATE OR REPLACE FUNCTION bemi.check_reading() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN
-    RAISE EXCEPTION 'bemi cannot see what is recorded now in a transaction that is %', upper(current_setting('transaction_isolation')) USING
+    RAISE EXCEPTION 'bemi cannot see what is recorded now in a transaction that is %',
+      upper(current_setting('transaction_isolation'))
+    USING
       ERRCODE = 'active_sql_transaction', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
   ELSIF to_regclass('bemi.changes') IS NOT NULL AND NOT has_table_privilege('bemi.changes', 'SELECT') THEN
     RAISE EXCEPTION 'permission denied for table bemi.changes' USING
@@ -7836,11 +9140,14 @@ $$;
 COMMENT ON FUNCTION bemi.check_reading() IS
 'returns when everything that was committed before can be read in bemi.changes';
 
-CREATE FUNCTION bemi.rows_to_undo(u bemi.undo, source int, is_skipping boolean) RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
+CREATE FUNCTION bemi.rows_to_undo(u bemi.undo, source int, is_skipping boolean)
+RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-  RETURN QUERY SELECT r.primary_key, r.image, r.place, NULL::text FROM bemi.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
+  RETURN QUERY
+    SELECT r.primary_key, r.image, r.place, NULL::text
+    FROM bemi.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
 EXCEPTION WHEN object_not_in_prerequisite_state THEN
   IF NOT is_skipping THEN
     RAISE;
@@ -7852,8 +9159,10 @@ $$;
 COMMENT ON FUNCTION bemi.rows_to_undo(bemi.undo, int, boolean) IS
 'the rows that a TRUNCATE took, or why they are not known';
 
-CREATE FUNCTION bemi.selected_keys(conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz)
-RETURNS jsonb
+CREATE FUNCTION bemi.selected_keys(
+  conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz,
+  until timestamptz
+) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
@@ -7864,11 +9173,15 @@ BEGIN
     RETURN (SELECT jsonb_agg(jsonb_build_object('key', k)) FROM unnest(bemi.recorded_keys(relation, primary_key)) k);
   END IF;
   -- Each table has its own way to write a key; in some it cannot be one.
-  FOR named IN EXECUTE 'SELECT DISTINCT c.schema, c."table" FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
+  FOR named IN EXECUTE
+    'SELECT DISTINCT c.schema, c."table"
+    FROM bemi.changes c
+    WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
     USING transaction_id, context, relation, NULL::jsonb, since, until
   LOOP
     BEGIN
-      result := result || (SELECT jsonb_agg(jsonb_build_object('schema', named.schema, 'table', named."table", 'key', k))
+      result := result || (
+        SELECT jsonb_agg(jsonb_build_object('schema', named.schema, 'table', named."table", 'key', k))
         FROM unnest(bemi.recorded_keys(to_regclass(format('%I.%I', named.schema, named."table")), primary_key)) k);
     EXCEPTION WHEN data_exception THEN
       CONTINUE;
@@ -7881,122 +9194,215 @@ $$;
 COMMENT ON FUNCTION bemi.selected_keys(text, bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
 'the spellings of a key in the changes of a selection';
 
-CREATE FUNCTION bemi.undone_table(c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text)
+CREATE FUNCTION bemi.undone_table(
+  c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   is_another boolean;
 BEGIN
   SELECT t.relation, t.since, t.until, t.is_another INTO relation, since, until, is_another
   FROM bemi.table_at(c.schema, c."table", c.place, c.relation) t;
-  problem := CASE WHEN is_another THEN 'they are of an earlier table of that name' WHEN relation IS NULL THEN 'it is no longer there' END;
+  problem := CASE
+    WHEN is_another THEN 'they are of an earlier table of that name'
+    WHEN relation IS NULL THEN 'it is no longer there' END;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.undone_table(record) IS
 'the table that a recorded change is about, and between which places it has had that name';
 
+CREATE FUNCTION bemi.selection_conditions(
+  transaction_id bigint, context jsonb, relation regclass, since timestamptz, until timestamptz
+) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT concat(
+    CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
+    CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
+    CASE WHEN relation IS NOT NULL THEN
+      ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM bemi.table_names($3) n)
+        AND (SELECT t.relation
+          FROM bemi.table_at(c.schema, c."table", bemi.place(c.source, c."position"), c.relation) t)
+          IN (SELECT member FROM bemi.tree($3) member)' END,
+    CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END,
+    CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END)
+$$;
+
+COMMENT ON FUNCTION bemi.selection_conditions(bigint, jsonb, regclass, timestamptz, timestamptz) IS
+'the conditions of a selection as SQL';
+
+CREATE FUNCTION bemi.selected_key_condition(relation regclass) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN relation IS NOT NULL THEN
+    ' AND (c.primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k))
+      OR c.old_primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)))'
+  ELSE
+    ' AND EXISTS (
+      SELECT
+      FROM jsonb_to_recordset($4) AS k (schema text, "table" text, key text)
+      WHERE k.schema = c.schema AND k."table" = c."table" AND k.key IN (c.primary_key, c.old_primary_key))'
+  END
+$$;
+
+COMMENT ON FUNCTION bemi.selected_key_condition(regclass) IS
+'the condition that changes have one of the keys of a selection, as SQL';
+
+CREATE FUNCTION bemi.refuse_ambiguous(
+  conditions text, transaction_id bigint, context jsonb, relation regclass, keys jsonb, since timestamptz,
+  until timestamptz
+) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  times text;
+BEGIN
+  EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM bemi.changes c WHERE true' || conditions
+    INTO times USING transaction_id, context, relation, keys, since, until;
+  RAISE EXCEPTION 'several transactions had the id %', transaction_id USING
+    ERRCODE = 'ambiguous_parameter',
+    DETAIL = format('They committed at %s.', times),
+    HINT = 'Give since and until too.';
+END
+$$;
+
+COMMENT ON FUNCTION bemi.refuse_ambiguous(text, bigint, jsonb, regclass, jsonb, timestamptz, timestamptz) IS
+'raises the error that several transactions had an id';
+
+CREATE FUNCTION bemi.selection(
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz,
+  OUT conditions text, OUT keys jsonb
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+  conditions := bemi.selection_conditions(transaction_id, context, relation, since, until);
+  IF conditions = '' AND primary_key IS NULL THEN
+    RAISE EXCEPTION 'nothing says which changes are to be undone' USING
+      ERRCODE = 'invalid_parameter_value',
+      HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
+  ELSIF primary_key IS NOT NULL THEN
+    keys := bemi.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
+    conditions := conditions || bemi.selected_key_condition(relation);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.selection(bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
+'the conditions of a selection as SQL, and its keys; an error if there are no conditions';
+
+CREATE FUNCTION bemi.undo_of(c record, relation regclass) RETURNS bemi.undo
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  u bemi.undo;
+BEGIN
+  u.relation := relation;
+  u.operation := c.operation;
+  u.primary_key := c.primary_key;
+  u.transaction_id := c.transaction_id;
+  u.commit_position := c.commit_position;
+  u.sequence := c.sequence;
+  RETURN u;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.undo_of(record, regclass) IS
+'the undo of a recorded change, without its plan';
+
+CREATE FUNCTION bemi.undos_of_truncate(t jsonb, u bemi.undo, source int, is_skipping boolean) RETURNS SETOF bemi.undo
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  r record;
+BEGIN
+  u.after := '{}';
+  FOR r IN SELECT * FROM bemi.rows_to_undo(u, source, is_skipping) LOOP
+    u.primary_key := r.primary_key;
+    u.problem := r.problem;
+    u.before := bemi.undo_image(t, r.image, r.place);
+    IF u.problem IS NULL THEN
+      RETURN NEXT bemi.plan_undo(t, u, '{}'::jsonb, bemi.undo_problems(t, r.image, r.place), is_skipping);
+    ELSE
+      RETURN NEXT u;
+    END IF;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.undos_of_truncate(jsonb, bemi.undo, int, boolean) IS
+'how the rows that a TRUNCATE took are put back';
+
+CREATE FUNCTION bemi.refuse_table(problem text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'bemi cannot undo changes of the table %', problem USING
+    ERRCODE = 'undefined_table',
+    HINT = 'Name another table as relation, or narrow the selection.';
+END
+$$;
+
+COMMENT ON FUNCTION bemi.refuse_table(text) IS
+'raises the error that changes of a table cannot be undone';
+
 CREATE FUNCTION bemi.undos(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, is_skipping boolean
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz,
+  is_skipping boolean
 ) RETURNS SETOF bemi.undo
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-  conditions text := concat(
-    CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
-    CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
-    CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM bemi.table_names($3) n)
-      AND (SELECT t.relation FROM bemi.table_at(c.schema, c."table", bemi.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM bemi.tree($3) member)' END,
-    CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
-  keys jsonb;
+  selection record := bemi.selection(transaction_id, context, relation, primary_key, since, until);
   c record;
-  r record;
-  -- Which table the last change was about, and between which places it has had that name.
-  named_relation regclass;
-  since_then bigint;
-  until_then bigint;
-  problem_then text;
-  last_schema text;
-  last_table text;
-  last_recorded oid;
+  -- The table that the last change was about, between which places it has had that name, and the transaction.
+  named record;
   u bemi.undo;
   tables jsonb := '{}';
   t jsonb;
-  source_of_all int;
-  position_of_all pg_lsn;
-  times text;
   number bigint := 0;
 BEGIN
-  IF conditions = '' AND primary_key IS NULL THEN
-    RAISE EXCEPTION 'nothing says which changes are to be undone' USING ERRCODE = 'invalid_parameter_value',
-      HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
-  ELSIF primary_key IS NOT NULL THEN
-    keys := bemi.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
-    conditions := conditions || CASE WHEN relation IS NOT NULL
-      THEN ' AND (c.primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)) OR c.old_primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)))'
-      ELSE ' AND EXISTS (SELECT FROM jsonb_to_recordset($4) AS k (schema text, "table" text, key text)
-        WHERE k.schema = c.schema AND k."table" = c."table" AND k.key IN (c.primary_key, c.old_primary_key))' END;
-  END IF;
-  FOR c IN EXECUTE 'SELECT c.*, bemi.place(c.source, c."position") AS place FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
-    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, keys, since, until
+  FOR c IN EXECUTE
+    'SELECT c.*, bemi.place(c.source, c."position") AS place
+    FROM bemi.changes c
+    WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || selection.conditions
+    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC'
+    USING transaction_id, context, relation, selection.keys, since, until
   LOOP
-    IF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (source_of_all, position_of_all) THEN
-      EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM bemi.changes c WHERE true' || conditions
-        INTO times USING transaction_id, context, relation, keys, since, until;
-      RAISE EXCEPTION 'several transactions had the id %', transaction_id USING ERRCODE = 'ambiguous_parameter',
-        DETAIL = format('They committed at %s.', times), HINT = 'Give since and until too.';
+    IF number = 0 THEN
+      SELECT c.source, c.commit_position, c.schema, c."table", c.relation AS recorded, n.* INTO named
+      FROM bemi.undone_table(c) n;
+    ELSIF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (named.source, named.commit_position) THEN
+      PERFORM bemi.refuse_ambiguous(
+        selection.conditions, transaction_id, context, relation, selection.keys, since, until);
+    ELSIF (c.schema, c."table", c.relation) IS DISTINCT FROM (named.schema, named."table", named.recorded)
+      OR c.place < named.since
+      OR c.place >= named.until
+    THEN
+      SELECT c.source, c.commit_position, c.schema, c."table", c.relation AS recorded, n.* INTO named
+      FROM bemi.undone_table(c) n;
     END IF;
-    source_of_all := c.source;
-    position_of_all := c.commit_position;
-    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c.place < since_then OR c.place >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then, problem_then FROM bemi.undone_table(c);
-      last_schema := c.schema;
-      last_table := c."table";
-      last_recorded := c.relation;
-    END IF;
-    u := NULL;
-    u.relation := named_relation;
-    u.operation := c.operation;
-    u.primary_key := c.primary_key;
-    u.transaction_id := c.transaction_id;
-    u.commit_position := c.commit_position;
-    u.sequence := c.sequence;
-    u.is_behind := false;
-    IF problem_then IS NOT NULL THEN
-      u.problem := format('%I.%I: %s', c.schema, c."table", problem_then);
+    number := number + 1;
+    u := bemi.undo_of(c, named.relation);
+    u.number := number;
+    IF named.problem IS NOT NULL THEN
+      u.problem := format('%I.%I: %s', c.schema, c."table", named.problem);
       IF NOT is_skipping THEN
-        RAISE EXCEPTION 'bemi cannot undo changes of the table %', u.problem USING
-          ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
+        PERFORM bemi.refuse_table(u.problem);
       END IF;
-      number := number + 1;
-      u.number := number;
       RETURN NEXT u;
       CONTINUE;
-    END IF;
-    IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
-      t := tables -> u.relation::oid::text;
-      IF t IS NULL THEN
-        t := bemi.undo_table(u.relation);
-        tables := tables || jsonb_build_object(u.relation::oid::text, t);
-      END IF;
+    ELSIF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
+      t := COALESCE(tables -> u.relation::oid::text, bemi.undo_table(u.relation));
+      tables := tables || jsonb_build_object(u.relation::oid::text, t);
     END IF;
     IF c.operation = 'TRUNCATE' THEN
-      u.after := '{}';
-      FOR r IN SELECT * FROM bemi.rows_to_undo(u, c.source, is_skipping) LOOP
-        number := number + 1;
+      FOR u IN SELECT * FROM bemi.undos_of_truncate(t, u, c.source, is_skipping) LOOP
         u.number := number;
-        u.primary_key := r.primary_key;
-        u.problem := r.problem;
-        u.before := bemi.undo_image(t, r.image, r.place);
-        RETURN NEXT CASE WHEN u.problem IS NULL THEN bemi.plan_undo(t, u, '{}'::jsonb, bemi.undo_problems(t, r.image, r.place), is_skipping) ELSE u END;
+        number := number + 1;
+        RETURN NEXT u;
       END LOOP;
-    ELSE
-      number := number + 1;
-      u.number := number;
-      u.before := bemi.undo_image(t, c.before, c.place);
-      u.after := bemi.undo_image(t, c.after, c.place);
-      RETURN NEXT bemi.plan_undo(t, u, COALESCE(bemi.keys_today(u.relation, c.omitted, c.place), '{}'),
-        bemi.undo_problems(t, c.before, c.place) || bemi.undo_problems(t, c.after, c.place), is_skipping);
+      CONTINUE;
     END IF;
+    u.before := bemi.undo_image(t, c.before, c.place);
+    u.after := bemi.undo_image(t, c.after, c.place);
+    RETURN NEXT bemi.plan_undo(t, u, COALESCE(bemi.keys_today(u.relation, c.omitted, c.place), '{}'),
+      bemi.undo_problems(t, c.before, c.place) || bemi.undo_problems(t, c.after, c.place), is_skipping);
   END LOOP;
 END
 $$;
@@ -8029,8 +9435,8 @@ COMMENT ON FUNCTION bemi.shown_statement(jsonb, bemi.undo) IS
 'the statement that undoes a change, or a comment in SQL why there is none';
 
 CREATE OR REPLACE FUNCTION bemi.revert_sql(
-  transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
-  since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
+  transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL,
+  primary_key text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL
 ) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -8044,7 +9450,7 @@ BEGIN
       t := COALESCE(tables -> u.relation::oid::text, bemi.undo_table(u.relation));
       tables := tables || jsonb_build_object(u.relation::oid::text, t);
     END IF;
-    -- Of some updates nothing is left that could be set.
+    -- Some updates leave nothing that could be set.
     IF u.problem IS NULL AND u.operation = 'UPDATE' AND u.changed = '{}' THEN
       CONTINUE;
     END IF;
@@ -8058,7 +9464,10 @@ COMMENT ON FUNCTION bemi.revert_sql(bigint, jsonb, regclass, text, timestamptz, 
 
 CREATE OR REPLACE FUNCTION bemi.differences(compared jsonb, image jsonb, now jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(compared) c WHERE image ? c AND image -> c IS DISTINCT FROM now -> c)
+  SELECT ARRAY(
+    SELECT c
+    FROM jsonb_array_elements_text(compared) c
+    WHERE image ? c AND image -> c IS DISTINCT FROM now -> c)
 $$;
 
 COMMENT ON FUNCTION bemi.differences(jsonb, jsonb, jsonb) IS
@@ -8074,9 +9483,11 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.jsonb_or_text(json) IS
-'a value as jsonb, or if that cannot hold it, its text';
+'a value as jsonb, or its text if jsonb cannot hold it';
 
-CREATE OR REPLACE FUNCTION bemi.row_now(t jsonb, condition text, image jsonb, is_locked boolean, OUT rows int, OUT now jsonb, OUT place tid)
+CREATE OR REPLACE FUNCTION bemi.row_now(
+  t jsonb, condition text, image jsonb, is_locked boolean, OUT rows int, OUT now jsonb, OUT place tid
+)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   r record;
@@ -8104,27 +9515,15 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.row_now(jsonb, text, jsonb, boolean) IS
-'a row of a table as the log would show it';
-
-CREATE OR REPLACE FUNCTION bemi.referring_rows(reference jsonb, t jsonb, condition text, is_any_enough boolean) RETURNS TABLE (child regclass, now jsonb)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
-BEGIN
-  RETURN QUERY EXECUTE format(
-    'SELECT child.tableoid::regclass, %s FROM %s child, (SELECT t.*, t.tableoid AS "bemi tableoid", t.ctid AS "bemi ctid" FROM %s t WHERE %s) parent
-     WHERE %s AND (child.tableoid, child.ctid) IS DISTINCT FROM (parent."bemi tableoid", parent."bemi ctid")%s',
-    CASE WHEN is_any_enough THEN 'NULL::jsonb' ELSE 'to_jsonb(child.*)' END, reference ->> 'source', t ->> 'source', condition, reference ->> 'join', CASE WHEN is_any_enough THEN ' LIMIT 1' END);
-END
-$$;
-
-COMMENT ON FUNCTION bemi.referring_rows(jsonb, jsonb, text, boolean) IS
-'the rows that refer to a row by a foreign key, but for itself';
+'a row of a table as WAL would show it';
 
 CREATE FUNCTION bemi.run_undo(statement text, caller jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
 DECLARE
   rows bigint;
 BEGIN
-  PERFORM pg_catalog.set_config('timezone', caller ->> 'timezone', true), pg_catalog.set_config('datestyle', caller ->> 'datestyle', true),
+  PERFORM pg_catalog.set_config('timezone', caller ->> 'timezone', true),
+    pg_catalog.set_config('datestyle', caller ->> 'datestyle', true),
     pg_catalog.set_config('search_path', caller ->> 'search_path', true);
   EXECUTE statement;
   GET DIAGNOSTICS rows = ROW_COUNT;
@@ -8133,12 +9532,14 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.run_undo(text, jsonb) IS
-'runs a statement under settings of the caller, and gives how many rows it changed';
+'runs a statement under settings of the caller, and returns the number of rows that it changed';
 
 CREATE FUNCTION bemi.is_conflict(state text, is_running boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN is_running THEN left(state, 2) NOT IN ('08', '25', '26', '40', '53', '55', '57', '58', 'F0', 'XX')
-    ELSE left(state, 2) IN ('22', '3F') OR state IN ('42P01', '42601', '42704', '42804', '42846', '42883', '54000') END
+  SELECT CASE
+    WHEN is_running THEN left(state, 2) NOT IN ('08', '25', '26', '40', '53', '55', '57', '58', 'F0', 'XX')
+    ELSE left(state, 2) IN ('22', '3F')
+      OR state IN ('42P01', '42601', '42704', '42804', '42846', '42883', '54000') END
 $$;
 
 COMMENT ON FUNCTION bemi.is_conflict(text, boolean) IS
@@ -8152,8 +9553,9 @@ BEGIN
   ELSIF rows = 0 THEN
     RETURN 'the row is not there';
   ELSIF now IS DISTINCT FROM expected THEN
-    -- What is computed follows from the rest, as its expression has it today.
-    RETURN 'changed since: ' || bemi.quoted(bemi.differences((t -> 'compared') - ARRAY(SELECT jsonb_array_elements_text(t -> 'computed')), expected, now));
+    -- Generated columns follow from the others, by their expressions of today.
+    RETURN 'changed since: ' || bemi.quoted(bemi.differences(
+      (t -> 'compared') - ARRAY(SELECT jsonb_array_elements_text(t -> 'computed')), expected, now));
   END IF;
   RETURN NULL;
 END
@@ -8161,6 +9563,43 @@ $$;
 
 COMMENT ON FUNCTION bemi.row_conflict(jsonb, bemi.undo, int, jsonb, jsonb) IS
 'why a row is not as a change left it';
+
+CREATE OR REPLACE FUNCTION bemi.referring_rows(reference jsonb, t jsonb, condition text, is_any_enough boolean)
+RETURNS TABLE (child regclass, now jsonb)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+BEGIN
+  RETURN QUERY EXECUTE format(
+    'SELECT child.tableoid::regclass, %s
+     FROM %s child,
+       (SELECT t.*, t.tableoid AS "bemi tableoid", t.ctid AS "bemi ctid" FROM %s t WHERE %s) parent
+     WHERE %s
+       AND (child.tableoid, child.ctid) IS DISTINCT FROM (parent."bemi tableoid", parent."bemi ctid")%s',
+    CASE WHEN is_any_enough THEN 'NULL::jsonb' ELSE 'to_jsonb(child.*)' END,
+    reference ->> 'source', t ->> 'source', condition, reference ->> 'join',
+    CASE WHEN is_any_enough THEN ' LIMIT 1' END);
+END
+$$;
+
+COMMENT ON FUNCTION bemi.referring_rows(jsonb, jsonb, text, boolean) IS
+'the rows that refer to a row by a foreign key, without itself';
+
+CREATE FUNCTION bemi.acts_on_others(reference jsonb, u bemi.undo, is_deferred boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE u.operation
+    WHEN 'CREATE' THEN a.on_delete IN ('c', 'n', 'd') OR a.on_delete = 'a' AND a.is_late
+    WHEN 'UPDATE' THEN (reference -> 'columns') ?| u.changed
+      AND (a.on_update IN ('c', 'n', 'd') OR a.on_update = 'a' AND a.is_late)
+    ELSE false
+  END
+  FROM (VALUES (
+    reference ->> 'on_delete',
+    reference ->> 'on_update',
+    (reference -> 'is_deferred')::boolean AND NOT is_deferred
+  )) a (on_delete, on_update, is_late)
+$$;
+
+COMMENT ON FUNCTION bemi.acts_on_others(jsonb, bemi.undo, boolean) IS
+'whether a foreign key would change, or check later, rows that refer to the row of an undo';
 
 CREATE FUNCTION bemi.cascading(t jsonb, u bemi.undo, waiting bemi.undo[], is_deferred boolean) RETURNS bemi.undo[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -8171,19 +9610,21 @@ DECLARE
   p bemi.undo;
   result bemi.undo[] := '{}';
 BEGIN
-  FOR reference IN SELECT r FROM jsonb_array_elements(CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN t -> 'references' ELSE '[]' END) r LOOP
-    CONTINUE WHEN u.operation = 'CREATE' AND NOT (reference ->> 'on_delete' IN ('c', 'n', 'd') OR reference ->> 'on_delete' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred);
-    CONTINUE WHEN u.operation = 'UPDATE' AND NOT ((reference -> 'columns') ?| u.changed
-      AND (reference ->> 'on_update' IN ('c', 'n', 'd') OR reference ->> 'on_update' = 'a' AND (reference -> 'is_deferred')::boolean AND NOT is_deferred));
+  IF u.operation NOT IN ('CREATE', 'UPDATE') THEN
+    RETURN result;
+  END IF;
+  FOR reference IN SELECT r FROM jsonb_array_elements(t -> 'references') r LOOP
+    CONTINUE WHEN NOT bemi.acts_on_others(reference, u, is_deferred);
     FOR child IN SELECT * FROM bemi.referring_rows(reference, t, u.where_after, waiting IS NULL) LOOP
       p := NULL;
       IF u.operation = 'UPDATE' AND reference ->> 'on_update' = 'c' AND waiting IS NOT NULL THEN
         row_now := concat(child.child::oid, ':', bemi.key_text(bemi.undo_table(child.child) -> 'key', child.now));
-        SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now AND w.operation = 'UPDATE' AND NOT w.is_behind LIMIT 1;
+        SELECT w.* INTO p FROM unnest(waiting) w WHERE w.row_after = row_now LIMIT 1;
       END IF;
       IF p.number IS NULL THEN
-        RAISE foreign_key_violation USING MESSAGE = format('rows of %s refer to it by the foreign key %s, which would change them too',
-          reference ->> 'child', reference ->> 'name');
+        RAISE foreign_key_violation USING
+          MESSAGE = format('rows of %s refer to it by the foreign key %s, which would change them too',
+            reference ->> 'child', reference ->> 'name');
       END IF;
       result := result || p;
     END LOOP;
@@ -8193,7 +9634,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.cascading(jsonb, bemi.undo, bemi.undo[], boolean) IS
-'the undos that wait which ON UPDATE CASCADE will do with this one';
+'the undos that wait and that ON UPDATE CASCADE will do with this one';
 
 CREATE FUNCTION bemi.cascaded(undos bemi.undo[]) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -8203,9 +9644,14 @@ DECLARE
   result bigint[];
 BEGIN
   FOREACH p IN ARRAY undos LOOP
-    SELECT r.* INTO here FROM (SELECT bemi.undo_table(p.relation) AS t) x, LATERAL bemi.row_now(x.t, p.where_before, p.before, false) r;
-    IF here.rows = 0 OR bemi.differences(bemi.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}' THEN
-      RAISE foreign_key_violation USING MESSAGE = format('a row of %s that refers to it would be changed too', p.relation);
+    SELECT r.* INTO here
+    FROM (SELECT bemi.undo_table(p.relation) AS t) x,
+      LATERAL bemi.row_now(x.t, p.where_before, p.before, false) r;
+    IF here.rows = 0
+      OR bemi.differences(bemi.undo_table(p.relation) -> 'compared', p.before, here.now) <> '{}'
+    THEN
+      RAISE foreign_key_violation USING
+        MESSAGE = format('a row of %s that refers to it would be changed too', p.relation);
     END IF;
     result := result || p.number;
   END LOOP;
@@ -8222,8 +9668,11 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   here record;
   has_triggers boolean := t -> 'has_triggers';
-  -- What it should put back, and what of that, or besides, is otherwise now.
-  wanted text[] := ARRAY(SELECT k FROM unnest(CASE u.operation WHEN 'UPDATE' THEN u.changed ELSE ARRAY(SELECT jsonb_object_keys(u.before)) END) k WHERE (t -> 'compared') ? k);
+  -- The columns that it should put back, and those that are otherwise now.
+  wanted text[] := ARRAY(
+    SELECT k
+    FROM unnest(CASE u.operation WHEN 'UPDATE' THEN u.changed ELSE ARRAY(SELECT jsonb_object_keys(u.before)) END) k
+    WHERE (t -> 'compared') ? k);
   names text[];
 BEGIN
   result.outcome := CASE WHEN u.kept IS NULL THEN 'reverted' ELSE 'partly reverted' END;
@@ -8246,13 +9695,15 @@ BEGIN
     -- What our own undo of a newer change left otherwise may stay so.
     wanted := ARRAY(SELECT w FROM unnest(wanted) w WHERE ours IS NULL OR NOT ours ? w);
     IF wanted <> '{}' AND wanted <@ names AND bemi.differences(to_jsonb(wanted), row_before, here.now) = '{}' THEN
-      RAISE triggered_data_change_violation USING MESSAGE = 'a trigger kept it from being undone: ' || bemi.quoted(wanted);
+      RAISE triggered_data_change_violation USING
+        MESSAGE = 'a trigger kept it from being undone: ' || bemi.quoted(wanted);
     END IF;
   END IF;
   IF names <> '{}' THEN
     result.outcome := 'partly reverted';
     result.left_columns := (SELECT jsonb_object_agg(n, here.now -> n) FROM unnest(names) n);
-    result.detail := concat_ws('. ', result.detail, CASE WHEN has_triggers THEN 'a trigger changed: ' ELSE 'computed otherwise now: ' END || bemi.quoted(names));
+    result.detail := concat_ws('. ', result.detail,
+      CASE WHEN has_triggers THEN 'a trigger changed: ' ELSE 'computed otherwise now: ' END || bemi.quoted(names));
   END IF;
   RETURN result;
 END
@@ -8296,7 +9747,8 @@ BEGIN
   is_running := true;
   changes := bemi.run_undo(statement, caller);
   IF changes <> 1 THEN
-    RAISE triggered_data_change_violation USING MESSAGE = CASE changes WHEN 0 THEN 'a trigger, a rule or a policy kept it from being undone'
+    RAISE triggered_data_change_violation USING MESSAGE = CASE changes
+      WHEN 0 THEN 'a trigger, a rule or a policy kept it from being undone'
       ELSE format('%s rows have this key', changes) END;
   END IF;
   result.also := bemi.cascaded(cascading);
@@ -8309,31 +9761,42 @@ EXCEPTION
     IF NOT bemi.is_conflict(SQLSTATE, is_running) THEN
       RAISE;
     END IF;
-    RETURN ROW('conflict', CASE WHEN is_running THEN '' ELSE 'what was recorded cannot be read: ' END || SQLERRM, NULL, NULL, NULL)::bemi.attempt;
+    message := CASE WHEN is_running THEN '' ELSE 'what was recorded cannot be read: ' END || SQLERRM;
+    RETURN ROW('conflict', message, NULL, NULL, NULL)::bemi.attempt;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.attempt(bemi.undo, jsonb, jsonb, jsonb, bemi.undo[], boolean) IS
 'undoes one change if the row is still as the change left it';
 
-CREATE OR REPLACE FUNCTION bemi.bucket("row" text) RETURNS int
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT 1 + (pg_catalog.hashtext("row") OPERATOR(pg_catalog.&) 4095)
+CREATE FUNCTION bemi.given_up(t jsonb, u bemi.undo) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE u.operation
+    WHEN 'CREATE' THEN bemi.linked(t -> 'offers', u.after)
+    WHEN 'UPDATE' THEN ARRAY(
+      SELECT unnest(bemi.linked(t -> 'offers', u.after))
+      EXCEPT
+      SELECT unnest(bemi.linked(t -> 'offers', u.before)))
+  END
 $$;
 
-COMMENT ON FUNCTION bemi.bucket(text) IS
-'in which part of a set a row is looked for';
+COMMENT ON FUNCTION bemi.given_up(jsonb, bemi.undo) IS
+'names of the rows that others may refer to and that an undo would give up';
 
 CREATE FUNCTION bemi.wanted_row(u bemi.undo, left_columns jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT jsonb_build_object(COALESCE(u.row_before, u.row_after), jsonb_build_object('oid', u.relation::oid, 'key', u.primary_key,
-    'where', COALESCE(u.where_before, u.where_after), 'image', CASE WHEN u.row_before IS NOT NULL THEN u.before END, 'left', left_columns))
+  SELECT jsonb_build_object(
+    'oid', u.relation::oid,
+    'key', u.primary_key,
+    'where', COALESCE(u.where_before, u.where_after),
+    'image', CASE WHEN u.row_before IS NOT NULL THEN u.before END,
+    'left', left_columns)
 $$;
 
 COMMENT ON FUNCTION bemi.wanted_row(bemi.undo, jsonb) IS
 'what a row is to be like when all is undone';
 
-CREATE FUNCTION bemi.settle(wanted jsonb[], tables jsonb, caller jsonb) RETURNS void
+CREATE FUNCTION bemi.settle(wanted jsonb[], tables jsonb, caller jsonb, is_last boolean) RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   w record;
@@ -8341,48 +9804,66 @@ DECLARE
   here record;
   names text[];
   sets text;
-  problems text[];
+  problems text[] := '{}';
 BEGIN
-  FOR attempt IN 1..3 LOOP
-    problems := '{}';
-    FOR w IN SELECT x.* FROM unnest(wanted) b, jsonb_each(b) e, jsonb_to_record(e.value) AS x (oid text, key text, "where" text, image jsonb, "left" jsonb) LOOP
-      t := tables -> w.oid;
-      SELECT * INTO here FROM bemi.row_now(t, w.where, w.image, false);
-      names := ARRAY(SELECT n FROM unnest(bemi.differences(t -> 'compared', w.image, here.now)) n WHERE w.left IS NULL OR NOT w.left ? n);
-      IF (here.rows > 0) <> (w.image IS NOT NULL) THEN
-        problems := problems || format('%s %s: it is %s', t ->> 'name', w.key, CASE WHEN here.rows > 0 THEN 'there again' ELSE 'gone again' END);
-      ELSIF names <> '{}' THEN
-        problems := problems || format('%s %s: %s', t ->> 'name', w.key, bemi.quoted(names));
-        sets := (SELECT string_agg(format('%I = %s', n, bemi.literal(t -> 'columns' -> n, w.image -> n)), ', ') FROM unnest(names) n WHERE NOT (t -> 'generated') ? n);
-        IF attempt < 3 AND sets IS NOT NULL THEN
-          PERFORM bemi.run_undo(format('UPDATE %s SET %s WHERE %s;', t ->> 'source', sets, w.where), caller);
-        END IF;
+  FOR w IN
+    SELECT x.*
+    FROM unnest(wanted) e,
+      jsonb_to_record(e) AS x (oid text, key text, "where" text, image jsonb, "left" jsonb)
+  LOOP
+    t := tables -> w.oid;
+    SELECT * INTO here FROM bemi.row_now(t, w.where, w.image, false);
+    names := ARRAY(
+      SELECT n
+      FROM unnest(bemi.differences(t -> 'compared', w.image, here.now)) n
+      WHERE w.left IS NULL OR NOT w.left ? n);
+    IF (here.rows > 0) <> (w.image IS NOT NULL) THEN
+      problems := problems || format('%s %s: it is %s', t ->> 'name', w.key,
+        CASE WHEN here.rows > 0 THEN 'there again' ELSE 'gone again' END);
+    ELSIF names <> '{}' THEN
+      problems := problems || format('%s %s: %s', t ->> 'name', w.key, bemi.quoted(names));
+      SELECT string_agg(format('%I = %s', n, bemi.literal(t -> 'columns' -> n, w.image -> n)), ', ') INTO sets
+      FROM unnest(names) n
+      WHERE NOT (t -> 'generated') ? n;
+      IF NOT is_last AND sets IS NOT NULL THEN
+        PERFORM bemi.run_undo(format('UPDATE %s SET %s WHERE %s;', t ->> 'source', sets, w.where), caller);
       END IF;
-    END LOOP;
-    EXIT WHEN problems = '{}';
+    END IF;
   END LOOP;
-  IF problems <> '{}' THEN
-    RAISE EXCEPTION 'bemi undid nothing: triggers changed rows again that were undone' USING ERRCODE = 'triggered_data_change_violation',
-      DETAIL = array_to_string(problems[1:20], chr(10)), HINT = 'ALTER TABLE ... DISABLE TRIGGER ...; keeps them from that, and ENABLE TRIGGER puts them back.';
-  END IF;
+  RETURN problems;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.settle(jsonb[], jsonb, jsonb) IS
-'sees to it that triggers leave rows as they were undone';
+COMMENT ON FUNCTION bemi.settle(jsonb[], jsonb, jsonb, boolean) IS
+'sets columns again that triggers changed after rows were undone, and returns which rows are not as they should be';
 
-CREATE FUNCTION bemi.is_settled(wanted jsonb[], tables jsonb, caller jsonb) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION bemi.refuse_unsettled(problems text[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM bemi.settle(wanted, tables, caller);
-  RETURN true;
-EXCEPTION WHEN triggered_data_change_violation THEN
-  RETURN false;
+  RAISE EXCEPTION 'bemi undid nothing: triggers changed rows again that were undone' USING
+    ERRCODE = 'triggered_data_change_violation',
+    DETAIL = array_to_string(problems, chr(10)),
+    HINT = 'ALTER TABLE ... DISABLE TRIGGER ...; keeps them from that, and ENABLE TRIGGER puts them back.';
 END
 $$;
 
-COMMENT ON FUNCTION bemi.is_settled(jsonb[], jsonb, jsonb) IS
-'whether rows are, or can be set, as they were undone';
+COMMENT ON FUNCTION bemi.refuse_unsettled(text[]) IS
+'raises the error that triggers have the last word on rows';
+
+CREATE FUNCTION bemi.refuse_conflicts(count bigint, described text[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  others bigint := count - cardinality(described);
+BEGIN
+  RAISE EXCEPTION 'bemi undid nothing: % of the changes cannot be undone', count USING
+    ERRCODE = 'triggered_data_change_violation',
+    DETAIL = array_to_string(described || CASE WHEN others > 0 THEN format('and %s more', others) END, chr(10)),
+    HINT = 'With on_conflict => ''skip'' the others are undone, and these are left as they are.';
+END
+$$;
+
+COMMENT ON FUNCTION bemi.refuse_conflicts(bigint, text[]) IS
+'raises the error that changes cannot be undone';
 
 CREATE OR REPLACE FUNCTION bemi.check_undoing(t jsonb, operation text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -8390,10 +9871,18 @@ DECLARE
   wanted text;
   relation oid := t ->> 'oid';
 BEGIN
-  FOREACH wanted IN ARRAY CASE operation WHEN 'CREATE' THEN '{SELECT,UPDATE,DELETE}'::text[] WHEN 'UPDATE' THEN '{SELECT,UPDATE}' ELSE '{SELECT,INSERT}' END LOOP
-    IF NOT has_table_privilege(relation, wanted) AND (wanted = 'DELETE' OR NOT has_any_column_privilege(relation, wanted)) THEN
+  FOREACH wanted IN ARRAY CASE operation
+    WHEN 'CREATE' THEN '{SELECT,UPDATE,DELETE}'::text[]
+    WHEN 'UPDATE' THEN '{SELECT,UPDATE}'
+    ELSE '{SELECT,INSERT}'
+  END
+  LOOP
+    IF NOT has_table_privilege(relation, wanted)
+      AND (wanted = 'DELETE' OR NOT has_any_column_privilege(relation, wanted))
+    THEN
       RAISE EXCEPTION 'permission denied for table %', t ->> 'name' USING
-        ERRCODE = 'insufficient_privilege', DETAIL = format('To undo a %s takes %s on it.', operation, wanted),
+        ERRCODE = 'insufficient_privilege',
+        DETAIL = format('To undo a %s takes %s on it.', operation, wanted),
         HINT = format('GRANT %s ON %s TO %I;', wanted, t ->> 'name', current_user);
     END IF;
   END LOOP;
@@ -8409,8 +9898,14 @@ DECLARE
   names text;
 BEGIN
   SELECT string_agg(format('%I.%I', n.nspname, k.conname), ', ') INTO names
-  FROM (SELECT connamespace, conname FROM pg_constraint GROUP BY 1, 2 HAVING bool_or(condeferred) AND bool_and(condeferrable)) k
-  JOIN pg_namespace n ON n.oid = k.connamespace WHERE has_schema_privilege(n.oid, 'USAGE');
+  FROM (
+      SELECT connamespace, conname
+      FROM pg_constraint
+      GROUP BY 1, 2
+      HAVING bool_or(condeferred) AND bool_and(condeferrable)
+    ) k
+    JOIN pg_namespace n ON n.oid = k.connamespace
+  WHERE has_schema_privilege(n.oid, 'USAGE');
   IF names IS NOT NULL THEN
     EXECUTE format('SET CONSTRAINTS %s DEFERRED', names);
   END IF;
@@ -8418,53 +9913,49 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.declare_constraints() IS
-'has the constraints that are INITIALLY DEFERRED be deferred again';
+'defers the constraints that are INITIALLY DEFERRED again';
+
+CREATE FUNCTION bemi.is_watched() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT
+    FROM pg_trigger g
+    WHERE NOT g.tgisinternal
+      AND g.tgenabled <> 'D'
+      AND g.tgfoid <> 'bemi.emit_context()'::regprocedure
+      AND EXISTS (SELECT FROM bemi.context_triggers c WHERE c.relation = g.tgrelid))
+$$;
+
+COMMENT ON FUNCTION bemi.is_watched() IS
+'whether triggers of any tracked table could change rows that were undone';
+
+CREATE FUNCTION bemi.run_undos(
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz,
+  is_skipping boolean, caller jsonb
+) RETURNS SETOF bemi.reverted
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'bemi_run_undos';
+
+COMMENT ON FUNCTION bemi.run_undos(bigint, jsonb, regclass, text, timestamptz, timestamptz, boolean, jsonb) IS
+'undoes the changes of a selection in an order that constraints allow, and returns what it did';
 
 CREATE FUNCTION bemi.revert_selection(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, on_conflict text, caller jsonb
+  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz,
+  on_conflict text, caller jsonb
 ) RETURNS SETOF bemi.reverted
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-  is_skipping boolean := COALESCE(on_conflict = 'skip', false);
   context_before text;
   role_before text := current_setting('session_replication_role');
-  source refcursor;
-  mode text;
-  u bemi.undo;
-  a bemi.attempt;
-  told bemi.reverted;
-  done bemi.reverted[];
-  t jsonb;
-  tables jsonb := '{}';
-  checked text;
-  empty jsonb[] := array_fill('{}'::jsonb, ARRAY[4096]);
-  -- Sets of rows: those that an undo waits for, those of conflicts, and columns that triggers left otherwise.
-  held jsonb[];
-  -- What the undos that wait will refer to: it is not given up before.
-  needed jsonb[];
-  lost jsonb[] := empty;
-  ours jsonb[] := empty;
-  -- What rows are to be like in the end, if triggers of any table could change them again.
-  wanted jsonb[] := empty;
-  is_watched boolean := EXISTS (SELECT FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgfoid <> 'bemi.emit_context()'::regprocedure
-    AND EXISTS (SELECT FROM bemi.context_triggers c WHERE c.relation = g.tgrelid));
-  here text;
-  b int;
-  waiting bemi.undo[] := '{}';
-  remaining bemi.undo[];
-  -- Those that ON UPDATE CASCADE has done.
-  also bigint[] := '{}';
-  conflicts text[] := '{}';
-  conflict_count bigint := 0;
-  is_any boolean := false;
-  is_progress boolean;
-  is_done boolean;
-  before_deferred record;
+  arguments jsonb := jsonb_build_object('transaction_id', transaction_id, 'context', context, 'relation', relation,
+    'primary_key', primary_key, 'since', since, 'until', until);
 BEGIN
   IF on_conflict IS NULL OR on_conflict NOT IN ('error', 'skip') THEN
-    RAISE EXCEPTION 'on_conflict cannot be %', COALESCE(quote_literal(on_conflict), 'NULL') USING ERRCODE = 'invalid_parameter_value',
-      HINT = 'It is ''error'' (nothing is undone if anything cannot be) or ''skip'' (what cannot be undone is left out).';
+    RAISE EXCEPTION 'on_conflict cannot be %', COALESCE(quote_literal(on_conflict), 'NULL') USING
+      ERRCODE = 'invalid_parameter_value',
+      HINT = 'It is ''error'' (nothing is undone if anything cannot be) '
+        'or ''skip'' (what cannot be undone is left out).';
   END IF;
   PERFORM bemi.check_reading();
   -- Without foreign keys and triggers a revert would leave what nothing else leaves.
@@ -8473,191 +9964,12 @@ BEGIN
   END IF;
   context_before := COALESCE(current_setting('bemi.context', true), '');
   PERFORM bemi.merge_context(jsonb_build_object('reverts', (
-    SELECT COALESCE(jsonb_object_agg(key, value), '{}') FROM jsonb_each(jsonb_build_object('transaction_id', transaction_id, 'context', context,
-      'relation', relation, 'primary_key', primary_key, 'since', since, 'until', until)) WHERE value <> 'null')), true);
-  FOR phase IN 1..2 LOOP
-    IF phase = 2 THEN
-      EXIT WHEN waiting = '{}' OR NOT EXISTS (SELECT FROM pg_constraint WHERE condeferrable);
-      SELECT waiting AS waiting, lost AS lost, ours AS ours, wanted AS wanted, also AS also, conflicts AS conflicts, conflict_count AS conflict_count INTO before_deferred;
-    END IF;
-    done := '{}';
-    BEGIN
-      IF phase = 2 THEN
-        SET CONSTRAINTS ALL DEFERRED;
-      END IF;
-      mode := CASE phase WHEN 1 THEN 'first' ELSE 'forward' END;
-      is_progress := false;
-      LOOP
-        IF mode = 'first' THEN
-          OPEN source FOR SELECT * FROM bemi.undos(transaction_id, context, relation, primary_key, since, until, is_skipping);
-        ELSIF mode = 'backward' THEN
-          OPEN source FOR SELECT w.* FROM unnest(waiting) w ORDER BY w.number DESC;
-        ELSE
-          OPEN source FOR SELECT w.* FROM unnest(waiting) w ORDER BY w.number;
-        END IF;
-        IF mode <> 'backward' THEN
-          held := empty;
-          needed := empty;
-        END IF;
-        remaining := '{}';
-        LOOP
-          FETCH source INTO u;
-          EXIT WHEN NOT FOUND;
-          is_any := true;
-          IF mode = 'backward' AND u.is_behind THEN
-            remaining := array_append(remaining, u);
-            CONTINUE;
-          END IF;
-          IF u.relation IS NULL THEN
-            -- It is gone, and so are its rows.
-            t := '{"offers": [], "needs": []}';
-          ELSIF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
-            t := tables -> u.relation::oid::text;
-            IF t IS NULL THEN
-              t := bemi.undo_table(u.relation);
-              tables := tables || jsonb_build_object(u.relation::oid::text, t);
-            END IF;
-          END IF;
-          IF mode = 'first' AND u.relation IS NOT NULL AND checked IS DISTINCT FROM concat(u.relation::oid, u.operation) THEN
-            PERFORM bemi.check_undoing(t, u.operation);
-            checked := concat(u.relation::oid, u.operation);
-          END IF;
-          IF COALESCE(lost[bemi.bucket(u.row_after)] ? u.row_after, false) OR COALESCE(lost[bemi.bucket(u.row_before)] ? u.row_before, false) THEN
-            a := ROW('older', 'a newer change of the row was not undone', NULL, NULL, NULL);
-          ELSIF u.problem IS NOT NULL THEN
-            a := ROW('conflict', u.problem, NULL, NULL, NULL);
-          ELSIF mode <> 'backward' AND (COALESCE(held[bemi.bucket(u.row_after)] ? u.row_after, false)
-            OR COALESCE(held[bemi.bucket(u.row_before)] ? u.row_before, false))
-          THEN
-            a := ROW('behind', NULL, NULL, NULL, NULL);
-          ELSIF COALESCE((SELECT bool_or(needed[bemi.bucket(o)] ? o) FROM unnest(CASE
-            WHEN remaining = '{}' AND mode <> 'backward' OR t -> 'offers' = '[]' THEN '{}'
-            WHEN u.operation = 'CREATE' THEN bemi.linked(t -> 'offers', u.after)
-            WHEN u.operation = 'UPDATE' THEN ARRAY(SELECT unnest(bemi.linked(t -> 'offers', u.after)) EXCEPT SELECT unnest(bemi.linked(t -> 'offers', u.before)))
-            END) o), false)
-          THEN
-            a := ROW('later', 'what refers to it could not be undone', NULL, NULL, NULL);
-          ELSIF u.number = ANY (also) THEN
-            a := ROW('reverted', concat_ws('. ', u.detail, 'done by ON UPDATE CASCADE'), NULL, NULL, NULL);
-          ELSE
-            a := bemi.attempt(u, t, ours[bemi.bucket(COALESCE(u.row_after, u.row_before))] -> COALESCE(u.row_after, u.row_before),
-              caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
-            b := bemi.bucket(u.row_after);
-            IF a.outcome = 'conflict' AND COALESCE(wanted[b] ? u.row_after, false)
-              AND bemi.is_settled(ARRAY[jsonb_build_object(u.row_after, wanted[b] -> u.row_after)], tables, caller)
-            THEN
-              a := bemi.attempt(u, t, ours[b] -> u.row_after, caller, CASE mode WHEN 'cascade' THEN waiting END, phase = 2);
-            END IF;
-          END IF;
-          IF a.outcome IN ('later', 'behind') THEN
-            u.is_behind := a.outcome = 'behind';
-            u.reason := a.detail;
-            remaining := array_append(remaining, u);
-          ELSE
-            is_progress := true;
-          END IF;
-          IF a.outcome IN ('later', 'behind') AND u.row_before IS NOT NULL AND mode <> 'backward' THEN
-            FOREACH here IN ARRAY bemi.linked(t -> 'needs', u.before) LOOP
-              b := bemi.bucket(here);
-              needed[b] := needed[b] || jsonb_build_object(here, NULL);
-            END LOOP;
-          END IF;
-          IF a.outcome = 'conflict' THEN
-            conflict_count := conflict_count + 1;
-            IF conflict_count <= 20 THEN
-              conflicts := conflicts || format('%s %s (%s): %s', u.relation, u.primary_key, u.operation, a.detail);
-            END IF;
-          END IF;
-          is_done := a.outcome IN ('reverted', 'partly reverted', 'unchanged');
-          IF NOT is_done THEN
-            FOREACH here IN ARRAY array_remove(ARRAY[u.row_after, nullif(u.row_before, u.row_after)], NULL) LOOP
-              b := bemi.bucket(here);
-              IF a.outcome IN ('later', 'behind') THEN
-                held[b] := held[b] || jsonb_build_object(here, NULL);
-              ELSE
-                lost[b] := lost[b] || jsonb_build_object(here, NULL);
-              END IF;
-            END LOOP;
-          ELSIF (t -> 'has_triggers')::boolean THEN
-            b := bemi.bucket(u.row_after);
-            IF ours[b] ? u.row_after THEN
-              ours[b] := ours[b] - u.row_after;
-            END IF;
-            IF a.left_columns IS NOT NULL THEN
-              b := bemi.bucket(u.row_before);
-              ours[b] := ours[b] || jsonb_build_object(u.row_before, a.left_columns);
-            END IF;
-          END IF;
-          IF is_done AND is_watched THEN
-            b := bemi.bucket(u.row_after);
-            IF wanted[b] ? u.row_after THEN
-              wanted[b] := wanted[b] - u.row_after;
-            END IF;
-            b := bemi.bucket(COALESCE(u.row_before, u.row_after));
-            wanted[b] := wanted[b] || bemi.wanted_row(u, a.left_columns);
-          END IF;
-          IF a.also IS NOT NULL THEN
-            also := also || a.also;
-          END IF;
-          IF is_done OR is_skipping AND a.outcome IN ('conflict', 'older') THEN
-            told := ROW(u.relation, u.primary_key, u.operation, CASE WHEN is_done THEN a.outcome ELSE 'skipped' END, a.detail,
-              CASE WHEN is_done THEN a.statement END, u.transaction_id, u.commit_position, u.sequence);
-            IF phase = 1 THEN
-              RETURN NEXT told;
-            ELSE
-              done := array_append(done, told);
-            END IF;
-          END IF;
-        END LOOP;
-        CLOSE source;
-        waiting := remaining;
-        EXIT WHEN waiting = '{}' OR mode = 'cascade' AND NOT is_progress;
-        mode := CASE WHEN mode = 'backward' THEN 'forward' WHEN is_progress OR mode = 'first' THEN 'backward' ELSE 'cascade' END;
-        -- What the way back has done counts until the way there has ended too.
-        is_progress := is_progress AND mode = 'forward';
-      END LOOP;
-      IF phase = 2 THEN
-        SET CONSTRAINTS ALL IMMEDIATE;
-        PERFORM bemi.declare_constraints();
-      END IF;
-    EXCEPTION WHEN integrity_constraint_violation THEN
-      IF phase = 1 THEN
-        RAISE;
-      END IF;
-      -- Nothing of what waited can be done.
-      waiting := before_deferred.waiting;
-      lost := before_deferred.lost;
-      wanted := before_deferred.wanted;
-      conflicts := before_deferred.conflicts;
-      conflict_count := before_deferred.conflict_count;
-      done := '{}';
-    END;
-    FOREACH told IN ARRAY done LOOP
-      RETURN NEXT told;
-    END LOOP;
-  END LOOP;
-  FOR u IN SELECT w.* FROM unnest(waiting) w ORDER BY w.number LOOP
-    IF NOT u.is_behind THEN
-      conflict_count := conflict_count + 1;
-      IF conflict_count <= 20 THEN
-        conflicts := conflicts || format('%s %s (%s): %s', u.relation, u.primary_key, u.operation, u.reason);
-      END IF;
-    END IF;
-    IF is_skipping THEN
-      told := ROW(u.relation, u.primary_key, u.operation, 'skipped', COALESCE(u.reason, 'a newer change of the row was not undone'), NULL,
-        u.transaction_id, u.commit_position, u.sequence);
-      RETURN NEXT told;
-    END IF;
-  END LOOP;
-  IF conflict_count > 0 AND NOT is_skipping THEN
-    RAISE EXCEPTION 'bemi undid nothing: % of the changes cannot be undone', conflict_count USING ERRCODE = 'triggered_data_change_violation',
-      DETAIL = array_to_string(conflicts, chr(10)) || CASE WHEN conflict_count > 20 THEN format('%sand %s more', chr(10), conflict_count - 20) ELSE '' END,
-      HINT = 'With on_conflict => ''skip'' the others are undone, and these are left as they are.';
-  ELSIF NOT is_any THEN
-    RAISE NOTICE 'no change was selected';
-  ELSIF is_watched THEN
-    PERFORM bemi.settle(wanted, tables, caller);
-  END IF;
+    SELECT COALESCE(jsonb_object_agg(key, value), '{}')
+    FROM jsonb_each(arguments)
+    WHERE value <> 'null')), true);
+  RETURN QUERY
+    SELECT *
+    FROM bemi.run_undos(transaction_id, context, relation, primary_key, since, until, on_conflict = 'skip', caller);
   PERFORM set_config('bemi.context', context_before, true);
   IF role_before = 'replica' THEN
     PERFORM set_config('session_replication_role', role_before, true);
@@ -8666,21 +9978,26 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.revert_selection(bigint, jsonb, regclass, text, timestamptz, timestamptz, text, jsonb) IS
-'for bemi.revert(): runs what it undoes under settings of the caller';
+'for bemi.revert(): undoes a selection under settings of its own';
 
 CREATE OR REPLACE FUNCTION bemi.revert(
-  transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL, primary_key text DEFAULT NULL,
-  since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL, on_conflict text DEFAULT 'error'
+  transaction_id bigint DEFAULT NULL, context jsonb DEFAULT NULL, relation regclass DEFAULT NULL,
+  primary_key text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL,
+  on_conflict text DEFAULT 'error'
 ) RETURNS TABLE (
-  relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint, commit_position pg_lsn, sequence int
+  relation regclass, primary_key text, operation text, status text, detail text, statement text, transaction_id bigint,
+  commit_position pg_lsn, sequence int
 )
 LANGUAGE sql VOLATILE AS $$
-  SELECT * FROM bemi.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.jsonb_build_object(
-    'search_path', pg_catalog.current_setting('search_path'), 'timezone', pg_catalog.current_setting('timezone'), 'datestyle', pg_catalog.current_setting('datestyle')))
+  SELECT *
+  FROM bemi.revert_selection($1, $2, $3, $4, $5, $6, $7, pg_catalog.jsonb_build_object(
+    'search_path', pg_catalog.current_setting('search_path'),
+    'timezone', pg_catalog.current_setting('timezone'),
+    'datestyle', pg_catalog.current_setting('datestyle')))
 $$;
 
 COMMENT ON FUNCTION bemi.revert(bigint, jsonb, regclass, text, timestamptz, timestamptz, text) IS
-'undoes the changes that meet all conditions given, the newest first, and says what it did';
+'undoes the changes that meet all conditions given, the newest first, and returns what it did';
 
 DO $do$
 DECLARE
@@ -8702,13 +10019,13 @@ BEGIN
       ('backslash_quote', 'safe_encoding'),
       ('quote_all_identifiers', 'off'),
       ('transform_null_equals', 'off'),
-      -- Others would be errors where a policy hides rows, or would leave changes out that an index finds.
+      -- Other values would raise errors where a policy hides rows, or would leave out changes that an index finds.
       ('row_security', 'on'),
       ('gin_fuzzy_search_limit', '0'),
-      -- Run-time checks of PL/pgSQL are for those who write functions.
+      -- Checks of PL/pgSQL at run time are for those who write functions.
       ('plpgsql.extra_errors', 'none'),
       ('plpgsql.extra_warnings', 'none'),
-      -- Compiling these many small queries, each run once, takes far longer than running them.
+      -- To compile these many small queries, each run once, takes far longer than to run them.
       ('jit', 'off')
     ) AS p (name, value)
   LOOP
@@ -8721,25 +10038,6 @@ BEGIN
       EXECUTE format('ALTER FUNCTION %s SET %s = %s', reader, pinned.name,
         CASE pinned.name WHEN 'datestyle' THEN pinned.value ELSE quote_literal(pinned.value) END);
     END LOOP;
-  END LOOP;
-END
-$do$;
-
-DO $do$
-DECLARE
-  reader regprocedure;
-BEGIN
-  FOREACH reader IN ARRAY ARRAY[
-    'bemi.key_of(regclass)', 'bemi.former_partitions(regclass)', 'bemi.recorded_tree(regclass)', 'bemi.farewells(regclass)',
-    'bemi.present_versions(oid[])', 'bemi.columns_of_past(oid, text)', 'bemi.unknown_past(regclass, timestamptz)',
-    'bemi.require_past(regclass, timestamptz, int)'
-  ]::regprocedure[] LOOP
-    EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', reader);
-  END LOOP;
-  FOREACH reader IN ARRAY ARRAY[
-    'bemi.as_of_ready(oid)', 'bemi.as_of_query(oid, text, text)', 'bemi.read_latest_changes(oid, timestamptz, pg_snapshot, int, pg_lsn)'
-  ]::regprocedure[] LOOP
-    EXECUTE format('ALTER FUNCTION %s SET jit = off', reader);
   END LOOP;
 END
 $do$;
@@ -9090,76 +10388,102 @@ BEGIN
       ('function', 'restored_table', 'PUBLIC'),
       ('function', 'type_today', 'nobody'),
       ('function', 'types_today', 'nobody'),
-      -- image.sql
+      -- history/columns.sql
       ('function', 'column_names', 'PUBLIC'),
-      ('function', 'enum_number', 'PUBLIC'),
-      ('function', 'image_expression', 'PUBLIC'),
-      ('function', 'image_problems', 'PUBLIC'),
-      ('function', 'image_row', 'PUBLIC'),
-      ('function', 'image_today', 'PUBLIC'),
       ('function', 'is_as_ever', 'PUBLIC'),
-      ('function', 'key_value', 'PUBLIC'),
       ('function', 'keys_today', 'PUBLIC'),
       ('function', 'masked_columns', 'PUBLIC'),
       ('function', 'renamed_columns', 'PUBLIC'),
+      ('function', 'report_rewrites', 'PUBLIC'),
+      -- history/image.sql
+      ('function', 'enum_number', 'PUBLIC'),
+      ('function', 'image_problems', 'PUBLIC'),
+      ('function', 'image_row', 'PUBLIC'),
+      ('function', 'image_today', 'PUBLIC'),
+      ('function', 'key_value', 'PUBLIC'),
       ('function', 'require_input', 'PUBLIC'),
-      ('function', 'tell_rewrites', 'PUBLIC'),
       ('function', 'time_at', 'PUBLIC'),
+      ('function', 'type_parts', 'PUBLIC'),
       ('function', 'value_text', 'PUBLIC'),
       ('function', 'versions_of', 'PUBLIC'),
       ('function', 'whole', 'PUBLIC'),
-      -- past.sql
-      ('function', 'key_of', 'PUBLIC'),
+      -- history/past.sql
       ('function', 'leaves', 'PUBLIC'),
+      ('function', 'qualified_name', 'PUBLIC'),
       ('function', 'recorded_position', 'PUBLIC'),
       ('function', 'recorded_since', 'PUBLIC'),
       ('function', 'recorded_tree', 'PUBLIC'),
-      ('function', 'require_past', 'PUBLIC'),
+      ('function', 'require_changes', 'PUBLIC'),
       ('function', 'require_select', 'PUBLIC'),
       ('function', 'table_of_type', 'PUBLIC'),
-      ('function', 'unknown_past', 'PUBLIC'),
-      -- former.sql
+      -- history/key.sql
+      ('function', 'key_comparison', 'PUBLIC'),
+      ('function', 'key_index', 'PUBLIC'),
+      ('function', 'key_of', 'PUBLIC'),
+      ('function', 'key_type', 'PUBLIC'),
+      ('function', 'require_comparable', 'PUBLIC'),
+      -- history/former.sql
+      ('function', 'columns_before', 'PUBLIC'),
       ('function', 'farewells', 'PUBLIC'),
       ('function', 'former_partitions', 'PUBLIC'),
+      ('function', 'former_versions', 'PUBLIC'),
+      ('function', 'key_names', 'PUBLIC'),
       ('function', 'recorded_past', 'PUBLIC'),
       ('function', 'unknown_former', 'PUBLIC'),
-      -- as_of.sql
+      -- history/unknown.sql
+      ('function', 'report_uncertain', 'PUBLIC'),
+      ('function', 'require_keys', 'PUBLIC'),
+      ('function', 'require_past', 'PUBLIC'),
+      ('function', 'require_unchanged', 'PUBLIC'),
+      ('function', 'unknown_past', 'PUBLIC'),
+      ('function', 'versions_since', 'PUBLIC'),
+      -- history/late.sql
+      ('function', 'current_command', 'PUBLIC'),
+      ('function', 'late_changes', 'PUBLIC'),
+      ('function', 'latest_changes', 'PUBLIC'),
+      ('function', 'read_latest_changes', 'nobody'),
+      -- history/as_of_columns.sql
+      ('function', 'columns_of_past', 'PUBLIC'),
+      ('function', 'virtual_column', 'PUBLIC'),
+      ('function', 'virtual_query', 'PUBLIC'),
+      -- history/as_of.sql
       ('function', 'as_of', 'PUBLIC'),
       ('function', 'as_of_plan', 'nobody'),
       ('function', 'as_of_query', 'PUBLIC'),
       ('function', 'as_of_ready', 'nobody'),
       ('function', 'as_of_rows', 'PUBLIC'),
+      ('function', 'as_of_select', 'PUBLIC'),
+      ('function', 'as_of_source', 'PUBLIC'),
       ('function', 'as_of_support', 'nobody'),
-      ('function', 'columns_of_past', 'PUBLIC'),
-      ('function', 'current_command', 'PUBLIC'),
-      ('function', 'late_changes', 'PUBLIC'),
-      ('function', 'latest_changes', 'PUBLIC'),
-      ('function', 'read_latest_changes', 'nobody'),
-      ('function', 'virtual_column', 'PUBLIC'),
-      ('function', 'virtual_query', 'PUBLIC'),
-      -- keys.sql
+      ('function', 'as_of_with', 'PUBLIC'),
+      ('function', 'earlier_events', 'PUBLIC'),
+      ('function', 'later_events', 'PUBLIC'),
+      -- history/keys.sql
       ('function', 'equal_keys', 'PUBLIC'),
       ('function', 'key_condition', 'PUBLIC'),
       ('function', 'key_members', 'PUBLIC'),
       ('function', 'recorded_keys', 'PUBLIC'),
       ('function', 'texts_of_key', 'PUBLIC'),
       ('function', 'texts_of_member', 'PUBLIC'),
-      -- history.sql
-      ('function', 'before_history', 'PUBLIC'),
+      -- history/life.sql
       ('function', 'changes_of_key', 'PUBLIC'),
+      ('function', 'changes_of_life', 'PUBLIC'),
       ('function', 'diff', 'PUBLIC'),
-      ('function', 'history', 'PUBLIC'),
-      ('function', 'last_without_key', 'PUBLIC'),
       ('function', 'life_after', 'PUBLIC'),
       ('function', 'life_before', 'PUBLIC'),
       ('function', 'life_of', 'PUBLIC'),
+      ('function', 'truncates', 'PUBLIC'),
+      -- history/history.sql
+      ('function', 'before_history', 'PUBLIC'),
+      ('function', 'history', 'PUBLIC'),
+      ('function', 'last_without_key', 'PUBLIC'),
       ('function', 'named_history', 'PUBLIC'),
       ('function', 'named_table', 'PUBLIC'),
       ('function', 'recorded_history', 'PUBLIC'),
-      ('function', 'require_changes', 'PUBLIC'),
-      ('function', 'truncates', 'PUBLIC'),
-      -- truncated.sql
+      -- history/truncated.sql
+      ('function', 'truncated_problem', 'PUBLIC'),
       ('function', 'truncated_rows', 'PUBLIC'),
+      ('function', 'was_empty', 'PUBLIC'),
       -- revert_table.sql
       ('function', 'base_type', 'PUBLIC'),
       ('function', 'equality', 'PUBLIC'),
@@ -9167,27 +10491,38 @@ BEGIN
       ('function', 'links', 'PUBLIC'),
       ('function', 'literal_kind', 'PUBLIC'),
       ('function', 'silent_references', 'PUBLIC'),
+      ('function', 'undo_columns', 'PUBLIC'),
       ('function', 'undo_table', 'PUBLIC'),
+      ('function', 'undo_table_columns', 'PUBLIC'),
       -- revert_plan.sql
       ('function', 'check_reading', 'PUBLIC'),
+      ('function', 'column_problem', 'PUBLIC'),
       ('function', 'is_still', 'PUBLIC'),
       ('function', 'key_text', 'PUBLIC'),
       ('function', 'literal', 'PUBLIC'),
       ('function', 'made_text', 'PUBLIC'),
       ('function', 'masked_in', 'PUBLIC'),
       ('function', 'plan_undo', 'PUBLIC'),
+      ('function', 'refuse_ambiguous', 'PUBLIC'),
+      ('function', 'refuse_table', 'PUBLIC'),
       ('function', 'quoted', 'PUBLIC'),
       ('function', 'refuse_undo', 'PUBLIC'),
       ('function', 'rows_to_undo', 'PUBLIC'),
+      ('function', 'selection_conditions', 'PUBLIC'),
+      ('function', 'selected_key_condition', 'PUBLIC'),
       ('function', 'selected_keys', 'PUBLIC'),
+      ('function', 'selection', 'PUBLIC'),
       ('function', 'undo_image', 'PUBLIC'),
       ('function', 'undo_problem', 'PUBLIC'),
       ('function', 'undo_problems', 'PUBLIC'),
       ('function', 'undo_statement', 'PUBLIC'),
       ('function', 'undone_table', 'PUBLIC'),
       ('function', 'undos', 'PUBLIC'),
+      ('function', 'undo_of', 'PUBLIC'),
+      ('function', 'undos_of_truncate', 'PUBLIC'),
       ('function', 'where_key', 'PUBLIC'),
       -- revert.sql
+      ('function', 'acts_on_others', 'PUBLIC'),
       ('function', 'attempt', 'PUBLIC'),
       ('function', 'cascaded', 'PUBLIC'),
       ('function', 'cascading', 'PUBLIC'),
@@ -9202,12 +10537,15 @@ BEGIN
       ('function', 'run_undo', 'PUBLIC'),
       ('function', 'shown_statement', 'PUBLIC'),
       -- revert_run.sql
-      ('function', 'bucket', 'PUBLIC'),
       ('function', 'check_undoing', 'PUBLIC'),
       ('function', 'declare_constraints', 'PUBLIC'),
+      ('function', 'given_up', 'PUBLIC'),
+      ('function', 'is_watched', 'PUBLIC'),
+      ('function', 'refuse_conflicts', 'PUBLIC'),
+      ('function', 'refuse_unsettled', 'PUBLIC'),
       ('function', 'revert', 'PUBLIC'),
       ('function', 'revert_selection', 'PUBLIC'),
-      ('function', 'is_settled', 'PUBLIC'),
+      ('function', 'run_undos', 'PUBLIC'),
       ('function', 'settle', 'PUBLIC'),
       ('function', 'wanted_row', 'PUBLIC'),
       -- Who may read tables and views, and use types for columns.
@@ -9219,6 +10557,7 @@ BEGIN
       ('table', 'tracked_schemas', 'PUBLIC'),
       ('type', 'attempt', 'nobody'),
       ('type', 'key_change', 'nobody'),
+      ('type', 'key_column', 'nobody'),
       ('type', 'reverted', 'PUBLIC'),
       ('type', 'undo', 'nobody')
     ), made AS (
@@ -9263,11 +10602,9 @@ BEGIN
     FOR other IN
       SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
         bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
-      FROM aclexplode(made.acl) a
-        LEFT JOIN pg_roles r ON r.oid = a.grantee
+      FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
-        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
-      GROUP BY r.rolname
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee)) GROUP BY r.rolname
     LOOP
       IF other.is_it AND other.grantee = made.who THEN
         is_given := true;

@@ -479,11 +479,9 @@ BEGIN
     FOR other IN
       SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
         bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
-      FROM aclexplode(made.acl) a
-        LEFT JOIN pg_roles r ON r.oid = a.grantee
+      FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
-        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
-      GROUP BY r.rolname
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee)) GROUP BY r.rolname
     LOOP
       IF other.is_it AND other.grantee = made.who THEN
         is_given := true;

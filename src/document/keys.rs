@@ -1,7 +1,7 @@
 //! The keys of documents: each name stands here, once, and so does their order.
 #![forbid(unsafe_code)]
 
-/// Makes [`Key`], and [`name!`] for texts that are put together at compile time.
+/// Makes [`Key`], and `name!` for texts that are put together at compile time.
 macro_rules! keys {
     ($($(#[doc = $about:literal])* $key:ident = $name:literal,)*) => {
         /// A key of a document.

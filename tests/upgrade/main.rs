@@ -77,12 +77,14 @@ fn the_version_is_the_same_everywhere() {
     }
     let lock: serde_json::Value = serde_json::from_str(&read("clients/node/package-lock.json")).unwrap();
     assert_eq!(lock["packages"][""]["version"], VERSION);
-    let readme = read("clients/node/README.md");
-    assert_eq!(
-        readme.matches(".tgz").count(),
-        readme.matches(&format!("bemi-{VERSION}.tgz")).count(),
-        "clients/node/README.md"
-    );
+    for rest in read("clients/node/README.md").split("bemi-").skip(1).filter(|rest| rest.starts_with(char::is_numeric))
+    {
+        assert!(
+            rest.starts_with(VERSION),
+            "clients/node/README.md has bemi-{}",
+            rest.lines().next().unwrap_or_default()
+        );
+    }
     assert!(read("bemi.control").contains("default_version = '@CARGO_VERSION@'"));
     assert!(read("CHANGELOG.md").contains(&format!("\n## {VERSION}, ")), "CHANGELOG.md has no section of {VERSION}");
     for (name, _) in FROZEN {

@@ -25,7 +25,7 @@ const ESCAPE: [u8; 256] = {
     table
 };
 
-/// Length in bytes of a text as the inside of a JSON string, as [`escape_lossy`] writes it.
+/// Length in bytes of a text as the inside of a JSON string, as `escape_lossy` writes it.
 pub fn escaped_len(text: &[u8], charset: Charset) -> usize {
     let len_of = |byte: u8| match (ESCAPE[usize::from(byte)], charset) {
         (0, Charset::Ascii) if byte >= 0xF0 => 12,
