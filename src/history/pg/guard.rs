@@ -45,10 +45,7 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
 
 /// Runs something behind a savepoint. If it returns None, or raises an error that is expected, takes back what it did. Other errors
 /// are passed on. The result is as that of [`data_errors`].
-pub fn behind_savepoint<R>(
-    is_expected: fn(PgSqlErrorCode) -> bool,
-    work: impl FnOnce() -> Option<R>,
-) -> Option<R> {
+pub fn behind_savepoint<R>(is_expected: fn(PgSqlErrorCode) -> bool, work: impl FnOnce() -> Option<R>) -> Option<R> {
     savepoint(is_expected, || work().ok_or_else(String::new)).ok()
 }
 
