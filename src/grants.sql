@@ -12,6 +12,9 @@ DO $do$
 DECLARE
   made record;
   other record;
+  is_given boolean;
+  -- What the script of an update found: rights that somebody granted since the extension was made.
+  granted jsonb := COALESCE(NULLIF(current_setting('bemi_update.granted', true), ''), '[]')::jsonb;
 BEGIN
   FOR made IN
     WITH decisions (kind, name, who) AS (VALUES
@@ -147,6 +150,11 @@ BEGIN
       ('function', 'rules_by_others', 'PUBLIC'),
       ('function', 'rules_remedy', 'PUBLIC'),
       ('function', 'was_tracked', 'PUBLIC'),
+      -- tracking/library.sql
+      ('function', 'doctor_of_library', 'PUBLIC'),
+      ('function', 'library_checksum', 'PUBLIC'),
+      ('function', 'library_version', 'PUBLIC'),
+      ('function', 'sql_checksum', 'PUBLIC'),
       -- tracking/doctor.sql
       ('function', 'doctor', 'PUBLIC'),
       ('function', 'doctor_of_capacity', 'PUBLIC'),
@@ -154,7 +162,6 @@ BEGIN
       ('function', 'doctor_of_recorder', 'PUBLIC'),
       ('function', 'doctor_of_slots', 'PUBLIC'),
       ('function', 'doctor_of_triggers', 'PUBLIC'),
-      ('function', 'library_version', 'PUBLIC'),
       ('function', 'own_event_triggers', 'PUBLIC'),
       ('function', 'setting', 'PUBLIC'),
       -- recorder/changes.sql
@@ -258,76 +265,102 @@ BEGIN
       ('function', 'restored_table', 'PUBLIC'),
       ('function', 'type_today', 'nobody'),
       ('function', 'types_today', 'nobody'),
-      -- image.sql
+      -- history/columns.sql
       ('function', 'column_names', 'PUBLIC'),
-      ('function', 'enum_number', 'PUBLIC'),
-      ('function', 'image_expression', 'PUBLIC'),
-      ('function', 'image_problems', 'PUBLIC'),
-      ('function', 'image_row', 'PUBLIC'),
-      ('function', 'image_today', 'PUBLIC'),
       ('function', 'is_as_ever', 'PUBLIC'),
-      ('function', 'key_value', 'PUBLIC'),
       ('function', 'keys_today', 'PUBLIC'),
       ('function', 'masked_columns', 'PUBLIC'),
       ('function', 'renamed_columns', 'PUBLIC'),
+      ('function', 'report_rewrites', 'PUBLIC'),
+      -- history/image.sql
+      ('function', 'enum_number', 'PUBLIC'),
+      ('function', 'image_problems', 'PUBLIC'),
+      ('function', 'image_row', 'PUBLIC'),
+      ('function', 'image_today', 'PUBLIC'),
+      ('function', 'key_value', 'PUBLIC'),
       ('function', 'require_input', 'PUBLIC'),
-      ('function', 'tell_rewrites', 'PUBLIC'),
       ('function', 'time_at', 'PUBLIC'),
+      ('function', 'type_parts', 'PUBLIC'),
       ('function', 'value_text', 'PUBLIC'),
       ('function', 'versions_of', 'PUBLIC'),
       ('function', 'whole', 'PUBLIC'),
-      -- past.sql
-      ('function', 'key_of', 'PUBLIC'),
+      -- history/past.sql
       ('function', 'leaves', 'PUBLIC'),
+      ('function', 'qualified_name', 'PUBLIC'),
       ('function', 'recorded_position', 'PUBLIC'),
       ('function', 'recorded_since', 'PUBLIC'),
       ('function', 'recorded_tree', 'PUBLIC'),
-      ('function', 'require_past', 'PUBLIC'),
+      ('function', 'require_changes', 'PUBLIC'),
       ('function', 'require_select', 'PUBLIC'),
       ('function', 'table_of_type', 'PUBLIC'),
-      ('function', 'unknown_past', 'PUBLIC'),
-      -- former.sql
+      -- history/key.sql
+      ('function', 'key_comparison', 'PUBLIC'),
+      ('function', 'key_index', 'PUBLIC'),
+      ('function', 'key_of', 'PUBLIC'),
+      ('function', 'key_type', 'PUBLIC'),
+      ('function', 'require_comparable', 'PUBLIC'),
+      -- history/former.sql
+      ('function', 'columns_before', 'PUBLIC'),
       ('function', 'farewells', 'PUBLIC'),
       ('function', 'former_partitions', 'PUBLIC'),
+      ('function', 'former_versions', 'PUBLIC'),
+      ('function', 'key_names', 'PUBLIC'),
       ('function', 'recorded_past', 'PUBLIC'),
       ('function', 'unknown_former', 'PUBLIC'),
-      -- as_of.sql
+      -- history/unknown.sql
+      ('function', 'report_uncertain', 'PUBLIC'),
+      ('function', 'require_keys', 'PUBLIC'),
+      ('function', 'require_past', 'PUBLIC'),
+      ('function', 'require_unchanged', 'PUBLIC'),
+      ('function', 'unknown_past', 'PUBLIC'),
+      ('function', 'versions_since', 'PUBLIC'),
+      -- history/late.sql
+      ('function', 'current_command', 'PUBLIC'),
+      ('function', 'late_changes', 'PUBLIC'),
+      ('function', 'latest_changes', 'PUBLIC'),
+      ('function', 'read_latest_changes', 'nobody'),
+      -- history/as_of_columns.sql
+      ('function', 'columns_of_past', 'PUBLIC'),
+      ('function', 'virtual_column', 'PUBLIC'),
+      ('function', 'virtual_query', 'PUBLIC'),
+      -- history/as_of.sql
       ('function', 'as_of', 'PUBLIC'),
       ('function', 'as_of_plan', 'nobody'),
       ('function', 'as_of_query', 'PUBLIC'),
       ('function', 'as_of_ready', 'nobody'),
       ('function', 'as_of_rows', 'PUBLIC'),
+      ('function', 'as_of_select', 'PUBLIC'),
+      ('function', 'as_of_source', 'PUBLIC'),
       ('function', 'as_of_support', 'nobody'),
-      ('function', 'columns_of_past', 'PUBLIC'),
-      ('function', 'current_command', 'PUBLIC'),
-      ('function', 'late_changes', 'PUBLIC'),
-      ('function', 'latest_changes', 'PUBLIC'),
-      ('function', 'read_latest_changes', 'nobody'),
-      ('function', 'virtual_column', 'PUBLIC'),
-      ('function', 'virtual_query', 'PUBLIC'),
-      -- keys.sql
+      ('function', 'as_of_with', 'PUBLIC'),
+      ('function', 'earlier_events', 'PUBLIC'),
+      ('function', 'later_events', 'PUBLIC'),
+      -- history/keys.sql
       ('function', 'equal_keys', 'PUBLIC'),
       ('function', 'key_condition', 'PUBLIC'),
       ('function', 'key_members', 'PUBLIC'),
       ('function', 'recorded_keys', 'PUBLIC'),
       ('function', 'texts_of_key', 'PUBLIC'),
       ('function', 'texts_of_member', 'PUBLIC'),
-      -- history.sql
-      ('function', 'before_history', 'PUBLIC'),
+      -- history/life.sql
       ('function', 'changes_of_key', 'PUBLIC'),
+      ('function', 'changes_of_life', 'PUBLIC'),
       ('function', 'diff', 'PUBLIC'),
-      ('function', 'history', 'PUBLIC'),
-      ('function', 'last_without_key', 'PUBLIC'),
       ('function', 'life_after', 'PUBLIC'),
       ('function', 'life_before', 'PUBLIC'),
       ('function', 'life_of', 'PUBLIC'),
+      ('function', 'truncates', 'PUBLIC'),
+      -- history/history.sql
+      ('function', 'before_history', 'PUBLIC'),
+      ('function', 'history', 'PUBLIC'),
+      ('function', 'last_without_key', 'PUBLIC'),
       ('function', 'named_history', 'PUBLIC'),
       ('function', 'named_table', 'PUBLIC'),
       ('function', 'recorded_history', 'PUBLIC'),
-      ('function', 'require_changes', 'PUBLIC'),
-      ('function', 'truncates', 'PUBLIC'),
-      -- truncated.sql
+      -- history/truncated.sql
+      ('function', 'truncated_problem', 'PUBLIC'),
       ('function', 'truncated_rows', 'PUBLIC'),
+      ('function', 'was_empty', 'PUBLIC'),
       -- revert_table.sql
       ('function', 'base_type', 'PUBLIC'),
       ('function', 'equality', 'PUBLIC'),
@@ -401,6 +434,7 @@ BEGIN
       ('table', 'tracked_schemas', 'PUBLIC'),
       ('type', 'attempt', 'nobody'),
       ('type', 'key_change', 'nobody'),
+      ('type', 'key_column', 'nobody'),
       ('type', 'reverted', 'PUBLIC'),
       ('type', 'undo', 'nobody')
     ), made AS (
@@ -431,7 +465,8 @@ BEGIN
         AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
     )
-    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who
+    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who,
+      CASE m.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END AS privilege
     FROM made m
       FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name
     ORDER BY m.identity
@@ -440,18 +475,24 @@ BEGIN
       RAISE EXCEPTION 'the % % %', made.what, made.called,
         CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'in grants.sql does not exist' END;
     END IF;
+    is_given := false;
     FOR other IN
-      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee
+      SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
+        bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
       FROM aclexplode(made.acl) a
         LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
+      GROUP BY r.rolname
     LOOP
-      EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      IF other.is_it AND other.grantee = made.who THEN
+        is_given := true;
+      ELSE
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      END IF;
     END LOOP;
-    IF made.who <> 'nobody' THEN
-      EXECUTE format('GRANT %s ON %s %s TO %s',
-        CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
-        made.kind, made.identity, made.who);
+    IF made.who <> 'nobody' AND NOT is_given THEN
+      EXECUTE format('GRANT %s ON %s %s TO %s', made.privilege, made.kind, made.identity, made.who);
     END IF;
   END LOOP;
 END

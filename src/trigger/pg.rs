@@ -9,7 +9,8 @@ use pgrx::prelude::*;
 use pgrx::{pg_sys, trigger_support};
 
 use super::emit::{End, Running, Written};
-use crate::{sys, wire};
+use crate::document::context::PREFIX;
+use crate::sys;
 
 mod hooks;
 
@@ -229,6 +230,6 @@ fn is_of_client(statement: *const pg_sys::PlannedStmt) -> bool {
 fn write(revision: Option<u64>, content: Rc<str>) {
     // The reader has to be told that there is no context any more.
     let message = if content.is_empty() { "{}" } else { &content };
-    sys::log_logical_message(wire::PREFIX, message.as_bytes());
+    sys::log_logical_message(PREFIX, message.as_bytes());
     WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
 }

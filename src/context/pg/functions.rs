@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
 use super::settings;
-use crate::json::Charset;
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 use crate::sys::arguments::{argument, text_argument};
 use crate::sys::{self, encoding};
-use crate::wire::{Context, ContextError};
 
 fn raise(error: &ContextError) -> ! {
     let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;

@@ -8,9 +8,9 @@ use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
 use crate::context::value::{self as context_value, Value};
-use crate::json::Charset;
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 use crate::sys::encoding;
-use crate::wire::{Context, ContextError};
 
 const SETTING: &CStr = c"bemi.context";
 

@@ -4,8 +4,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{lock, slots};
-use crate::recorder::document::Identity;
-use crate::recorder::{place, row};
+use crate::document::identity::{Identity, id};
+use crate::recorder::place;
 use crate::sys::arguments::{self, argument};
 use crate::sys::{self, decoding, process};
 
@@ -107,7 +107,7 @@ pub unsafe extern "C-unwind" fn bemi_change_id(fcinfo: pg_sys::FunctionCallInfo)
             [0, 1, 2].map(|index| argument(fcinfo, index).map_or(0, |datum| datum.value()));
         let source = argument(fcinfo, 3).map_or(1, |datum| datum.value() as i32);
         let identity = Identity { commit_position: position as u64, sequence: sequence as u32 };
-        let id = row::id(source, identity, time as i64);
+        let id = id(source, identity, time as i64);
         let uuid: *mut [u8; 16] = pg_sys::palloc(id.len()).cast();
         uuid.write(id);
         pg_sys::Datum::from(uuid)

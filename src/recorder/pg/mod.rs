@@ -8,4 +8,5 @@ pub mod settings;
 mod slots;
 mod store;
 mod transaction;
+mod update;
 mod worker;

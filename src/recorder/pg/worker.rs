@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use super::control::{self, Progress};
 use super::reader::{Reader, file_failed};
 use super::transaction::{Failure, guarded, transaction};
-use super::{settings, slots, store};
+use super::{settings, slots, store, update};
 use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::{Excess, Spool};
 use crate::recorder::state::{CONFIRM, State, delay};
@@ -62,6 +62,7 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
 
 /// Until it is not wanted any more.
 fn run() -> Result<(), Failure> {
+    update::wait_for()?;
     let Some(wanted) = control::begin()? else { return Ok(()) };
     settings::limit_locks();
     control::show(State::Starting, None, None);
@@ -98,7 +99,7 @@ fn run() -> Result<(), Failure> {
     };
     recorder.spool.file_limit = settings::temporary_file_limit();
     if let Some(gap) = gap {
-        recorder.spool.push(0, gap.as_bytes()).unwrap_or_else(|error| file_failed(&error));
+        recorder.spool.push(0, &gap).unwrap_or_else(|error| file_failed(&error));
         let read = recorder.progress.read;
         recorder.flush(read)?;
     }

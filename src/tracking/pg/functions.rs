@@ -3,10 +3,10 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::rules::{self, Kind};
 use crate::sys;
 use crate::sys::arguments::{self, argument, text_argument};
 use crate::sys::extension_lock::{self, Part};
+use crate::tracking::rules::{self, Kind};
 
 /// `bemi.rules(bytea, text)`: the arguments of a trigger that are of a kind, or `every` one with its kind.
 ///
@@ -89,9 +89,20 @@ pub unsafe extern "C-unwind" fn bemi_library_version(_fcinfo: pg_sys::FunctionCa
     arguments::text(env!("CARGO_PKG_VERSION").as_bytes())
 }
 
+/// `bemi.library_checksum()`.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_library_checksum(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    arguments::text(crate::tracking::sql_checksum().as_bytes())
+}
+
 sys::sql_callable!(
     pg_finfo_bemi_rules,
     pg_finfo_bemi_lock,
     pg_finfo_bemi_try_lock_tracking,
-    pg_finfo_bemi_library_version
+    pg_finfo_bemi_library_version,
+    pg_finfo_bemi_library_checksum
 );
