@@ -361,7 +361,7 @@ BEGIN
       ('function', 'truncated_problem', 'PUBLIC'),
       ('function', 'truncated_rows', 'PUBLIC'),
       ('function', 'was_empty', 'PUBLIC'),
-      -- revert_table.sql
+      -- history/revert
       ('function', 'base_type', 'PUBLIC'),
       ('function', 'equality', 'PUBLIC'),
       ('function', 'linked', 'PUBLIC'),
@@ -371,7 +371,6 @@ BEGIN
       ('function', 'undo_columns', 'PUBLIC'),
       ('function', 'undo_table', 'PUBLIC'),
       ('function', 'undo_table_columns', 'PUBLIC'),
-      -- revert_plan.sql
       ('function', 'check_reading', 'PUBLIC'),
       ('function', 'column_problem', 'PUBLIC'),
       ('function', 'is_still', 'PUBLIC'),
@@ -398,7 +397,6 @@ BEGIN
       ('function', 'undo_of', 'PUBLIC'),
       ('function', 'undos_of_truncate', 'PUBLIC'),
       ('function', 'where_key', 'PUBLIC'),
-      -- revert.sql
       ('function', 'acts_on_others', 'PUBLIC'),
       ('function', 'attempt', 'PUBLIC'),
       ('function', 'cascaded', 'PUBLIC'),
@@ -413,7 +411,6 @@ BEGIN
       ('function', 'row_now', 'PUBLIC'),
       ('function', 'run_undo', 'PUBLIC'),
       ('function', 'shown_statement', 'PUBLIC'),
-      -- revert_run.sql
       ('function', 'check_undoing', 'PUBLIC'),
       ('function', 'declare_constraints', 'PUBLIC'),
       ('function', 'given_up', 'PUBLIC'),

@@ -112,7 +112,7 @@ COMMENT ON FUNCTION bemi.undo_columns(regclass) IS
 'the columns of a table, and how literals of their types are made';
 
 -- Returns what undoing changes needs to know of the columns of a table.
-CREATE FUNCTION bemi.undo_table_columns(relation regclass, ignored name[], masked name[]) RETURNS jsonb
+CREATE FUNCTION bemi.undo_table_columns(relation regclass, ignored text[], masked text[]) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH col AS (SELECT * FROM bemi.undo_columns(relation))
   SELECT jsonb_build_object(
@@ -161,7 +161,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       HAVING bool_or(is_json)))
 $$;
 
-COMMENT ON FUNCTION bemi.undo_table_columns(regclass, name[], name[]) IS
+COMMENT ON FUNCTION bemi.undo_table_columns(regclass, text[], text[]) IS
 'what undoing changes needs to know of the columns of a table';
 
 -- Returns what is asked of a table again and again while its changes are undone.
