@@ -19,7 +19,8 @@ use crate::decoder::options::Options;
 use crate::decoder::outbox::Outbox;
 use crate::decoder::txn::{Moment, Transaction};
 use crate::json::Charset;
-use crate::sys::{self, encoding, memory};
+use crate::sys::{encoding, memory, output, temporary_file};
+use crate::trigger;
 use crate::wire::INVALID_CONTEXT_LIMIT;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
@@ -117,7 +118,7 @@ impl Decoder {
 
     /// Begins a transaction that is decoded as a whole.
     pub fn begin(&mut self, xid: u32, commit: Option<Moment>) {
-        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset, sys::temporary_file));
+        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset, temporary_file::create));
         self.start(false);
     }
 
@@ -125,7 +126,7 @@ impl Decoder {
     pub fn begin_part(&mut self, xid: u32) {
         let known = self.streams.remove(&xid);
         let mut txn =
-            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file));
+            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, temporary_file::create));
         // Parts of other transactions may have been sent meanwhile.
         txn.show_context();
         self.txn = Some(txn);
@@ -232,9 +233,9 @@ impl Decoder {
             self.settle_before(ctx, position);
             let caller = pg_sys::MemoryContextSwitchTo(self.memory);
             if let Some(txn) = &mut self.txn {
-                let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+                let subtransaction = subtransaction(self.is_streaming, txn, output::transaction_in_progress());
                 // Of what is far too long, no more is read than can be shown.
-                let is_valid = if content.len() > super::max_context_size() {
+                let is_valid = if content.len() > trigger::pg::max_message_size() {
                     let start = encoding::to_utf8_lossy(&content[..content.len().min(INVALID_CONTEXT_LIMIT * 2)]);
                     txn.set_invalid_context(&start, subtransaction).map(|()| false)
                 } else {
@@ -247,7 +248,7 @@ impl Decoder {
                 }
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            sys::reset(self.memory);
+            memory::reset(self.memory);
         }
     }
 
@@ -275,7 +276,7 @@ impl Decoder {
                 if is_transactional {
                     self.settle_before(ctx, position);
                     if let Some(txn) = &mut self.txn {
-                        let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+                        let subtransaction = subtransaction(self.is_streaming, txn, output::transaction_in_progress());
                         let json = &mut self.outbox.json;
                         let written = message::write(json, txn, position, subtransaction, message, self.charset)
                             .unwrap_or_else(|_| memory::out_of_memory());
@@ -286,7 +287,7 @@ impl Decoder {
                 } else {
                     // It may come in the middle of no transaction or between the parts of one, so nothing waits.
                     let mut json = Json::new(self.charset);
-                    let txn = Transaction::none(&self.database, self.charset, sys::temporary_file);
+                    let txn = Transaction::none(&self.database, self.charset, temporary_file::create);
                     let written = message::write(&mut json, &txn, position, None, message, self.charset)
                         .unwrap_or_else(|_| memory::out_of_memory());
                     self.sink.write(ctx, position, &written.pieces(json.as_bytes(), b"null", txn.context()));
@@ -296,7 +297,7 @@ impl Decoder {
                 self.skip(ctx);
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            sys::reset(self.memory);
+            memory::reset(self.memory);
         }
     }
 
@@ -318,7 +319,7 @@ impl Decoder {
                 self.skip(ctx);
             }
             pg_sys::MemoryContextSwitchTo(caller);
-            sys::reset(self.memory);
+            memory::reset(self.memory);
         }
     }
 
@@ -403,7 +404,7 @@ impl Decoder {
                     !root.is_some_and(|root| oids.contains(&root.oid))
                 });
                 pg_sys::MemoryContextSwitchTo(caller);
-                sys::reset(self.memory);
+                memory::reset(self.memory);
             }
         }
         shown
@@ -418,7 +419,7 @@ impl Decoder {
         if self.silent >= SILENCE {
             self.silent = 0;
             // SAFETY: the caller's promise.
-            unsafe { sys::update_progress(ctx, false) };
+            unsafe { output::update_progress(ctx, false) };
         }
     }
 

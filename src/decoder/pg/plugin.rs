@@ -9,7 +9,7 @@ use super::startup;
 use crate::decoder::change::Operation;
 use crate::decoder::marker::Event;
 use crate::decoder::txn::Moment;
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, output};
 use crate::wire;
 
 /// Tells the server which callbacks there are (`pg_recvlogical -P bemi_decoder`).
@@ -61,7 +61,7 @@ unsafe fn decoder<'a>(ctx: *mut pg_sys::LogicalDecodingContext) -> &'a mut Decod
 /// `txn` is a transaction that was, and that the server passed to a callback.
 unsafe fn commit_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
     // SAFETY: the caller's promise.
-    unsafe { Moment { position: (*txn).final_lsn, time: sys::commit_time(txn) } }
+    unsafe { Moment { position: (*txn).final_lsn, time: output::commit_time(txn) } }
 }
 
 /// When the transaction was prepared: where the record of it ends, which is what the server tells when it is rolled
@@ -71,7 +71,7 @@ unsafe fn commit_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
 /// `txn` is a transaction that was, and that the server passed to a callback.
 unsafe fn prepare_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
     // SAFETY: the caller's promise.
-    unsafe { Moment { position: (*txn).end_lsn, time: sys::commit_time(txn) } }
+    unsafe { Moment { position: (*txn).end_lsn, time: output::commit_time(txn) } }
 }
 
 /// The name of a prepared transaction, in UTF-8.
@@ -131,7 +131,7 @@ unsafe extern "C-unwind" fn change(
         let change = Change {
             position: (*change).lsn,
             operation,
-            rows: sys::tuples(change),
+            rows: output::tuples(change),
             xid: (*(*change).txn).xid.into_inner(),
             origin: (*change).origin_id,
         };
@@ -200,7 +200,7 @@ unsafe extern "C-unwind" fn commit(
     unsafe {
         let event = decoder(ctx).tells_commits().then(|| Event::Commit(commit_moment(txn)));
         let is_sent = decoder(ctx).end(ctx, event);
-        sys::update_progress(ctx, !is_sent);
+        output::update_progress(ctx, !is_sent);
     }
 }
 
@@ -233,7 +233,7 @@ unsafe extern "C-unwind" fn prepare(
     // SAFETY: the server's call, for a prepared transaction.
     unsafe {
         decoder(ctx).end(ctx, Some(Event::Prepare(&gid(txn), prepare_moment(txn))));
-        sys::update_progress(ctx, false);
+        output::update_progress(ctx, false);
     }
 }
 
@@ -246,7 +246,7 @@ unsafe extern "C-unwind" fn commit_prepared(
     // SAFETY: the server's call, for a prepared transaction that is committed.
     unsafe {
         decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::CommitPrepared(&gid(txn), commit_moment(txn)));
-        sys::update_progress(ctx, false);
+        output::update_progress(ctx, false);
     }
 }
 
@@ -261,7 +261,7 @@ unsafe extern "C-unwind" fn rollback_prepared(
     unsafe {
         let prepared = Moment { position: prepare_end_lsn, time: prepare_time };
         decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::RollbackPrepared(&gid(txn), prepared));
-        sys::update_progress(ctx, false);
+        output::update_progress(ctx, false);
     }
 }
 
@@ -305,7 +305,7 @@ unsafe extern "C-unwind" fn stream_prepare(
     // SAFETY: the server's call, for a prepared transaction.
     unsafe {
         decoder(ctx).prepare_stream(ctx, (*txn).xid.into_inner(), Event::StreamPrepare(&gid(txn), prepare_moment(txn)));
-        sys::update_progress(ctx, false);
+        output::update_progress(ctx, false);
     }
 }
 
@@ -319,6 +319,6 @@ unsafe extern "C-unwind" fn stream_commit(
     unsafe {
         let event = Event::StreamCommit(commit_moment(txn));
         let is_sent = decoder(ctx).end_stream(ctx, (*txn).xid.into_inner(), event);
-        sys::update_progress(ctx, !is_sent);
+        output::update_progress(ctx, !is_sent);
     }
 }

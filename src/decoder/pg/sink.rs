@@ -3,7 +3,8 @@ use pgrx::pg_sys;
 
 use crate::decoder::batch::Batch;
 use crate::decoder::json::MAX_DOCUMENT;
-use crate::{json, sys};
+use crate::json;
+use crate::sys::{memory, output};
 
 /// Capacity that the buffers keep from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
@@ -53,9 +54,9 @@ impl Sink {
         }
         if self.batch.is_empty() && !self.batch.has_room_for(len) {
             // SAFETY: the caller's promise.
-            unsafe { sys::send(ctx, position, pieces) };
+            unsafe { output::send(ctx, position, pieces) };
         } else {
-            self.batch.push(pieces, position).unwrap_or_else(|_| sys::memory::out_of_memory());
+            self.batch.push(pieces, position).unwrap_or_else(|_| memory::out_of_memory());
         }
     }
 
@@ -82,7 +83,7 @@ impl Sink {
         if !self.batch.is_empty() {
             let (text, position) = self.batch.message();
             // SAFETY: the caller's promise.
-            unsafe { sys::send(ctx, position, &[text]) };
+            unsafe { output::send(ctx, position, &[text]) };
             self.batch.clear();
         }
     }

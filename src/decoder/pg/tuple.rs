@@ -9,7 +9,7 @@ use super::relation::{Column, Identity, Relation};
 use super::value::{Reader, varlena_bytes};
 use crate::decoder::change::Document;
 use crate::decoder::json::{Json, Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
-use crate::sys::{self, memory};
+use crate::sys::memory;
 
 /// The values of a row, by their place in the tuple.
 #[derive(Debug, Default)]
@@ -271,7 +271,7 @@ const LARGE: usize = 1 << 20;
 fn forget_detoasted() {
     // SAFETY: the current memory context is that of the change. What is left of it is in the row, which is the server's,
     // and in the readers, which have a memory context of their own; texts and buffers are not in one.
-    unsafe { sys::reset(pg_sys::CurrentMemoryContext) };
+    unsafe { memory::reset(pg_sys::CurrentMemoryContext) };
 }
 
 /// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of

@@ -16,7 +16,7 @@ use crate::decoder::encode;
 use crate::decoder::json::{Json, Omission, hex_len};
 use crate::decoder::{jsonb, numeric};
 use crate::json::Charset;
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, float};
 
 /// Reads the values of one type.
 #[derive(Debug)]
@@ -283,12 +283,12 @@ impl Reader {
                 Self::Int8 => json.integer(value.value() as i64),
                 Self::Float4 => {
                     return write_float(json, f32::from_bits(value.value() as u32).into(), |number, json| {
-                        sys::with_shortest_float4(number as f32, |text| json.number(text))
+                        float::with_shortest_float4(number as f32, |text| json.number(text))
                     });
                 }
                 Self::Float8 => {
                     return write_float(json, f64::from_bits(value.value() as u64), |number, json| {
-                        sys::with_shortest_float8(number, |text| json.number(text))
+                        float::with_shortest_float8(number, |text| json.number(text))
                     });
                 }
                 Self::Numeric => return write_numeric(json, varlena_bytes(value)),

@@ -9,7 +9,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::decoder::pg::settings;
-use crate::sys;
+use crate::sys::guc::{self, Scope};
 
 /// What reading text depends on beside what writing it does.
 const READING: [(&CStr, &CStr); 2] = [(c"xmloption", c"content"), (c"array_nulls", c"on")];
@@ -40,7 +40,7 @@ unsafe fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>,
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         for (name, value) in list {
-            sys::set_locally(name, value);
+            guc::set(name, value, Scope::NestLevel);
         }
         let result = work();
         pg_sys::AtEOXact_GUC(true, level);

@@ -14,7 +14,7 @@ use super::{guard, snapshot};
 use crate::decoder::pg::shown;
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::Types;
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, catalog};
 
 /// Why a value cannot be read.
 #[derive(Debug)]
@@ -302,7 +302,7 @@ impl Reader {
         if self.type_oid.to_u32() < pg_sys::FirstNormalObjectId {
             return;
         }
-        let Some(check) = sys::function_beside(self.caller, c"require_input", &[pg_sys::OIDOID]) else {
+        let Some(check) = catalog::function_beside(self.caller, c"require_input", &[pg_sys::OIDOID]) else {
             error!("a function of the extension bemi is missing: require_input");
         };
         let type_oid = pg_sys::Datum::from(self.type_oid);

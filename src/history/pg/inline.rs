@@ -7,7 +7,8 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::snapshot;
-use crate::sys::{self, arguments};
+use crate::sys::guc::{self, Scope};
+use crate::sys::{arguments, catalog, function, node, query};
 
 /// Operators of which one side's equality to the other means that both have the same text: of `smallint`, `integer` and
 /// `bigint` among each other, of `text` and of `uuid` (pg_operator.dat).
@@ -74,11 +75,11 @@ unsafe fn inline(root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr) {
         // So that the text of an expression, and the query, mean the same whatever the session has set.
         let level = pg_sys::NewGUCNestLevel();
         for (name, value) in PINNED {
-            sys::set_locally(name, value);
+            guc::set(name, value, Scope::NestLevel);
         }
         let known = known_columns((*(*root.parse).jointree).quals, index + 1, &mut parameters);
         if let Some(text) = query(call.funcid, relation, moment, &known) {
-            let query = sys::analyze(&text, &mut parameters.types());
+            let query = query::analyze(&text, &mut parameters.types());
             if has_columns_of(query, root.parse, index + 1) {
                 (*root.glob).dependsOnRole |= (*query).hasRowSecurity;
                 // With its function still, which tells the type of a whole row.
@@ -101,8 +102,8 @@ unsafe fn inline(root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr) {
 unsafe fn has_columns_of(query: *const pg_sys::Query, outer: *mut pg_sys::Query, relation: usize) -> bool {
     // SAFETY: the caller's promise; the list has variables, and placeholders of whole expressions, which are not made yet.
     unsafe {
-        let columns: Vec<*mut pg_sys::TargetEntry> = sys::members((*query).targetList).collect();
-        sys::members::<pg_sys::Var>(pg_sys::pull_vars_of_level(outer.cast(), 0))
+        let columns: Vec<*mut pg_sys::TargetEntry> = node::members((*query).targetList).collect();
+        node::members::<pg_sys::Var>(pg_sys::pull_vars_of_level(outer.cast(), 0))
             .filter(|variable| {
                 (**variable).xpr.type_ == pg_sys::NodeTag::T_Var && (**variable).varno as usize == relation
             })
@@ -132,7 +133,7 @@ unsafe fn call_in(
         if (*entry).rtekind != pg_sys::RTEKind::RTE_FUNCTION || (*entry).funcordinality {
             return None;
         }
-        let mut functions = sys::members::<pg_sys::RangeTblFunction>((*entry).functions);
+        let mut functions = node::members::<pg_sys::RangeTblFunction>((*entry).functions);
         let (Some(function), None) = (functions.next(), functions.next()) else { return None };
         let found: *const pg_sys::FuncExpr = (*function).funcexpr.cast();
         if (*found).xpr.type_ != pg_sys::NodeTag::T_FuncExpr || (*found).funcid != asked.funcid {
@@ -155,9 +156,10 @@ unsafe fn query(
     moment: *mut pg_sys::Node,
     known: &[Known],
 ) -> Option<CString> {
-    let ready = sys::function_beside(function, c"as_of_ready", &[pg_sys::OIDOID])?;
+    let ready = catalog::function_beside(function, c"as_of_ready", &[pg_sys::OIDOID])?;
     let texts = pg_sys::TEXTARRAYOID;
-    let plan = sys::function_beside(function, c"as_of_plan", &[pg_sys::OIDOID, pg_sys::TEXTOID, texts, texts, texts])?;
+    let plan =
+        catalog::function_beside(function, c"as_of_plan", &[pg_sys::OIDOID, pg_sys::TEXTOID, texts, texts, texts])?;
     let none = pg_sys::InvalidOid;
     let relation = pg_sys::Datum::from(relation);
     // SAFETY: the caller's promise; the functions take these types, and give a boolean and a text.
@@ -203,13 +205,13 @@ unsafe fn known_columns(condition: *mut pg_sys::Node, relation: usize, parameter
         let (operator, collation, arguments, kind) = unsafe {
             match (*condition).type_ {
                 pg_sys::NodeTag::T_List => {
-                    left.extend(sys::members::<pg_sys::Node>(condition.cast()));
+                    left.extend(node::members::<pg_sys::Node>(condition.cast()));
                     continue;
                 }
                 pg_sys::NodeTag::T_BoolExpr => {
                     let all: *const pg_sys::BoolExpr = condition.cast();
                     if (*all).boolop == pg_sys::BoolExprType::AND_EXPR {
-                        left.extend(sys::members::<pg_sys::Node>((*all).args));
+                        left.extend(node::members::<pg_sys::Node>((*all).args));
                     }
                     continue;
                 }
@@ -313,7 +315,7 @@ impl Parameters {
     /// It is a list of expressions.
     unsafe fn collect_all(&mut self, expressions: *const pg_sys::List) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { sys::members::<pg_sys::Node>(expressions).all(|expression| self.collect(expression)) }
+        unsafe { node::members::<pg_sys::Node>(expressions).all(|expression| self.collect(expression)) }
     }
 
     /// By their numbers; nothing for one that is not used.
@@ -328,4 +330,4 @@ impl Parameters {
     }
 }
 
-sys::sql_callable!(pg_finfo_bemi_as_of_support);
+function::sql_callable!(pg_finfo_bemi_as_of_support);

@@ -8,7 +8,7 @@ use super::image::{Failure, Reader, fail, sound, text_of};
 use crate::history::array;
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::{Definition, Types};
-use crate::sys;
+use crate::sys::descriptor;
 
 /// How JSON becomes an array.
 pub struct ArrayShape {
@@ -149,7 +149,7 @@ impl RowShape {
             pg_sys::MemoryContextSwitchTo(old);
             let columns = (*descriptor).natts as usize;
             for index in 0..columns {
-                let column = sys::column(descriptor, index);
+                let column = descriptor::column(descriptor, index);
                 if column.attisdropped {
                     continue;
                 }

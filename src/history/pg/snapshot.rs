@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::sys;
+use crate::sys::catalog;
 
 /// Runs something under a snapshot that sees all that was committed, and what the transaction itself has done.
 ///
@@ -28,7 +28,7 @@ pub unsafe fn latest<R>(work: impl FnOnce() -> R) -> R {
 pub unsafe fn function(fcinfo: pg_sys::FunctionCallInfo, name: &CStr, types: &[pg_sys::Oid]) -> pg_sys::Oid {
     // SAFETY: the caller's promise.
     let caller = unsafe { (*(*fcinfo).flinfo).fn_oid };
-    let Some(found) = sys::function_beside(caller, name, types) else {
+    let Some(found) = catalog::function_beside(caller, name, types) else {
         error!("a function of the extension bemi is missing: {}", name.to_string_lossy());
     };
     found

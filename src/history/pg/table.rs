@@ -14,7 +14,7 @@ use super::image::{Failure, Reader, sound, text_of};
 use super::{guard, snapshot};
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::{Kind, Stop, Versions};
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, catalog, descriptor, encoding};
 
 /// How many definitions have changed that this process heard of.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
@@ -192,7 +192,7 @@ impl Table {
         for index in 0..self.columns {
             // SAFETY: the descriptor has as many columns; the caller's promise.
             let found = unsafe {
-                let column = sys::column(self.descriptor, index);
+                let column = descriptor::column(self.descriptor, index);
                 if column.attisdropped { None } else { self.column(version, column, index) }
             };
             let Some((column, is_guess)) = found else { continue };
@@ -273,7 +273,7 @@ impl Table {
             sound(jsonb::push(&mut out, if index > 0 { b"," } else { b"" }));
             let name = self.versions.today.get(number).cloned().unwrap_or_default();
             let reason = self.reason(problem);
-            let reason = sys::encoding::from_utf8(&reason);
+            let reason = encoding::from_utf8(&reason);
             // SAFETY: strings are no part of a container.
             unsafe {
                 text_of(Value::String(&name), &mut out, true);
@@ -459,7 +459,7 @@ unsafe fn read_one(
 /// # Safety
 /// A transaction is active. `caller` is a function of the extension.
 unsafe fn time_at(position: i64, caller: pg_sys::Oid) -> String {
-    let Some(function) = sys::function_beside(caller, c"time_at", &[pg_sys::INT8OID]) else { return String::new() };
+    let Some(function) = catalog::function_beside(caller, c"time_at", &[pg_sys::INT8OID]) else { return String::new() };
     // SAFETY: the function takes a position, and gives a text.
     let time = unsafe {
         let position = pg_sys::Datum::from(position);
@@ -473,7 +473,7 @@ unsafe fn time_at(position: i64, caller: pg_sys::Oid) -> String {
 /// # Safety
 /// A transaction is active. `caller` is a function of the extension.
 unsafe fn versions(relation: pg_sys::Oid, caller: pg_sys::Oid) -> Versions {
-    let Some(function) = sys::function_beside(caller, c"versions_of", &[pg_sys::OIDOID]) else {
+    let Some(function) = catalog::function_beside(caller, c"versions_of", &[pg_sys::OIDOID]) else {
         error!("a function of the extension bemi is missing: versions_of");
     };
     // SAFETY: the function takes a relation, and gives a jsonb, which has a header of four bytes when it is detoasted.

@@ -11,7 +11,7 @@ use super::guard;
 use super::image::{Failure, Reader};
 use super::table::Table;
 use crate::history::jsonb::{self, Value};
-use crate::sys::{self, arguments, arguments::argument};
+use crate::sys::{arguments, arguments::argument, function};
 
 /// `bemi.image_row(anyelement, bigint, jsonb)`: the row of the type of the first argument whose image was recorded at a position
 /// of the log.
@@ -200,7 +200,7 @@ unsafe fn table<'a>(fcinfo: pg_sys::FunctionCallInfo, row_type: pg_sys::Oid) -> 
     }
 }
 
-sys::sql_callable!(
+function::sql_callable!(
     pg_finfo_bemi_image_row,
     pg_finfo_bemi_image_today,
     pg_finfo_bemi_image_problems,
