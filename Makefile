@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
+.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster installcheck test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -54,7 +54,7 @@ test: ## Run all tests: pure, and on real servers of the versions 14 to 18 (Debi
 	tests/test.sh
 
 check: ## Check format and lints, warnings as errors.
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --no-default-features --features cluster,fuzz --all-targets -- -D warnings
 	cargo clippy --no-default-features --features pg$(PG_MAJOR) --lib -- -D warnings
@@ -67,6 +67,13 @@ test-server: ## Run the tests inside a server of PG_CONFIG's version (with sudo,
 
 test-cluster: ## Run the integration tests on a server of PG_CONFIG's version, into which `make install` has put bemi.
 	PG_CONFIG=$(PG_CONFIG_PATH) cargo test --no-default-features --features cluster --test cluster -- $(ARGS)
+
+PG_REGRESS = $(PG_LIB)/pgxs/src/test/regress/pg_regress
+
+installcheck: ## Compare what a running server with bemi answers (PGHOST, PGPORT, a superuser) with what it should, by pg_regress.
+	@mkdir -p target/installcheck
+	'$(PG_REGRESS)' --inputdir=tests/installcheck --outputdir=target/installcheck --bindir="$$($(PG_CONFIG) --bindir)" \
+	  --dbname=bemi_installcheck context tracking decoder recorder past
 
 test-clients: ## Run the tests of the clients, of real applications and drivers (Debian, as root), on a server with bemi in it.
 	PG_CONFIG=$(PG_CONFIG_PATH) tests/clients/run.sh $(ARGS)

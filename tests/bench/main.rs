@@ -4,15 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by a panic")]
 mod past;
 mod recorder;
-#[path = "../cluster/server.rs"]
-#[allow(dead_code)]
-mod server;
 mod table;
 mod writers;
 
 use std::process::Stdio;
 use std::time::Instant;
 
+use bemi_test_support::server;
 use postgres::Client;
 use server::{Server, wait_until};
 use table::Table;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::Test;
-use crate::emission::Random;
+use crate::random::Random;
 use crate::server::{Database, Server};
 
 pub const TESTS: &[Test] = &[("random_changes_of_random_tables_are_as_to_jsonb_saw_them", differential)];
@@ -246,8 +246,7 @@ impl Table {
 
 /// Changes a table at random and compares what the log tells; gives the number of changes.
 fn round(database: &mut Database, client: &mut Client, seed: u64, number: u64) -> i64 {
-    let mut random =
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9));
+    let mut random = Random::new(seed ^ (number + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9));
     let setup = format!(
         "SELECT setseed({}); TRUNCATE images, documents RESTART IDENTITY; COMMIT",
         random.below(1_000_000) as f64 / 1_000_000.0

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::context::table;
+use crate::random::Random;
 use crate::server::{Database, Server, contexts, sqlstate};
 
 pub const TESTS: &[Test] = &[
@@ -432,26 +433,13 @@ fn track(server: &Server) {
     client.batch_execute("SELECT bemi.untrack('t'); DROP EXTENSION bemi").unwrap();
 }
 
-/// A small generator of numbers, so that a failure can be repeated by its seed.
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
-    }
-}
-
 /// Each row holds the context that its statement had, by what the session itself says, so the log can be checked
 /// against it without a model of savepoints.
 fn random_histories(server: &Server) {
     let mut database = table(server, "random_histories");
     let mut client = database.connect();
     for seed in 1..=60u64 {
-        let mut random = Random(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed));
+        let mut random = Random::new(seed);
         let mut text = String::from("BEGIN;");
         let mut depth = 0;
         for step in 0..40 {

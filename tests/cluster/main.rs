@@ -23,6 +23,7 @@ mod functions;
 mod future;
 mod history;
 mod hostile;
+mod installcheck;
 mod keys;
 mod limits;
 mod lock_queue;
@@ -40,9 +41,6 @@ mod privileges;
 mod progress;
 mod publications;
 mod questions;
-#[path = "../torture/random.rs"]
-#[allow(dead_code)]
-mod random;
 mod reading_runs_nothing;
 mod recorder;
 mod relcache;
@@ -54,7 +52,6 @@ mod revert_values;
 mod rights;
 mod rule_views;
 mod rules;
-mod server;
 mod sources;
 mod standby;
 mod streaming;
@@ -68,6 +65,7 @@ mod untriggered;
 mod versions;
 mod workload;
 
+use bemi_test_support::{random, server};
 use libtest_mimic::{Arguments, Failed, Trial};
 use server::Server;
 
@@ -146,6 +144,7 @@ fn main() {
         standby::TESTS,
         as_of_writers::TESTS,
         history::TESTS,
+        installcheck::TESTS,
         asked_keys::TESTS,
         memory::TESTS,
         limits::TESTS,
@@ -154,7 +153,7 @@ fn main() {
         untriggered::TESTS,
         backtrace::TESTS,
         ddl::TESTS,
-        &[("a_crash_or_a_leak_in_the_log_is_found", |_| server::log::test())],
+        &[("a_crash_or_a_leak_in_the_log_is_found", |_| bemi_test_support::log::test())],
     ];
     // `BEMI_TEST_ONLY=decoder` runs what reads the log, for settings of the server under which the rest takes hours.
     let is_chosen = |test: &Test| match std::env::var("BEMI_TEST_ONLY").as_deref() {

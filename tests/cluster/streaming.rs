@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::context::table;
-use crate::emission::Random;
+use crate::random::Random;
 use crate::server::{Database, Running, Server, resident_kb, wait_until};
 
 pub const TESTS: &[Test] = &[
@@ -214,7 +214,7 @@ fn histories(_: &Server) {
     let mut sessions = [Session::new(&database, "one"), Session::new(&database, "two")];
     let mut expected: Vec<(String, Value)> = Vec::new();
     for seed in 1..=100u64 {
-        let mut random = Random(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed));
+        let mut random = Random::new(seed);
         sessions.iter_mut().for_each(Session::begin);
         for _ in 0..80 {
             sessions[random.below(2) as usize].step(&mut random);

@@ -1,16 +1,13 @@
 //! The main job on real input: a todo application and a pgbench run change rows under contexts, `pg_recvlogical`
 //! streams meanwhile, and what comes out is checked change by change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
-#[path = "../cluster/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
+use bemi_test_support::server;
 use serde_json::{Value, json};
 use server::{Database, Running, Server, is_soon};
 

@@ -7,10 +7,6 @@
 mod check;
 mod clients;
 mod ills;
-mod random;
-#[path = "../cluster/server.rs"]
-#[allow(dead_code)]
-mod server;
 mod transaction;
 
 use std::process::ExitCode;
@@ -18,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
+use bemi_test_support::{random, server};
 use check::Problems;
 use clients::{CLIENTS, Shared};
 use ills::{Ill, Tormentor};
