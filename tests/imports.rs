@@ -19,7 +19,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("decoder", &["wire", "json", "sys", "trigger", "rules"]),
     ("recorder", &["wire", "json", "sys", "decoder"]),
     // The values of the past are written as the decoder writes them.
-    ("history", &["wire", "json", "sys", "recorder", "decoder::numeric", "decoder::pg::shown", "decoder::pg::settings"]),
+    (
+        "history",
+        &["wire", "json", "sys", "recorder", "decoder::numeric", "decoder::pg::shown", "decoder::pg::settings"],
+    ),
     ("tracking", &["wire", "json", "sys", "rules"]),
 ];
 
@@ -44,7 +47,7 @@ fn every_form_of_an_import_is_found() {
     for (file, source) in [
         // A stage behind it.
         ("context/pg/session.rs", "use crate::decoder::encode::lsn;"),
-        ("context/pg/session.rs", "use crate::{json, recorder::{row, spool}};"),
+        ("context/pg/session.rs", "use crate::{json, recorder::{row as r}};"),
         ("context/pg/session.rs", "use super::super::super::trigger;"),
         ("context/pg.rs", "use super::super::{trigger::emit};"),
         ("context/pg/mod.rs", "use super::super::{trigger::emit};"),
@@ -122,11 +125,12 @@ fn problems_of(file: &str, source: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for Found { line, path, is_handed_on } in found {
         let text = path.join("::");
-        let reason = if path.iter().any(|name| name == "pgrx") || path.iter().any(|name| OF_SERVER.contains(&name.as_str())) {
-            (!is_of_server).then_some("a pure half does not know the server")
-        } else {
-            None
-        };
+        let reason =
+            if path.iter().any(|name| name == "pgrx") || path.iter().any(|name| OF_SERVER.contains(&name.as_str())) {
+                (!is_of_server).then_some("a pure half does not know the server")
+            } else {
+                None
+            };
         let is_own = path.first().is_some_and(|name| *name == own || name == "pgrx");
         let is_allowed = allowed.iter().any(|allowed| format!("{text}::").starts_with(&format!("{allowed}::")));
         let reason = match reason {
@@ -152,7 +156,8 @@ fn find(tokens: TokenStream, module: &[String], found: &mut Vec<Found>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut i = 0;
     while i < tokens.len() {
-        let is_behind_path = i >= 2 && is_colons(&tokens[i - 2..]) && i >= 3 && matches!(tokens[i - 3], TokenTree::Ident(_));
+        let is_behind_path =
+            i >= 2 && is_colons(&tokens[i - 2..]) && i >= 3 && matches!(tokens[i - 3], TokenTree::Ident(_));
         match &tokens[i] {
             TokenTree::Ident(name) if name == "mod" && is_inline_module(&tokens[i..]) => {
                 let TokenTree::Group(body) = &tokens[i + 2] else { unreachable!() };
@@ -231,7 +236,8 @@ fn use_before(tokens: &[TokenTree]) -> Option<bool> {
     if !matches!(&tokens[behind], TokenTree::Ident(name) if name == "use") {
         return None;
     }
-    let is_public = tokens[..behind].iter().rev().take(2).any(|token| matches!(token, TokenTree::Ident(name) if name == "pub"));
+    let is_public =
+        tokens[..behind].iter().rev().take(2).any(|token| matches!(token, TokenTree::Ident(name) if name == "pub"));
     Some(is_public)
 }
 
