@@ -42,7 +42,7 @@ pub fn begin() -> Result<Option<Wanted>, Failure> {
             run(REQUIRE_SAFE);
         }
         if !is_there && one::<bool>("SELECT to_regclass('bemi.changes') IS NOT NULL") == Some(true) {
-            log!("the recorder of bemi ends, since there is no table bemi.recorder; its slots are kept");
+            log!("the recorder of bemi stops because the table bemi.recorder does not exist; its slots are kept");
             return None;
         }
         let kept = if is_there { "(SELECT slot FROM bemi.recorder)" } else { "NULL" };

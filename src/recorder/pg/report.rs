@@ -23,7 +23,7 @@ pub fn report(state: State, failure: Option<&Failure>) {
             .unwrap_or_else(|error| error!("{error}"));
     });
     if let Err(failure) = written {
-        log!("the recorder of bemi could not say that it is {}: {}", state.name(), failure.message);
+        log!("the recorder of bemi could not report that it is {}: {}", state.name(), failure.message);
     }
     show(state, error.as_deref(), None);
 }

@@ -51,12 +51,12 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
         Ok(()) => process::exit(0),
         Err(failure) => match slots::is_lost() {
             true => {
-                log!("the recorder of bemi ends, since its slot is lost: {}", failure.message);
+                log!("the recorder of bemi stops because its slot is lost: {}", failure.message);
                 report::report(State::SlotLost, Some(&failure));
                 process::exit(0);
             }
             false => {
-                log!("the recorder of bemi failed, and is started again: {}", failure.message);
+                log!("the recorder of bemi failed and restarts: {}", failure.message);
                 report::report(State::Waiting, Some(&failure));
                 process::exit(1);
             }
@@ -217,7 +217,7 @@ impl Recorder {
     /// Fails for a transaction that does not fit into temp_file_limit. What came before it is recorded.
     fn fail_for(&self, excess: Excess) -> Result<bool, Failure> {
         if excess.bytes <= self.spool.file_limit {
-            log!("the recorder of bemi is started again to have all room for transaction {}", excess.transaction);
+            log!("the recorder of bemi restarts to have all room for transaction {}", excess.transaction);
             process::exit(1);
         }
         let (message, limit) = excess.advice();
@@ -258,7 +258,7 @@ impl Recorder {
                         |smaller: &Portion| smaller.reduction == Reduction::None || !partitions::table_has_additions();
                     if let Some(smaller) = smaller.filter(is_ours) {
                         log!(
-                            "the recorder of bemi tries {smaller:?}, since of {tried} changes one was refused: {}",
+                            "the recorder of bemi tries {smaller:?} because one of {tried} changes was refused: {}",
                             failure.message
                         );
                         self.portion = smaller;
@@ -273,7 +273,7 @@ impl Recorder {
                     failures += 1;
                     self.enter(State::Waiting, Some(&failure));
                     let delay = delay(failures);
-                    log!("the recorder of bemi could not write, and tries again in {delay:?}: {}", failure.message);
+                    log!("the recorder of bemi could not write and tries again in {delay:?}: {}", failure.message);
                     process::sleep(delay);
                     // A setting or a new partition may fix it.
                     if process::reload_configuration() {
@@ -296,14 +296,14 @@ impl Recorder {
             Ok(false) => {
                 let slot = &self.progress.slot;
                 log!(
-                    "the recorder ends, since the extension bemi was dropped; \
-                     the log is kept until the slot {slot} is dropped too"
+                    "the recorder of bemi stops because the extension was dropped; \
+                     the server keeps WAL until the slot {slot} is dropped too"
                 );
                 false
             }
             // It is tried again in a minute. Partitions are made a month ahead.
             Err(failure) => {
-                log!("the recorder of bemi could not look after the partitions of bemi.changes: {}", failure.message);
+                log!("the recorder of bemi could not create or drop partitions of bemi.changes: {}", failure.message);
                 true
             }
         }
@@ -316,7 +316,7 @@ impl Recorder {
         self.spool.file_limit = gucs::temporary_file_limit();
         self.housekeeping = None;
         if gucs::tracked_only() != tracked_only {
-            log!("the recorder of bemi is started again, since bemi.tracked_only has changed");
+            log!("the recorder of bemi restarts because bemi.tracked_only has changed");
             process::exit(1);
         }
         Ok(())

@@ -34,7 +34,7 @@ fn rules_of_kind(stored: Text, kind: Text) -> pg_sys::Datum {
 }
 
 fn refuse(kind: &[u8]) -> ! {
-    let message = format!("there is no kind of rule {:?}", String::from_utf8_lossy(kind));
+    let message = format!("unknown kind of rule: {:?}", String::from_utf8_lossy(kind));
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, "bemi_rules")
         .set_hint("The kinds are ignore, mask, numbers, identity, unknown and every.")
         .report(PgLogLevel::ERROR);
