@@ -21,6 +21,7 @@ pub mod context;
 pub mod decoder;
 pub mod history;
 pub mod json;
+pub mod pinned;
 pub mod recorder;
 pub mod rules;
 pub mod tracking;

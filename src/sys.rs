@@ -1,6 +1,7 @@
 //! What pgrx does not bind, and what differs between the supported major versions: here and nowhere else. Each module
 //! knows one thing of the server; none of them knows a stage of this library.
 pub mod arguments;
+pub mod call;
 pub mod catalog;
 pub mod copy;
 pub mod decoding;

@@ -12,17 +12,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("json", &[]),
     ("wire", &["json"]),
     ("rules", &[]),
+    ("pinned", &[]),
     // What pgrx does not bind; it reads and writes text in the encoding of the database.
     ("sys", &["json"]),
     ("context", &["wire", "json", "sys"]),
     ("trigger", &["wire", "json", "sys", "context"]),
-    ("decoder", &["wire", "json", "sys", "trigger", "rules"]),
-    ("recorder", &["wire", "json", "sys", "decoder"]),
+    ("decoder", &["wire", "json", "pinned", "sys", "trigger", "rules"]),
+    ("recorder", &["wire", "json", "pinned", "sys", "decoder"]),
     // The values of the past are written as the decoder writes them.
-    (
-        "history",
-        &["wire", "json", "sys", "recorder", "decoder::numeric", "decoder::pg::shown", "decoder::pg::settings"],
-    ),
+    ("history", &["wire", "json", "pinned", "sys", "recorder", "decoder::numeric", "decoder::pg::shown"]),
     ("tracking", &["wire", "json", "sys", "rules"]),
 ];
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::decoder::numeric::{max_len, numeric};
+use crate::json::escape;
 
 const COUNT: u32 = 0x0FFF_FFFF;
 const IS_SCALAR: u32 = 0x1000_0000;
@@ -94,7 +95,7 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The kind of the next entry, and where its value begins and ends.
+    /// Returns the kind of the next entry, and where its value begins and ends.
     fn skip(&mut self) -> Option<(u32, usize, usize)> {
         let (entry, rest) = self.entries.split_first_chunk()?;
         self.entries = rest;
@@ -167,6 +168,79 @@ pub fn document(out: &mut Vec<u8>, value: Value) -> Option<()> {
     push(out, content)
 }
 
+/// Appends a value as JSON, spaced as the server writes `jsonb`. None if it is damaged, or if there is no memory.
+pub fn json(out: &mut Vec<u8>, value: Value) -> Option<()> {
+    // Documents may nest deeper than the stack allows.
+    let mut open: Vec<Open> = Vec::new();
+    let mut next = Some(value);
+    loop {
+        match next.take() {
+            None => {}
+            Some(Value::Null) => push(out, b"null")?,
+            Some(Value::Boolean(true)) => push(out, b"true")?,
+            Some(Value::Boolean(false)) => push(out, b"false")?,
+            Some(Value::Number(stored)) => number_text(out, stored)?,
+            Some(Value::String(text)) => json_string(out, text)?,
+            Some(Value::Array(container)) => {
+                let (values, left) = container.entries(false)?;
+                push(out, b"[")?;
+                open.try_reserve(1).ok()?;
+                open.push(Open { keys: None, values, left, is_first: true });
+            }
+            Some(Value::Object(container)) => {
+                let (keys, left) = container.entries(true)?;
+                // All keys come before all values.
+                let mut values = keys;
+                for _ in 0..left {
+                    values.skip()?;
+                }
+                push(out, b"{")?;
+                open.try_reserve(1).ok()?;
+                open.push(Open { keys: Some(keys), values, left, is_first: true });
+            }
+        }
+        let Some(container) = open.last_mut() else { return Some(()) };
+        if container.left == 0 {
+            push(out, if container.keys.is_some() { b"}" } else { b"]" })?;
+            open.pop();
+            continue;
+        }
+        container.left -= 1;
+        if !std::mem::replace(&mut container.is_first, false) {
+            push(out, b", ")?;
+        }
+        if let Some(keys) = &mut container.keys {
+            let Value::String(key) = keys.next()? else { return None };
+            json_string(out, key)?;
+            push(out, b": ")?;
+        }
+        next = Some(container.values.next()?);
+    }
+}
+
+/// A container of which a part is written.
+struct Open<'a> {
+    /// None for an array.
+    keys: Option<Entries<'a>>,
+    values: Entries<'a>,
+    left: usize,
+    is_first: bool,
+}
+
+/// Appends a text, in the encoding of the database, as a JSON string.
+fn json_string(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    let length = |byte: &u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    out.try_reserve(text.iter().map(length).sum::<usize>() + 2).ok()?;
+    out.push(b'"');
+    escape(out, text);
+    out.push(b'"');
+    Some(())
+}
+
 /// Appends one pair of the text of an `hstore`.
 pub fn hstore_pair(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Option<()> {
     if !out.is_empty() {
@@ -231,6 +305,32 @@ mod tests {
         let huge = words(&[COUNT | IS_ARRAY], b"");
         let Some(Value::Array(array)) = root(&huge) else { panic!("no array") };
         assert!(array.elements().is_none());
+    }
+
+    #[test]
+    fn json_is_spaced_and_escaped_as_the_server_does_it() {
+        fn text(value: Value) -> Option<String> {
+            let mut out = Vec::new();
+            json(&mut out, value).map(|()| String::from_utf8(out).unwrap())
+        }
+        let inner = words(&[3 | IS_ARRAY, NULL, TRUE, CONTAINER | 4, IS_ARRAY], b"");
+        // A container begins at a multiple of four: one byte behind the keys.
+        let padded = inner.len() as u32 + 1;
+        let entries = [2 | IS_OBJECT, STRING | 1, STRING | 2, CONTAINER | padded, STRING | 5];
+        let stored = [&words(&entries, b"abb\0")[..], &inner, b"\"\\\n\x01\x7f"].concat();
+        let expected = r#"{"a": [null, true, []], "bb": "\"\\\n\u0001*"}"#.replace('*', "\x7f");
+        assert_eq!(text(root(&stored).unwrap()), Some(expected));
+        assert_eq!(text(Value::String(b"")), Some("\"\"".to_owned()));
+        assert_eq!(text(Value::Object(Container(&words(&[IS_OBJECT], b"")))), Some("{}".to_owned()));
+        for end in 0..stored.len() {
+            assert_eq!(root(&stored[..end]).and_then(text), None, "{end}");
+        }
+        // Deeper than the stack allows.
+        const DEPTH: u32 = 100_000;
+        let mut deep: Vec<u32> = (0..DEPTH).rev().flat_map(|i| [1 | IS_ARRAY, CONTAINER | (4 + 8 * i)]).collect();
+        deep.push(IS_ARRAY);
+        let brackets = |bracket: &str| bracket.repeat(DEPTH as usize + 1);
+        assert_eq!(text(root(&words(&deep, b"")).unwrap()), Some(brackets("[") + &brackets("]")));
     }
 
     #[test]

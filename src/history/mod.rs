@@ -1,4 +1,4 @@
-//! Reading the past: what is recorded becomes answers. Most of it is SQL.
+//! Stage 5: reading the past from what is recorded. Most of it is SQL.
 pub mod array;
 pub mod jsonb;
 pub mod range;

@@ -64,14 +64,14 @@ pub enum Rewrite {
     Unknown,
 }
 
-/// What a table was like from a position of the log on.
+/// What a table was like from a position of WAL on.
 #[derive(Debug)]
 pub struct Version {
     /// From there on.
     pub position: i64,
     /// When it was noted, as text.
     pub at: Vec<u8>,
-    /// Nobody noted it when it came.
+    /// Whether it was noted later than it came.
     pub is_late: bool,
     /// The names of the columns, by their numbers.
     pub columns: Rc<HashMap<i16, Vec<u8>>>,
@@ -214,7 +214,7 @@ fn rewrite(value: Value) -> Option<Rewrite> {
 }
 
 impl Versions {
-    /// Reads them. What is the same as in the version before is null there. None if they are no such versions.
+    /// Reads versions from their JSON, where null stands for what is as in the version before. None if it is no such JSON.
     pub fn parse(document: Container) -> Option<Self> {
         let parts = members(Value::Object(document))?;
         let part = |name: &[u8]| parts.get(name).copied();
@@ -259,7 +259,7 @@ impl Versions {
         })
     }
 
-    /// Returns the version of what was recorded at a position of the log; the first one for what is older. None if there is none.
+    /// Returns the version of what was recorded at a position of WAL; the first one for what is older. None if there is none.
     pub fn at(&self, position: i64) -> Option<usize> {
         let later = self.all.partition_point(|version| version.position <= position);
         (!self.all.is_empty()).then(|| later.saturating_sub(1))
@@ -319,7 +319,7 @@ impl Types {
 
     /// Returns the type of which a type was a domain; of another type, itself.
     pub fn base(&self, mut kind: Kind) -> Kind {
-        // A domain is no domain of itself.
+        // A domain is never over itself, so this ends.
         for _ in 0..self.defined.len() {
             match self.defined.get(&kind.oid) {
                 Some(Definition::Domain(base)) => {

@@ -1,18 +1,5 @@
-//! Values of the types `text`, `bytea`, `jsonb` and `text[]`; and arguments, for functions that SQL calls and that read
-//! them themselves. (Those of [`super::function`] have them read.)
+//! Values of the types `text`, `bytea`, `jsonb` and `text[]`.
 use pgrx::pg_sys;
-
-/// Returns an argument of a function called from SQL; None for NULL, and for one that the call does not have.
-///
-/// # Safety
-/// The function manager has passed `fcinfo`.
-pub unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
-    // SAFETY: a call has `nargs` arguments behind its other members.
-    unsafe {
-        let arguments = (*fcinfo).args.as_slice((*fcinfo).nargs as usize);
-        arguments.get(index).filter(|argument| !argument.isnull).map(|argument| argument.value)
-    }
-}
 
 /// Returns the bytes of a value.
 ///

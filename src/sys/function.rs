@@ -8,6 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::arguments;
+use super::call::Call;
 
 /// Makes C functions that SQL can call, each of a function of Rust whose arguments are [`Argument`]s and whose result
 /// is [`Returned`]. The SQL that declares a function has to give it the same types.
@@ -18,7 +19,7 @@ macro_rules! sql_functions {
         #[::pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $name(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
             // SAFETY: only the server's function manager calls this, with a call that lasts until this returns.
-            let call = unsafe { $crate::sys::function::Call::new(fcinfo) };
+            let call = unsafe { $crate::sys::call::Call::new(&fcinfo) };
             $crate::sys::function::Function::run($function, call)
         }
 
@@ -47,54 +48,10 @@ pub(crate) use sql_callable;
 /// Says that a C function is called by version 1 of the conventions, which is the only one.
 pub const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
 
-/// A call of a function from SQL, while it runs.
-#[derive(Clone, Copy)]
-pub struct Call<'a>(&'a pg_sys::FunctionCallInfoBaseData);
-
-impl<'a> Call<'a> {
-    /// Takes a call as the server describes it.
-    ///
-    /// # Safety
-    /// The function manager has passed `fcinfo`, and the call lasts as long as `'a`.
-    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
-        // SAFETY: the function manager passes no null, and changes nothing of it while the function runs.
-        Self(unsafe { &*fcinfo })
-    }
-
-    /// Returns an argument; None for NULL, and for one that the call does not have.
-    fn argument(self, index: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: a call has `nargs` arguments behind its other members.
-        let arguments = unsafe { self.0.args.as_slice(self.0.nargs as usize) };
-        arguments.get(index).filter(|argument| !argument.isnull).map(|argument| argument.value)
-    }
-
-    /// Returns the function that is called.
-    pub fn function(self) -> pg_sys::Oid {
-        // SAFETY: a function that SQL calls has been looked up, and the call points to what was found.
-        unsafe { (*self.0.flinfo).fn_oid }
-    }
-
-    /// Returns the statement for which the function is called as an event trigger; None if it is called for another
-    /// event. Raises an error if it is not called as an event trigger.
-    pub fn statement(self, event: &CStr) -> Option<*mut pg_sys::Node> {
-        let context = self.0.context;
-        // SAFETY: the context is null or a node, and what a node is stands in its tag. The event of such a trigger is a
-        // C string.
-        unsafe {
-            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
-                error!("this function can only be called by an event trigger");
-            }
-            let data: *const pg_sys::EventTriggerData = context.cast();
-            let is_wanted = CStr::from_ptr((*data).event) == event && !(*data).parsetree.is_null();
-            is_wanted.then_some((*data).parsetree)
-        }
-    }
-}
-
 /// What a function of Rust can take from a call.
 pub trait Argument<'a>: Sized {
     /// Takes it, beginning with the argument `next`, and moves that behind it.
-    fn take(call: Call<'a>, next: &mut usize) -> Self;
+    fn take(call: &Call<'a>, next: &mut usize) -> Self;
 }
 
 /// A type of Rust for a type of SQL.
@@ -107,14 +64,14 @@ pub trait Value: Sized {
 }
 
 impl<'a> Argument<'a> for Call<'a> {
-    fn take(call: Call<'a>, _next: &mut usize) -> Self {
-        call
+    fn take(call: &Call<'a>, _next: &mut usize) -> Self {
+        call.again()
     }
 }
 
 impl<'a, T: Value> Argument<'a> for Option<T> {
-    fn take(call: Call<'a>, next: &mut usize) -> Self {
-        let value = call.argument(*next);
+    fn take(call: &Call<'a>, next: &mut usize) -> Self {
+        let value = call.value(*next);
         *next += 1;
         // SAFETY: the SQL that declares the function gives it arguments of the types that it takes.
         value.map(|value| unsafe { T::read(value) })
@@ -122,7 +79,7 @@ impl<'a, T: Value> Argument<'a> for Option<T> {
 }
 
 impl<'a, T: Value> Argument<'a> for T {
-    fn take(call: Call<'a>, next: &mut usize) -> Self {
+    fn take(call: &Call<'a>, next: &mut usize) -> Self {
         let value: Option<Self> = Argument::take(call, next);
         value.unwrap_or_else(|| {
             let message = format!("argument {next} of the function must not be null");
@@ -265,7 +222,7 @@ macro_rules! function_of {
         {
             fn run(self, _call: Call<'a>) -> pg_sys::Datum {
                 let mut _next = 0;
-                self($($argument::take(_call, &mut _next)),*).into_value()
+                self($($argument::take(&_call, &mut _next)),*).into_value()
             }
         }
     };

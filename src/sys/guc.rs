@@ -29,7 +29,7 @@ pub fn set(name: &CStr, value: &CStr, scope: Scope) {
 }
 
 /// Sets settings for the rest of the session, whatever the database, the role or the configuration files say of them.
-pub fn pin(settings: &[(&CStr, &CStr)]) {
+pub fn pin<'a>(settings: impl IntoIterator<Item = (&'a CStr, &'a CStr)>) {
     use pg_sys::{GucContext, GucSource};
     for (name, value) in settings {
         // SAFETY: the function copies both C strings before it returns.

@@ -276,7 +276,7 @@ fn warnings(_: &Server) {
     let count = |text: &str| log.matches(text).count();
     assert_eq!(count("WARNING:  bemi_decoder cannot show some values of public.one"), 1, "{log}");
     assert_eq!(count("WARNING:  bemi_decoder cannot show some values of public.t wo"), 1, "{log}");
-    assert_eq!(count("is no context"), 1, "{log}");
+    assert_eq!(count("is not a context"), 1, "{log}");
     assert!(log.contains("a string holds the character \\\\u0000"), "{log}");
     server.stop();
 }

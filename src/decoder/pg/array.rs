@@ -2,44 +2,38 @@
 use pgrx::pg_sys;
 
 use super::attribute::Attribute;
-use super::value::{Reader, varlena_bytes};
 use crate::decoder::json::{Json, Omission};
 
-/// Reads arrays of one element type.
+/// How the arrays of one type are stored.
 #[derive(Debug)]
-pub struct ArrayReader {
-    element: Reader,
+pub struct ArrayLayout {
     /// How a member is stored.
     attribute: Attribute,
     /// Takes an array that is not aligned.
     copy: Vec<u64>,
 }
 
-impl ArrayReader {
-    /// Reads arrays whose members are read and stored in the given way.
-    pub fn new(element: Reader, attribute: Attribute) -> Self {
-        Self { element, attribute, copy: Vec::new() }
+impl ArrayLayout {
+    /// Describes arrays whose members are stored in the given way.
+    pub fn new(attribute: Attribute) -> Self {
+        Self { attribute, copy: Vec::new() }
     }
 
-    /// Whether its output depends on settings of the session.
-    pub fn depends_on_settings(&self) -> bool {
-        self.element.depends_on_settings()
-    }
-
-    /// Appends an array as nested JSON arrays; as with [`Reader::write`].
+    /// Appends an array as nested JSON arrays, of which `member` appends the members that are not null.
     ///
     /// # Safety
-    /// `value` is an array of the reader's element type.
-    pub unsafe fn write(&mut self, value: pg_sys::Datum, json: &mut Json) -> Result<(), Omission> {
-        if matches!(self.element, Reader::Array(_) | Reader::Composite(_)) {
-            // SAFETY: raises an error where the stack is nearly used up, which is passed on.
-            unsafe { pg_sys::check_stack_depth() };
-        }
+    /// `content` is an array with such members, detoasted, without the header of its varlena, which stands before it.
+    pub unsafe fn write(
+        &mut self,
+        content: &[u8],
+        json: &mut Json,
+        member: &mut impl FnMut(pg_sys::Datum, &mut Json) -> Result<(), Omission>,
+    ) -> Result<(), Omission> {
         // The array behind a header of four bytes, whose members are aligned from there on: as it is, or as a copy.
         let mut copy = std::mem::take(&mut self.copy);
-        // SAFETY: the caller's promise.
+        // SAFETY: what is read behind the header of four bytes is the content, in place where it is aligned as an array is,
+        // else in the copy, which has room for both. A short header has fewer bytes, but then nothing of it is read.
         let result = unsafe {
-            let content = varlena_bytes(value);
             let alignment = self.attribute.alignment.max(align_of::<i32>());
             let array = if (content.as_ptr() as usize - HEADER).is_multiple_of(alignment) {
                 content.as_ptr().sub(HEADER)
@@ -52,7 +46,7 @@ impl ArrayReader {
                 core::ptr::copy_nonoverlapping(content.as_ptr(), start.add(HEADER), content.len());
                 start.cast_const()
             };
-            self.write_array(array, content.len() + HEADER, json)
+            self.write_array(array, content.len() + HEADER, json, member)
         };
         copy.shrink_to(KEPT_COPY);
         self.copy = copy;
@@ -61,9 +55,15 @@ impl ArrayReader {
 
     /// # Safety
     /// `array` points to an array with room for a header of four bytes, aligned, of the given size.
-    unsafe fn write_array(&mut self, array: *const u8, size: usize, json: &mut Json) -> Result<(), Omission> {
+    unsafe fn write_array(
+        &self,
+        array: *const u8,
+        size: usize,
+        json: &mut Json,
+        member: &mut impl FnMut(pg_sys::Datum, &mut Json) -> Result<(), Omission>,
+    ) -> Result<(), Omission> {
         // The header says how many dimensions there are, whether there are nulls, and where the members begin.
-        // SAFETY: the caller's promise; the array is as its header says (utils/array.h).
+        // SAFETY: all of that lies within the array, in words of four bytes, at which an aligned array is aligned.
         unsafe {
             let word = |place: usize| *array.add(place * size_of::<i32>()).cast::<i32>();
             let dimensions =
@@ -77,40 +77,35 @@ impl ArrayReader {
                 0 => (core::ptr::null(), fixed.next_multiple_of(align_of::<u64>())),
                 offset => (array.add(fixed), offset as usize),
             };
-            let mut members = Members { array, nulls, at: start, size, number: 0 };
-            self.write_dimension(dimensions, &mut members, json)
+            let mut members = Members { array, nulls, at: start, size, number: 0, attribute: self.attribute };
+            write_dimension(dimensions, &mut members, json, member)
         }
     }
+}
 
-    /// # Safety
-    /// The members are those of the array that is written.
-    unsafe fn write_dimension(
-        &mut self,
-        dimensions: &[i32],
-        members: &mut Members,
-        json: &mut Json,
-    ) -> Result<(), Omission> {
-        let Some((length, inner)) = dimensions.split_first() else { return Ok(()) };
-        json.raw(b"[");
-        for i in 0..*length {
-            if i > 0 {
-                json.raw(b",");
-            }
-            json.check_room(0)?;
-            // SAFETY: the caller's promise, for both.
-            unsafe {
-                if !inner.is_empty() {
-                    self.write_dimension(inner, members, json)?;
-                } else if let Some(value) = members.next(&self.attribute)? {
-                    self.element.write(value, json)?;
-                } else {
-                    json.raw(b"null");
-                }
-            }
+fn write_dimension(
+    dimensions: &[i32],
+    members: &mut Members,
+    json: &mut Json,
+    member: &mut impl FnMut(pg_sys::Datum, &mut Json) -> Result<(), Omission>,
+) -> Result<(), Omission> {
+    let Some((length, inner)) = dimensions.split_first() else { return Ok(()) };
+    json.raw(b"[");
+    for i in 0..*length {
+        if i > 0 {
+            json.raw(b",");
         }
-        json.raw(b"]");
-        Ok(())
+        json.check_room(0)?;
+        if !inner.is_empty() {
+            write_dimension(inner, members, json, member)?;
+        } else if let Some(value) = members.next()? {
+            member(value, json)?;
+        } else {
+            json.raw(b"null");
+        }
     }
+    json.raw(b"]");
+    Ok(())
 }
 
 /// Size of the header of a varlena that is not short.
@@ -119,7 +114,7 @@ const HEADER: usize = 4;
 /// Capacity that a copy of an array keeps for the next one, in words of eight bytes.
 const KEPT_COPY: usize = 1 << 13;
 
-/// The members of an array, one after another.
+/// The members of an array, one after another: as many as its dimensions say.
 struct Members {
     array: *const u8,
     /// A bit for each that is not null; none, if there are no nulls.
@@ -127,30 +122,30 @@ struct Members {
     at: usize,
     size: usize,
     number: usize,
+    attribute: Attribute,
 }
 
 impl Members {
-    /// The next one; None if it is null.
-    ///
-    /// # Safety
-    /// There is a next one, and this is how it is stored.
-    unsafe fn next(&mut self, attribute: &Attribute) -> Result<Option<pg_sys::Datum>, Omission> {
-        // SAFETY: the caller's promise; what is read lies inside of the array.
+    /// Returns the next one; None if it is null.
+    #[inline]
+    fn next(&mut self) -> Result<Option<pg_sys::Datum>, Omission> {
+        let number = self.number;
+        self.number += 1;
+        // SAFETY: this is called once for each member that the dimensions count, so there is a bit for it; a member that is
+        // not null begins within the array, which was checked, and is stored as the attribute says.
         unsafe {
-            let number = self.number;
-            self.number += 1;
             if !self.nulls.is_null() && *self.nulls.add(number >> 3) & (1 << (number & 7)) == 0 {
                 return Ok(None);
             }
             if self.at >= self.size {
                 return Err(Omission::Output("invalid array".to_owned()));
             }
-            if attribute.length != -1 || *self.array.add(self.at) == 0 {
-                self.at = self.at.next_multiple_of(attribute.alignment);
+            if self.attribute.length != -1 || *self.array.add(self.at) == 0 {
+                self.at = self.at.next_multiple_of(self.attribute.alignment);
             }
             let start = self.array.add(self.at);
-            self.at += attribute.size(start);
-            Ok(Some(attribute.fetch(start)))
+            self.at += self.attribute.size(start);
+            Ok(Some(self.attribute.fetch(start)))
         }
     }
 }

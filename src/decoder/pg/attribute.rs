@@ -13,11 +13,12 @@ pub struct Attribute {
     pub length: i16,
     /// In bytes.
     pub alignment: usize,
+    /// Whether a value stands in place of a pointer to it.
     pub by_value: bool,
 }
 
 impl Attribute {
-    /// As the catalogs say it.
+    /// Takes what the catalogs say about a type.
     pub fn new(length: i16, by_value: bool, align: c_char) -> Self {
         let alignment = match align as u8 {
             b'c' => 1,
@@ -28,12 +29,12 @@ impl Attribute {
         Self { length, alignment, by_value }
     }
 
-    /// That of a column.
+    /// Takes what the catalogs say about a column.
     pub fn of(column: &pg_sys::FormData_pg_attribute) -> Self {
         Self::new(column.attlen, column.attbyval, column.attalign)
     }
 
-    /// The value that begins there.
+    /// Returns the value that begins there.
     ///
     /// # Safety
     /// `start` points to a value of the attribute.
@@ -41,7 +42,7 @@ impl Attribute {
         if !self.by_value {
             return pg_sys::Datum::from(start);
         }
-        // SAFETY: the caller's promise; such a value is as long as it says, and aligned.
+        // SAFETY: a value that is passed by value has as many bytes as its type's length says, and is aligned.
         unsafe {
             match self.length {
                 1 => pg_sys::Datum::from(*start.cast::<i8>()),
@@ -52,12 +53,12 @@ impl Attribute {
         }
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes of the value that begins there.
     ///
     /// # Safety
     /// `start` points to a value of the attribute.
     pub unsafe fn size(&self, start: *const u8) -> usize {
-        // SAFETY: the caller's promise: a varlena says how long it is, a C string ends with a NUL.
+        // SAFETY: a value of such a type begins there: a varlena says how long it is, a C string ends with a NUL.
         unsafe {
             match self.length {
                 -1 => varlena::varsize_any(start.cast()),

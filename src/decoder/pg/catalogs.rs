@@ -1,4 +1,4 @@
-//! Which catalog entries changed, as the server tells it.
+//! Which catalog entries changed, as the server reports it.
 use core::ffi::c_int;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -9,21 +9,22 @@ use pgrx::prelude::*;
 /// What changed in the catalogs since it was last looked at.
 #[derive(Debug, Default)]
 pub struct Changed {
-    /// More than can be told one by one.
+    /// More than is listed.
     pub everything: bool,
+    /// These relations.
     pub relations: HashSet<pg_sys::Oid>,
 }
 
-/// So many changed relations are forgotten one by one; of more, everything is.
+/// At most this many changed relations are listed; with more, everything is forgotten.
 const MAX_CHANGED: usize = 1000;
 
 thread_local! {
-    /// None as long as no decoder asks.
+    /// None until a decoder asks.
     static CHANGED: RefCell<Option<Changed>> = const { RefCell::new(None) };
 }
 
-/// Has the server tell about changes of the catalogs. It keeps its callbacks for as long as the process lives, so
-/// they are registered once.
+/// Begins to collect changes of the catalogs. The server keeps its callbacks as long as the process lives, so they are
+/// registered once.
 pub fn watch() {
     let is_first = CHANGED.with_borrow_mut(|changed| changed.replace(Changed::default()).is_none());
     if is_first {
@@ -36,14 +37,14 @@ pub fn watch() {
     }
 }
 
-/// What changed since this was asked before; None if nothing did.
+/// Returns what has changed since the last call; None if nothing has.
 pub fn take_changes() -> Option<Changed> {
     CHANGED.with_borrow_mut(|changed| {
         changed.as_mut().filter(|changed| changed.everything || !changed.relations.is_empty()).map(std::mem::take)
     })
 }
 
-/// Only takes a note: it may be called while a relation is in use.
+/// Only adds to the list: the server may call it while a relation is in use.
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     CHANGED.with_borrow_mut(|changed| {
@@ -56,7 +57,7 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
     });
 }
 
-/// As above: a schema was made, renamed or dropped.
+/// As above: a schema was created, renamed or dropped.
 #[pg_guard]
 unsafe extern "C-unwind" fn schema_changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
     CHANGED.with_borrow_mut(|changed| {

@@ -1,5 +1,5 @@
-//! Errors that a value causes. An ERROR while decoding would stop the slot for ever, so one that comes from data is
-//! caught and named in the document; one that comes from the server's state is passed on.
+//! Errors that a value causes. An ERROR while decoding would occur again at each attempt, so one that comes from data is
+//! caught and named in the document. One that comes from the server's state is passed on.
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pgrx::PgTryBuilder;
@@ -7,14 +7,14 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
-/// Runs `work`; gives the message of the error that its data caused.
+/// Runs `work`, or returns the message of the error that its data caused.
 ///
-/// The transaction is not aborted: it is one of decoding, which is rolled back at its end in any case and gives back
+/// The transaction is not aborted: it is one of decoding, which is rolled back at its end in any case, and that releases
 /// what the error left behind.
 pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     // SAFETY: reads a pointer of the process.
     let memory = unsafe { pg_sys::CurrentMemoryContext };
-    // Nearly all work goes well, and then this costs nothing; what pgrx needs to take an error apart is only made when
+    // Nearly all work succeeds, and then this costs nothing. What pgrx needs to take an error apart is made only when
     // there is one.
     let payload = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => return Ok(result),
@@ -31,8 +31,8 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
                 }
                 CaughtError::RustPanic { ereport, .. } => format!("internal error: {}", ereport.message()),
             };
-            // The callbacks of a plugin are called without locks of this kind.
-            // SAFETY: what the server itself does after an error.
+            // SAFETY: the server itself does this after an error. The callbacks of a plugin are called without lightweight
+            // locks, so those that are held are of what failed.
             unsafe {
                 pg_sys::LWLockReleaseAll();
                 pg_sys::CurrentMemoryContext = memory;

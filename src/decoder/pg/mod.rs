@@ -1,14 +1,18 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
 mod array;
 mod attribute;
+mod builder;
+mod callback;
 mod catalogs;
 mod catch;
 mod decoder;
+mod open_relation;
 mod origin;
 pub mod plugin;
 mod relation;
 mod rules;
-pub mod settings;
+mod scratch;
+mod settings;
 pub mod shown;
 mod sink;
 mod startup;
@@ -16,3 +20,4 @@ mod startup;
 mod tests;
 mod tuple;
 mod value;
+mod varlena;

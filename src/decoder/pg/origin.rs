@@ -11,19 +11,19 @@ use crate::sys::encoding;
 
 /// The number of no origin: the change was made here.
 pub const LOCAL: u16 = 0;
-/// The number of what is not to be replicated (replication/origin.h), as the recorder's own rows are not.
+/// The number that keeps changes from being replicated (replication/origin.h): the recorder's own rows have it.
 pub const RECORDER: u16 = pg_sys::DoNotReplicateId as u16;
 
 /// The origins whose changes are dropped.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Those of all.
+    /// All but the changes made here.
     only_local: bool,
     numbers: Vec<u16>,
 }
 
 impl Filter {
-    /// Looks origins up, by number or name; it takes a transaction. Raises an error if there is none of a name.
+    /// Looks origins up, by number or name, in a transaction. Raises an error for an unknown name.
     pub fn new(only_local: bool, origins: &[String]) -> Self {
         Self { only_local, numbers: origins.iter().map(|origin| number(origin)).collect() }
     }
@@ -44,15 +44,13 @@ fn number(origin: &str) -> u16 {
     name.push(0);
     // SAFETY: the name ends with a NUL, and is only read.
     let found = unsafe { pg_sys::replorigin_by_name(name.as_ptr().cast_mut().cast(), true) };
-    // A number may be that of an origin which is gone, but not that of no origin.
+    // A number above 0 is taken even if its origin was dropped; 0 stands for no origin.
     let number = || origin.parse().unwrap_or(LOCAL);
     let found = if found == LOCAL { number() } else { found };
     if found == LOCAL {
-        let message = format!("there is no replication origin \"{origin}\" for the option \"filter-origins\"");
+        let message = format!("replication origin \"{origin}\" of the option \"filter-origins\" does not exist");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, encoding::message_text(&message), "number")
-            .set_hint(
-                "pg_replication_origin lists those that there are. A number above 0 is taken even if there is none.",
-            )
+            .set_hint("See pg_replication_origin. A number above 0 is accepted even if no origin has it.")
             .report(PgLogLevel::ERROR);
     }
     found
@@ -66,7 +64,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// None yet.
+    /// Begins with none.
     pub fn new(charset: Charset) -> Self {
         Self { known: HashMap::new(), charset }
     }
@@ -76,7 +74,7 @@ impl Names {
         self.known.clear();
     }
 
-    /// The name of an origin: a JSON string, the number of one that was dropped, null for none. Reads the catalogs.
+    /// Returns the name of an origin: a JSON string, the number of one that was dropped, null for none. Reads the catalogs.
     pub fn get(&mut self, origin: u16) -> &[u8] {
         let charset = self.charset;
         self.known.entry(origin).or_insert_with(|| {
@@ -84,7 +82,7 @@ impl Names {
             if origin == LOCAL {
                 return b"null".to_vec();
             }
-            // SAFETY: the pointer is to a local; a name is a C string.
+            // SAFETY: looks the origin up; the pointer is to a local, and a name that is found is a C string.
             unsafe {
                 if pg_sys::replorigin_by_oid(origin, true, &mut name) && !name.is_null() {
                     quoted(&encoding::to_utf8_lossy(CStr::from_ptr(name).to_bytes()), charset)

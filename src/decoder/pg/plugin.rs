@@ -1,18 +1,17 @@
-//! The callbacks of the output plugin `bemi_decoder`: what the server tells, passed on to the decoder.
+//! The callbacks of the output plugin `bemi_decoder`: they pass on what the server reports to the decoder.
 use core::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::decoder::{Change, Decoder};
+use super::callback::{Callback, Txn};
+use super::decoder::Decoder;
 use super::startup;
-use crate::decoder::change::Operation;
 use crate::decoder::marker::Event;
 use crate::decoder::txn::Moment;
-use crate::sys::{encoding, output};
 use crate::wire;
 
-/// Tells the server which callbacks there are (`pg_recvlogical -P bemi_decoder`).
+/// Gives the server the callbacks (`pg_recvlogical -P bemi_decoder`).
 ///
 /// # Safety
 /// Called by the server.
@@ -46,43 +45,30 @@ pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::O
     callbacks.stream_commit_cb = Some(stream_commit);
 }
 
-/// The decoder of a context, whose startup has run.
+/// Returns what a callback works with: the decoder that startup has made, and the callback itself.
 ///
 /// # Safety
-/// Called from a callback with its context; no two results are used at the same time.
-unsafe fn decoder<'a>(ctx: *mut pg_sys::LogicalDecodingContext) -> &'a mut Decoder {
-    // SAFETY: the startup callback put it there; the server runs one callback at a time.
-    unsafe { &mut *(*ctx).output_plugin_private.cast() }
-}
-
-/// When the transaction was committed: where the record of it begins.
-///
-/// # Safety
-/// `txn` is a transaction that was, and that the server passed to a callback.
-unsafe fn commit_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
-    // SAFETY: the caller's promise.
-    unsafe { Moment { position: (*txn).final_lsn, time: output::commit_time(txn) } }
-}
-
-/// When the transaction was prepared: where the record of it ends, which is what the server tells when it is rolled
-/// back.
-///
-/// # Safety
-/// `txn` is a transaction that was, and that the server passed to a callback.
-unsafe fn prepare_moment(txn: *const pg_sys::ReorderBufferTXN) -> Moment {
-    // SAFETY: the caller's promise.
-    unsafe { Moment { position: (*txn).end_lsn, time: output::commit_time(txn) } }
-}
-
-/// The name of a prepared transaction, in UTF-8.
-///
-/// # Safety
-/// `txn` is a prepared transaction that the server passed to a callback.
-unsafe fn gid(txn: *const pg_sys::ReorderBufferTXN) -> Vec<u8> {
-    // SAFETY: the caller's promise; a name is a C string.
+/// As [`Callback::new`], of a callback other than that of startup. It calls this once.
+unsafe fn enter<'cb>(ctx: &'cb *mut pg_sys::LogicalDecodingContext) -> (&'cb mut Decoder, Callback<'cb>) {
+    // SAFETY: startup keeps a `Decoder`, and the server calls it before all others.
     unsafe {
-        let name = (*txn).gid;
-        if name.is_null() { Vec::new() } else { encoding::to_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned() }
+        let callback = Callback::new(ctx);
+        (callback.kept(), callback)
+    }
+}
+
+/// As [`enter`], with the transaction that the callback is about.
+///
+/// # Safety
+/// As [`enter`], and `txn` is an argument of the same callback.
+unsafe fn enter_with<'cb>(
+    ctx: &'cb *mut pg_sys::LogicalDecodingContext,
+    txn: *mut pg_sys::ReorderBufferTXN,
+) -> (&'cb mut Decoder, Callback<'cb>, Txn<'cb>) {
+    // SAFETY: both are of one callback, other than startup, that calls this once.
+    unsafe {
+        let (decoder, callback) = enter(ctx);
+        (decoder, callback, callback.txn(txn))
     }
 }
 
@@ -92,7 +78,7 @@ unsafe extern "C-unwind" fn on_startup(
     settings: *mut pg_sys::OutputPluginOptions,
     is_new_slot: bool,
 ) {
-    // SAFETY: the server's call.
+    // SAFETY: the server calls this as the startup callback, with both.
     unsafe { startup::run(ctx, settings, is_new_slot) };
 }
 
@@ -102,14 +88,16 @@ unsafe extern "C-unwind" fn filter_by_origin(
     ctx: *mut pg_sys::LogicalDecodingContext,
     origin: pg_sys::RepOriginId,
 ) -> bool {
-    // SAFETY: the server's call.
-    unsafe { decoder(ctx).origins.drops(origin) }
+    // SAFETY: the server calls this with the context, after startup.
+    let (decoder, _) = unsafe { enter(&ctx) };
+    decoder.origins.drops(origin)
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
-    // SAFETY: the server's call, for a committed transaction.
-    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), Some(commit_moment(txn))) };
+    // SAFETY: the server calls this with the context, after startup, and with a committed transaction.
+    let (decoder, _, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.begin(txn.xid(), Some(txn.commit_moment()));
 }
 
 #[pg_guard]
@@ -119,24 +107,14 @@ unsafe extern "C-unwind" fn change(
     relation: pg_sys::Relation,
     change: *mut pg_sys::ReorderBufferChange,
 ) {
-    use pg_sys::ReorderBufferChangeType::*;
-    // SAFETY: the server's call, for all of the function.
-    unsafe {
-        let operation = match (*change).action {
-            REORDER_BUFFER_CHANGE_INSERT => Operation::Create,
-            REORDER_BUFFER_CHANGE_UPDATE => Operation::Update,
-            REORDER_BUFFER_CHANGE_DELETE => Operation::Delete,
-            _ => return,
-        };
-        let change = Change {
-            position: (*change).lsn,
-            operation,
-            rows: output::tuples(change),
-            xid: (*(*change).txn).xid.into_inner(),
-            origin: (*change).origin_id,
-        };
-        decoder(ctx).write_change(ctx, relation, change);
-        decoder(ctx).settle_if_alone(ctx, txn);
+    // SAFETY: the server calls this with the context, after startup, and with a change of the transaction and its relation.
+    let (decoder, callback, txn, change) = unsafe {
+        let (decoder, callback) = enter(&ctx);
+        (decoder, callback, callback.txn(txn), callback.change(relation, change))
+    };
+    if let Some(change) = change {
+        decoder.write_change(callback, &change);
+        decoder.settle_if_alone(callback, txn);
     }
 }
 
@@ -148,21 +126,15 @@ unsafe extern "C-unwind" fn truncate(
     relations: *mut pg_sys::Relation,
     change: *mut pg_sys::ReorderBufferChange,
 ) {
-    // SAFETY: the server's call; the array has `count` members.
-    unsafe {
-        let change = Change {
-            position: (*change).lsn,
-            operation: Operation::Truncate,
-            rows: (core::ptr::null_mut(), core::ptr::null_mut()),
-            xid: (*(*change).txn).xid.into_inner(),
-            origin: (*change).origin_id,
-        };
-        let opened = core::slice::from_raw_parts(relations, count as usize);
-        for relation in decoder(ctx).shown_of_truncate(opened) {
-            decoder(ctx).write_change(ctx, relation, change);
-        }
-        decoder(ctx).settle_if_alone(ctx, txn);
+    // SAFETY: the server calls this with the context, after startup, and with a TRUNCATE of the transaction and its relations.
+    let (decoder, callback, txn, changes) = unsafe {
+        let (decoder, callback) = enter(&ctx);
+        (decoder, callback, callback.txn(txn), callback.truncation(count, relations, change))
+    };
+    for change in decoder.shown_of_truncate(changes) {
+        decoder.write_change(callback, &change);
     }
+    decoder.settle_if_alone(callback, txn);
 }
 
 #[pg_guard]
@@ -175,18 +147,21 @@ unsafe extern "C-unwind" fn message(
     size: pg_sys::Size,
     content: *const c_char,
 ) {
-    // SAFETY: the server's call: the prefix is a C string, the content has `size` bytes.
-    unsafe {
-        let prefix = CStr::from_ptr(prefix);
+    // SAFETY: the server calls this with the context, after startup; the prefix is a C string, the content has `size` bytes,
+    // and both stay until this returns.
+    let (decoder, callback, prefix, content) = unsafe {
+        let (decoder, callback) = enter(&ctx);
         let content = core::slice::from_raw_parts(content.cast::<u8>(), size);
-        // A message outside of transactions belongs to no change.
-        if is_transactional && prefix == wire::PREFIX {
-            decoder(ctx).set_context(ctx, lsn, content);
-        }
-        decoder(ctx).write_message(ctx, lsn, prefix.to_bytes(), content, is_transactional);
-        if is_transactional {
-            decoder(ctx).settle_if_alone(ctx, txn);
-        }
+        (decoder, callback, CStr::from_ptr(prefix), content)
+    };
+    // A message outside of transactions belongs to no change.
+    if is_transactional && prefix == wire::PREFIX {
+        decoder.set_context(callback, lsn, content);
+    }
+    decoder.write_message(callback, lsn, prefix.to_bytes(), content, is_transactional);
+    if is_transactional {
+        // SAFETY: with a message of a transaction the server passes the transaction.
+        decoder.settle_if_alone(callback, unsafe { callback.txn(txn) });
     }
 }
 
@@ -196,12 +171,11 @@ unsafe extern "C-unwind" fn commit(
     txn: *mut pg_sys::ReorderBufferTXN,
     _commit_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call.
-    unsafe {
-        let event = decoder(ctx).tells_commits().then(|| Event::Commit(commit_moment(txn)));
-        let is_sent = decoder(ctx).end(ctx, event);
-        output::update_progress(ctx, !is_sent);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a committed transaction.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    let event = decoder.shows_commit().then(|| Event::Commit(txn.commit_moment()));
+    let is_sent = decoder.end(callback, event);
+    callback.update_progress(!is_sent);
 }
 
 /// As with test_decoding, a transaction whose name says so is decoded when it is committed.
@@ -211,8 +185,9 @@ unsafe extern "C-unwind" fn filter_prepare(
     _xid: pg_sys::TransactionId,
     gid: *const c_char,
 ) -> bool {
-    // SAFETY: the server's call; the name is a C string.
-    unsafe { memchr::memmem::find(CStr::from_ptr(gid).to_bytes(), b"_nodecode").is_some() }
+    // SAFETY: the server passes the name of a prepared transaction, a C string.
+    let gid = unsafe { CStr::from_ptr(gid) };
+    memchr::memmem::find(gid.to_bytes(), b"_nodecode").is_some()
 }
 
 #[pg_guard]
@@ -220,8 +195,9 @@ unsafe extern "C-unwind" fn begin_prepare(
     ctx: *mut pg_sys::LogicalDecodingContext,
     txn: *mut pg_sys::ReorderBufferTXN,
 ) {
-    // SAFETY: the server's call.
-    unsafe { decoder(ctx).begin((*txn).xid.into_inner(), None) };
+    // SAFETY: the server calls this with the context, after startup, and with a prepared transaction.
+    let (decoder, _, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.begin(txn.xid(), None);
 }
 
 #[pg_guard]
@@ -230,11 +206,10 @@ unsafe extern "C-unwind" fn prepare(
     txn: *mut pg_sys::ReorderBufferTXN,
     _prepare_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call, for a prepared transaction.
-    unsafe {
-        decoder(ctx).end(ctx, Some(Event::Prepare(&gid(txn), prepare_moment(txn))));
-        output::update_progress(ctx, false);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a prepared transaction.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.end(callback, Some(Event::Prepare(&txn.gid(), txn.prepare_moment())));
+    callback.update_progress(false);
 }
 
 #[pg_guard]
@@ -243,11 +218,10 @@ unsafe extern "C-unwind" fn commit_prepared(
     txn: *mut pg_sys::ReorderBufferTXN,
     _commit_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call, for a prepared transaction that is committed.
-    unsafe {
-        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::CommitPrepared(&gid(txn), commit_moment(txn)));
-        output::update_progress(ctx, false);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a prepared transaction that is committed.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.send_event(callback, txn.xid(), Event::CommitPrepared(&txn.gid(), txn.commit_moment()));
+    callback.update_progress(false);
 }
 
 #[pg_guard]
@@ -257,42 +231,41 @@ unsafe extern "C-unwind" fn rollback_prepared(
     prepare_end_lsn: pg_sys::XLogRecPtr,
     prepare_time: pg_sys::TimestampTz,
 ) {
-    // SAFETY: the server's call, for a prepared transaction.
-    unsafe {
-        let prepared = Moment { position: prepare_end_lsn, time: prepare_time };
-        decoder(ctx).tell(ctx, (*txn).xid.into_inner(), Event::RollbackPrepared(&gid(txn), prepared));
-        output::update_progress(ctx, false);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a prepared transaction.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    let prepared = Moment { position: prepare_end_lsn, time: prepare_time };
+    decoder.send_event(callback, txn.xid(), Event::RollbackPrepared(&txn.gid(), prepared));
+    callback.update_progress(false);
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn stream_start(ctx: *mut pg_sys::LogicalDecodingContext, txn: *mut pg_sys::ReorderBufferTXN) {
-    // SAFETY: the server's call.
-    unsafe { decoder(ctx).begin_part((*txn).xid.into_inner()) };
+    // SAFETY: the server calls this with the context, after startup, and with a transaction in progress.
+    let (decoder, _, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.begin_part(txn.xid());
 }
 
 /// May run outside of a transaction, after an error has ended that of the decoding.
 #[pg_guard]
 unsafe extern "C-unwind" fn stream_stop(ctx: *mut pg_sys::LogicalDecodingContext, _txn: *mut pg_sys::ReorderBufferTXN) {
-    // SAFETY: the server's call.
-    unsafe { decoder(ctx).end(ctx, None) };
+    // SAFETY: the server calls this with the context, after startup.
+    let (decoder, callback) = unsafe { enter(&ctx) };
+    decoder.end(callback, None);
 }
 
-/// PostgreSQL 18 calls it also for savepoints of transactions of which nothing was streamed, and without it raises an
-/// error at that place for ever; the decoder knows what it sent.
+/// PostgreSQL 18 calls it also for savepoints of transactions of which nothing was streamed. Without it, 18 raises an error at
+/// that place each time; the decoder knows what it sent.
 #[pg_guard]
 unsafe extern "C-unwind" fn stream_abort(
     ctx: *mut pg_sys::LogicalDecodingContext,
     txn: *mut pg_sys::ReorderBufferTXN,
     _abort_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call; a subtransaction points to its transaction.
-    unsafe {
-        let xid = (*txn).xid.into_inner();
-        match (*txn).toptxn.as_ref() {
-            None => _ = decoder(ctx).end_stream(ctx, xid, Event::StreamAbort(None)),
-            Some(top) => decoder(ctx).roll_back(ctx, top.xid.into_inner(), xid),
-        }
+    // SAFETY: the server calls this with the context, after startup, and with a transaction or subtransaction in progress.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    match txn.top() {
+        None => _ = decoder.end_stream(callback, txn.xid(), Event::StreamAbort(None)),
+        Some(top) => decoder.roll_back(callback, top.xid(), txn.xid()),
     }
 }
 
@@ -302,11 +275,10 @@ unsafe extern "C-unwind" fn stream_prepare(
     txn: *mut pg_sys::ReorderBufferTXN,
     _prepare_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call, for a prepared transaction.
-    unsafe {
-        decoder(ctx).prepare_stream(ctx, (*txn).xid.into_inner(), Event::StreamPrepare(&gid(txn), prepare_moment(txn)));
-        output::update_progress(ctx, false);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a prepared transaction.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    decoder.prepare_stream(callback, txn.xid(), Event::StreamPrepare(&txn.gid(), txn.prepare_moment()));
+    callback.update_progress(false);
 }
 
 #[pg_guard]
@@ -315,10 +287,8 @@ unsafe extern "C-unwind" fn stream_commit(
     txn: *mut pg_sys::ReorderBufferTXN,
     _commit_lsn: pg_sys::XLogRecPtr,
 ) {
-    // SAFETY: the server's call, for a committed transaction.
-    unsafe {
-        let event = Event::StreamCommit(commit_moment(txn));
-        let is_sent = decoder(ctx).end_stream(ctx, (*txn).xid.into_inner(), event);
-        output::update_progress(ctx, !is_sent);
-    }
+    // SAFETY: the server calls this with the context, after startup, and with a committed transaction.
+    let (decoder, callback, txn) = unsafe { enter_with(&ctx, txn) };
+    let is_sent = decoder.end_stream(callback, txn.xid(), Event::StreamCommit(txn.commit_moment()));
+    callback.update_progress(!is_sent);
 }

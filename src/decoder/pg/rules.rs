@@ -1,13 +1,14 @@
-//! The rules of a relation, which its trigger carries.
+//! The rules of a relation, which are the arguments of its trigger.
 use core::ffi::CStr;
 
-use pgrx::{PgTupleDesc, pg_sys};
+use pgrx::pg_sys;
 
+use super::open_relation::OpenRelation;
 use crate::rules::{self, ColumnRules};
 use crate::sys::memory;
 
-/// The arguments of its triggers that call `bemi.emit_context()`, in the database's encoding. What only others than the
-/// one that tracking makes say may hide values, but not changes.
+/// The arguments of its triggers that call `bemi.emit_context()`, in the database's encoding. Those of the trigger that
+/// tracking makes are apart: any other one may hide values, but not changes.
 #[derive(Debug, Default)]
 pub struct Rules {
     own: Vec<Vec<u8>>,
@@ -25,18 +26,18 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Of a table and those that it is a partition of, from the lowest to the highest, as far as they have rules; and of
-    /// those of which only the masks hold.
+    /// Joins the rules of a table and of those that it is a partition of, from the lowest to the highest, if they have rules;
+    /// and those of tables of which only the masks apply.
     pub fn new(rules: impl IntoIterator<Item = Option<Rules>>, masks: impl IntoIterator<Item = Option<Rules>>) -> Self {
         Self { rules: rules.into_iter().flatten().collect(), masks: masks.into_iter().flatten().collect() }
     }
 
-    /// Whether the table, or one that it is a partition of, carries the trigger.
+    /// Whether the table, or one that it is a partition of, has the trigger.
     pub fn are_there(&self) -> bool {
         !self.rules.is_empty()
     }
 
-    /// What they say of a column, whose name is in the database's encoding.
+    /// Returns what they say about a column, whose name is in the database's encoding.
     pub fn of_column(&self, name: &[u8]) -> ColumnRules {
         let rules = self.rules.iter().map(|rules| rules.of_column(name));
         let found = rules.reduce(ColumnRules::under).unwrap_or_default();
@@ -45,19 +46,16 @@ impl Inherited {
 }
 
 impl Rules {
-    /// None if the relation has no trigger that calls the function, disabled or not.
-    ///
-    /// # Safety
-    /// The relation is open.
-    pub unsafe fn read(relation: pg_sys::Relation, emit_context: Option<pg_sys::Oid>) -> Option<Self> {
+    /// Reads the rules of a relation; None if it has no trigger that calls the function, disabled or not.
+    pub fn read(relation: OpenRelation, emit_context: Option<pg_sys::Oid>) -> Option<Self> {
         let emit_context = emit_context?;
-        // SAFETY: the caller's promise. The relation's own triggers and descriptor are freed when an invalidation
-        // message has it rebuilt, which any look-up in the catalogs may accept: there is none in here, and all that is
-        // kept is copied. Triggers and arguments are as many as they say, arguments and names are C strings.
+        let mut found: Option<Self> = None;
+        // SAFETY: the relation is open, and its triggers, which a rebuild frees, are there until the next look-up in the
+        // catalogs: there is none in here, and all that is kept is copied. Triggers and arguments are as many as they say;
+        // arguments and names are C strings.
         unsafe {
-            let description = (*relation).trigdesc.as_ref()?;
+            let description = (*relation.as_ptr()).trigdesc.as_ref()?;
             let triggers = core::slice::from_raw_parts(description.triggers, description.numtriggers as usize);
-            let mut found: Option<Self> = None;
             for trigger in triggers.iter().filter(|trigger| trigger.tgfoid == emit_context) {
                 let found = found.get_or_insert_default();
                 let is_own = CStr::from_ptr(trigger.tgname) == c"bemi_context";
@@ -69,17 +67,18 @@ impl Rules {
                     arguments.push(memory::copy(CStr::from_ptr(*trigger.tgargs.add(i)).to_bytes()));
                 }
             }
-            let mut found = found?;
-            let oid = (*relation).rd_id.to_u32();
-            let descriptor = PgTupleDesc::from_pg_copy((*relation).rd_att);
-            for column in descriptor.iter() {
-                let arguments = found.own.iter().chain(&found.others).map(Vec::as_slice);
-                if !column.attisdropped && rules::mask_number(arguments, oid, column.attnum) {
-                    found.masked.push(memory::copy(CStr::from_ptr(column.attname.data.as_ptr()).to_bytes()));
-                }
-            }
-            Some(found)
         }
+        let mut found = found?;
+        let oid = relation.oid().to_u32();
+        for column in relation.columns().iter() {
+            let arguments = found.own.iter().chain(&found.others).map(Vec::as_slice);
+            if !column.attisdropped && rules::mask_number(arguments, oid, column.attnum) {
+                // SAFETY: a name is a C string in an array.
+                let name = unsafe { CStr::from_ptr(column.attname.data.as_ptr()) };
+                found.masked.push(memory::copy(name.to_bytes()));
+            }
+        }
+        Some(found)
     }
 
     fn of_column(&self, name: &[u8]) -> ColumnRules {

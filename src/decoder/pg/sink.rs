@@ -1,10 +1,9 @@
 //! Where documents leave the decoder: through the server to the reader.
-use pgrx::pg_sys;
-
+use super::callback::Callback;
 use crate::decoder::batch::Batch;
 use crate::decoder::json::MAX_DOCUMENT;
 use crate::json;
-use crate::sys::{memory, output};
+use crate::sys::memory;
 
 /// Capacity that the buffers keep from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
@@ -25,36 +24,26 @@ impl Sink {
         Self { batch: Batch::new(batch_bytes), is_indented, compact: Vec::new(), indented: Vec::new() }
     }
 
-    /// Takes a document, given in pieces, which has a position in the log: a client may confirm what it was sent up to
-    /// there.
-    ///
-    /// # Safety
-    /// The context is that of the callback that is running.
-    pub unsafe fn write(&mut self, ctx: *mut pg_sys::LogicalDecodingContext, position: u64, pieces: &[&[u8]]) {
+    /// Takes a document, given in pieces, which has a position in WAL: a client may confirm what it was sent up to there.
+    pub fn write(&mut self, callback: Callback, position: u64, pieces: &[&[u8]]) {
         if self.is_indented && self.indent(pieces) {
             let indented = std::mem::take(&mut self.indented);
-            // SAFETY: the caller's promise.
-            unsafe { self.write_pieces(ctx, position, &[&indented]) };
+            self.write_pieces(callback, position, &[&indented]);
             self.indented = indented;
             self.indented.shrink_to(KEPT_CAPACITY);
             self.compact.shrink_to(KEPT_CAPACITY);
         } else {
-            // SAFETY: the caller's promise.
-            unsafe { self.write_pieces(ctx, position, pieces) };
+            self.write_pieces(callback, position, pieces);
         }
     }
 
-    /// # Safety
-    /// The context is that of the callback that is running.
-    unsafe fn write_pieces(&mut self, ctx: *mut pg_sys::LogicalDecodingContext, position: u64, pieces: &[&[u8]]) {
+    fn write_pieces(&mut self, callback: Callback, position: u64, pieces: &[&[u8]]) {
         let len = pieces.iter().map(|piece| piece.len()).sum();
         if !self.batch.has_room_for(len) {
-            // SAFETY: the caller's promise.
-            unsafe { self.flush(ctx) };
+            self.flush(callback);
         }
         if self.batch.is_empty() && !self.batch.has_room_for(len) {
-            // SAFETY: the caller's promise.
-            unsafe { output::send(ctx, position, pieces) };
+            callback.send(position, pieces);
         } else {
             self.batch.push(pieces, position).unwrap_or_else(|_| memory::out_of_memory());
         }
@@ -76,14 +65,10 @@ impl Sink {
     }
 
     /// Sends what waits.
-    ///
-    /// # Safety
-    /// The context is that of the callback that is running.
-    pub unsafe fn flush(&mut self, ctx: *mut pg_sys::LogicalDecodingContext) {
+    pub fn flush(&mut self, callback: Callback) {
         if !self.batch.is_empty() {
             let (text, position) = self.batch.message();
-            // SAFETY: the caller's promise.
-            unsafe { output::send(ctx, position, &[text]) };
+            callback.send(position, &[text]);
             self.batch.clear();
         }
     }

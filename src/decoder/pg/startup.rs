@@ -1,4 +1,4 @@
-//! The beginning of decoding: what the reader wants, and what the server needs to know of it.
+//! The beginning of decoding: the reader's options, and what the server needs to know of them.
 use core::ffi::CStr;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -9,8 +9,7 @@ use super::decoder::Decoder;
 use super::origin;
 use crate::decoder::options::{OptionError, Options};
 use crate::json::{Charset, quoted};
-use crate::sys::transaction::in_transaction;
-use crate::sys::{encoding, node, output};
+use crate::sys::{encoding, node, output, transaction};
 
 /// Longest name or value of an option, in bytes.
 const MAX_OPTION: usize = 1 << 20;
@@ -18,59 +17,60 @@ const MAX_OPTION: usize = 1 << 20;
 /// Makes the decoder of a context.
 ///
 /// # Safety
-/// Called from the startup callback, with what the server passes to it.
+/// Both are what the server passes to the startup callback that is running.
 pub unsafe fn run(
     ctx: *mut pg_sys::LogicalDecodingContext,
     settings: *mut pg_sys::OutputPluginOptions,
     is_new_slot: bool,
 ) {
-    // The decoder is dropped with the memory context, which also takes its children with it, on an error too.
-    // SAFETY: the caller's promise.
-    unsafe {
-        (*settings).output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
-        let pairs = option_pairs((*ctx).output_plugin_options);
-        let options = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
-            .unwrap_or_else(|error| refuse(&error));
-        (*ctx).streaming &= options.stream_changes && !is_new_slot;
-        match options.two_phase {
-            // As long as a slot is being made nobody reads, and what would be told at a PREPARE or for a transaction in
-            // progress cannot be. The slot itself keeps what was asked for, and says so at the next start.
-            _ if is_new_slot => (*ctx).twophase = false,
-            Some(false) => (*ctx).twophase = false,
-            Some(true) if !output::decode_at_prepare(ctx) => refuse_two_phase(),
-            _ => {}
-        }
-        let charset = encoding::charset();
-        // The slot that is being made has nothing to decode yet.
-        let (database, origins) = if is_new_slot {
-            (Vec::new(), origin::Filter::default())
-        } else {
-            in_transaction(|| {
-                (database_name(charset), origin::Filter::new(options.only_local, &options.filter_origins))
-            })
-        };
-        if !origins.is_needed() {
-            // Asked for each record of the log.
-            (*ctx).callbacks.filter_by_origin_cb = None;
-        }
-        let decoder = Decoder::new((*ctx).context, charset, options, database, origins);
-        (*ctx).output_plugin_private = PgMemoryContexts::For((*ctx).context).leak_and_drop_on_delete(decoder).cast();
+    // SAFETY: the server keeps both until the callback returns, and does not look at them while it runs what this calls.
+    let (context, settings) = unsafe { (&mut *ctx, &mut *settings) };
+    settings.output_type = pg_sys::OutputPluginOutputType::OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
+    // SAFETY: the server passes the options of the reader as a list of `DefElem`, or null.
+    let pairs = unsafe { option_pairs(context.output_plugin_options) };
+    let options = Options::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_deref())))
+        .unwrap_or_else(|error| refuse(&error));
+    context.streaming &= options.stream_changes && !is_new_slot;
+    match options.two_phase {
+        // While a slot is made nobody reads, so nothing can be sent at a PREPARE or for a transaction in progress. The slot
+        // itself keeps what was asked for, and the server passes it at the next start.
+        _ if is_new_slot => context.twophase = false,
+        Some(false) => context.twophase = false,
+        // SAFETY: this is the context of the startup callback, and the slot is not new.
+        Some(true) if !unsafe { output::decode_at_prepare(context) } => refuse_two_phase(),
+        _ => {}
     }
+    let charset = encoding::charset();
+    // A new slot has nothing to decode yet.
+    let (database, origins) = if is_new_slot {
+        (Vec::new(), origin::Filter::default())
+    } else {
+        transaction::in_transaction(|| {
+            (database_name(charset), origin::Filter::new(options.only_local, &options.filter_origins))
+        })
+    };
+    if !origins.is_needed() {
+        // The server would call it for each record of WAL.
+        context.callbacks.filter_by_origin_cb = None;
+    }
+    let decoder = Decoder::new(context.context, charset, options, database, origins);
+    // The decoder is dropped with the memory context, which also takes its children with it, on an error too.
+    context.output_plugin_private = PgMemoryContexts::For(context.context).leak_and_drop_on_delete(decoder).cast();
 }
 
-/// The options as the reader gave them.
+/// Reads the options as the reader gave them.
 ///
 /// # Safety
-/// `list` is the server's list of `DefElem`.
+/// `list` is null or a list of `DefElem`.
 unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)> {
     let text = |text: &CStr| {
         if text.count_bytes() > MAX_OPTION {
             refuse_long_option();
         }
-        let utf8 = in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
+        let utf8 = transaction::in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
         String::from_utf8_lossy(&utf8).into_owned()
     };
-    // SAFETY: the caller's promise; names and values are C strings.
+    // SAFETY: nothing changes the list while it is read; names and values are C strings.
     unsafe {
         node::members::<pg_sys::DefElem>(list)
             .map(|element| {
@@ -109,7 +109,7 @@ fn refuse_two_phase() {
         .report(PgLogLevel::ERROR);
 }
 
-/// The name of this database as a JSON string. It stays as it is while somebody is connected.
+/// Returns the name of this database as a JSON string. It does not change while somebody is connected.
 fn database_name(charset: Charset) -> Vec<u8> {
     // SAFETY: reads the catalogs, in a transaction; a name is a C string.
     let name = unsafe {

@@ -7,7 +7,7 @@ mod tests {
     use pgrx::{PgTryBuilder, pg_sys, prelude::*};
 
     use crate::decoder::json::Json;
-    use crate::decoder::pg::value::{Builder, Composites};
+    use crate::decoder::pg::builder::{Builder, Composites};
     use crate::decoder::pg::{catch, settings};
     use crate::json::Charset;
 

@@ -1,19 +1,152 @@
-//! Rows from the log: their values, their images, and the key that names them.
+//! Rows from WAL: their values, their images, and the key that names them.
 use std::ops::Range;
 
 use pgrx::{pg_sys, varlena};
 
 use super::attribute::{Attribute, EXTERNAL};
+use super::callback::{Change, Tuple};
 use super::catch;
-use super::relation::{Column, Identity, Relation};
-use super::value::{Reader, varlena_bytes};
+use super::open_relation::OpenRelation;
+use super::relation::{Column, Identity, Relation, Relations};
+use super::scratch::Scratch;
+use super::value::Reader;
+use super::varlena::varlena_bytes;
 use crate::decoder::change::Document;
 use crate::decoder::json::{Json, Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
+use crate::json::Charset;
 use crate::sys::memory;
+
+/// What rows are read into, kept from one change to the next so that nothing is allocated for each.
+#[derive(Debug)]
+pub struct Buffers {
+    before: Row,
+    after: Row,
+    /// Of the columns of the image before.
+    places: Places,
+    /// Takes the text of a key.
+    key: Json,
+}
+
+impl Buffers {
+    /// Empty ones.
+    pub fn new() -> Self {
+        Self { before: Row::default(), after: Row::default(), places: Vec::new(), key: Json::new(Charset::Utf8) }
+    }
+}
+
+/// The rows of a change, with the relation that they are of as it was then. All that is read of a row in this file is read of
+/// the rows and by the columns of one such value, which is made by [`Rows::read`] only: so a value is of its column's type.
+pub struct Rows<'a> {
+    relation: &'a mut Relation,
+    before: &'a Row,
+    after: &'a Row,
+    places: &'a mut Places,
+    key: &'a mut Json,
+    scratch: Scratch,
+}
+
+impl<'a> Rows<'a> {
+    /// Takes the rows of a change apart. None if changes of its relation are not shown.
+    pub fn read(
+        change: &'a Change,
+        relations: &'a mut Relations,
+        buffers: &'a mut Buffers,
+        scratch: Scratch,
+    ) -> Option<Self> {
+        let relation = relations.get(change.relation())?;
+        let (before, after) = change.rows();
+        // SAFETY: the tuples of a change are of its relation, and what `relations` knows of that is as of this change.
+        unsafe {
+            buffers.before.read(before, change.relation(), &relation.attributes);
+            buffers.after.read(after, change.relation(), &relation.attributes);
+        }
+        buffers.after.complete_from(&buffers.before, relation);
+        let Buffers { before, after, places, key } = buffers;
+        Some(Self { relation, before, after, places, key, scratch })
+    }
+
+    /// The relation.
+    pub fn relation(&self) -> &Relation {
+        self.relation
+    }
+
+    /// Whether an UPDATE changed no more than columns that are ignored. False where WAL does not contain the whole row before.
+    /// An error that the server raises is passed on.
+    pub fn changes_ignored_columns_only(&self) -> bool {
+        self.after.changes_ignored_columns_only(self.before, self.relation)
+    }
+
+    /// Appends the image of the row before a change: the columns that the replica identity has.
+    pub fn write_before(&mut self, document: &mut Document) {
+        let identity = self.relation.identity;
+        self.places.clear();
+        let is_shown = |column: &Column| identity.holds(column);
+        write_image(document, self.before, self.relation, self.scratch, is_shown, Some(self.places), |_, _| None);
+    }
+
+    /// Appends the image of the row after a change, behind that of the row before it. Where the whole row before is known, what
+    /// did not change is copied from there.
+    pub fn write_after(&mut self, document: &mut Document) {
+        let (row, before, places) = (self.after, self.before, &*self.places);
+        let is_known = before.is_there && self.relation.identity == Identity::Full && !before.may_be_external;
+        let same = |place: usize, column: &Column| {
+            let part = places.get(place).filter(|part| is_known && !part.is_empty())?;
+            row.has_same(before, column).then(|| part.clone())
+        };
+        write_image(document, row, self.relation, self.scratch, |_| true, None, same);
+    }
+
+    /// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of several. Null
+    /// without a key, and where WAL does not contain all of it. The row is the one after the change, or before it.
+    pub fn write_key(&mut self, document: &mut Document, is_before: bool) {
+        let row = if is_before { self.before } else { self.after };
+        let start = document.json.len();
+        let result = if has_key(row, self.relation, is_before) {
+            write_text_of_key(document, row, self.relation, self.key)
+        } else {
+            Err(None)
+        };
+        if let Err(omission) = result {
+            // Any other value that cannot be written is named where the image is.
+            document.json.truncate(start);
+            document.json.raw(b"null");
+            if let Some(omission) = omission {
+                document.omitted(b"primary_key", &omission);
+            }
+        }
+    }
+
+    /// Appends a member with the key of the row before an UPDATE, if WAL contains it and its text is not that of the key after
+    /// it, which is in a part of the document.
+    pub fn write_old_key(&mut self, document: &mut Document, key: Range<usize>) {
+        let (before, after) = (self.before, self.after);
+        // Only an UPDATE has both. Nearly always it leaves the key as it is.
+        let has_same = |&i: &usize| after.has_same(before, &self.relation.columns[i]);
+        if !before.is_there
+            || !after.is_there
+            || !has_key(before, self.relation, true)
+            || self.relation.key.iter().all(has_same)
+        {
+            return;
+        }
+        let start = document.json.len();
+        document.json.raw(b",\"old_primary_key\":");
+        let key_start = document.json.len();
+        let result = write_text_of_key(document, before, self.relation, self.key);
+        let (text, old) = document.json.as_bytes().split_at(key_start);
+        if result.is_err() || text.get(key) == Some(old) {
+            document.json.truncate(start);
+        }
+        // Any other value that cannot be written is named where the image is.
+        if let Err(Some(omission)) = result {
+            document.omitted(b"old_primary_key", &omission);
+        }
+    }
+}
 
 /// The values of a row, by their place in the tuple.
 #[derive(Debug, Default)]
-pub struct Row {
+struct Row {
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
     is_there: bool,
@@ -22,28 +155,27 @@ pub struct Row {
 }
 
 impl Row {
-    /// Takes a tuple apart; a null pointer stands for a row that the log has not.
+    /// Takes a tuple apart; None stands for a row that WAL does not contain.
     ///
     /// # Safety
-    /// The tuple is one of this relation, whose attributes these are, from the change that is being decoded.
-    pub unsafe fn read(&mut self, tuple: pg_sys::HeapTuple, relation: pg_sys::Relation, attributes: &[Attribute]) {
-        self.is_there = !tuple.is_null();
-        if !self.is_there {
-            return;
-        }
+    /// The tuple is of this relation, whose attributes these are.
+    unsafe fn read(&mut self, tuple: Option<Tuple>, relation: OpenRelation, attributes: &[Attribute]) {
+        self.is_there = tuple.is_some();
+        let Some(tuple) = tuple else { return };
         self.values.resize(attributes.len(), pg_sys::Datum::from(0));
         self.nulls.resize(attributes.len(), true);
-        // SAFETY: the caller's promise; the tuple is the server's own copy, which no invalidation frees.
+        // SAFETY: the tuple stays until the callback returns, and both arrays have a place for each attribute.
         unsafe {
-            let header = (*tuple).t_data;
+            let header = (*tuple.as_ptr()).t_data;
             let stored = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
             if (stored as usize) < attributes.len() {
                 // Columns that were added later have their values in the catalogs, and so in the descriptor. It is kept
                 // when the relation is rebuilt with the same columns, and with others until the transaction ends
                 // (RelationDestroyRelation), so the values outlive the look-ups of what writes them.
                 self.may_be_external = true;
-                let descriptor = (*relation).rd_att;
-                pg_sys::heap_deform_tuple(tuple, descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+                let descriptor = (*relation.as_ptr()).rd_att;
+                let (values, nulls) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+                pg_sys::heap_deform_tuple(tuple.as_ptr(), descriptor, values, nulls);
             } else {
                 self.read_stored(header, attributes);
             }
@@ -56,7 +188,8 @@ impl Row {
     /// The tuple has all of these attributes; both arrays have a place for each.
     unsafe fn read_stored(&mut self, header: pg_sys::HeapTupleHeader, attributes: &[Attribute]) {
         self.may_be_external = false;
-        // SAFETY: the caller's promise: what is read lies inside of the tuple, whose layout the attributes give.
+        // SAFETY: the attributes say where each value of the tuple begins and ends, so all that is read lies within it; the bits
+        // of the nulls are there if the header says so.
         unsafe {
             let has_nulls = u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL != 0;
             let bits = (*header).t_bits.as_ptr();
@@ -78,7 +211,7 @@ impl Row {
         }
     }
 
-    /// The value of a column; None if it is null, or if the log has not the row.
+    /// Returns the value of a column; None if it is null, or if WAL does not contain the row.
     fn get(&self, column: &Column) -> Option<pg_sys::Datum> {
         let is_null = !self.is_there || self.nulls[column.index];
         (!is_null).then(|| self.values[column.index])
@@ -89,13 +222,13 @@ impl Row {
         self.is_external(column) && !matches!(column.reader, Reader::Masked)
     }
 
-    /// Whether the log has only a pointer to the value, which did not change and lies outside of the row.
+    /// Whether WAL contains only a pointer to the value, which did not change and lies outside of the row.
     fn is_external(&self, column: &Column) -> bool {
         self.may_be_external
             && column.attribute.length == -1
             && self.get(column).is_some_and(|value| {
                 let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
-                // SAFETY: the value of such a column points to a varlena.
+                // SAFETY: the value of a column of that length points to a varlena.
                 unsafe {
                     varlena::varatt_is_1b_e(pointer)
                         && u32::from(varlena::vartag_1b_e(pointer)) == pg_sys::vartag_external::VARTAG_ONDISK
@@ -103,8 +236,8 @@ impl Row {
             })
     }
 
-    /// Fills in values that did not change and that the log has in the row before.
-    pub fn complete_from(&mut self, before: &Row, relation: &Relation) {
+    /// Fills in values that did not change and that WAL contains in the row before.
+    fn complete_from(&mut self, before: &Row, relation: &Relation) {
         if !self.is_there || !before.is_there || !self.may_be_external {
             return;
         }
@@ -116,9 +249,8 @@ impl Row {
         }
     }
 
-    /// Whether an UPDATE made this row of the one before without changing more than columns that are ignored. False
-    /// where the log has not the whole row before. An error that the server raises is passed on.
-    pub fn changes_ignored_columns_only(&self, before: &Row, relation: &Relation) -> bool {
+    /// As [`Rows::changes_ignored_columns_only`], of the row after the UPDATE.
+    fn changes_ignored_columns_only(&self, before: &Row, relation: &Relation) -> bool {
         relation.ignores_columns
             && relation.identity == Identity::Full
             && self.is_there
@@ -132,7 +264,7 @@ impl Row {
     fn has_equal(&self, other: &Row, column: &Column) -> bool {
         match (self.get(column), other.get(column)) {
             (Some(one), Some(two)) if column.attribute.length == -1 && !other.is_external(column) => {
-                // SAFETY: both are varlenas, and what they hold is not outside of the row.
+                // SAFETY: the values of a column of that length are varlenas, and neither of them is external.
                 unsafe { varlena_bytes(one) == varlena_bytes(two) }
             }
             _ => false,
@@ -144,7 +276,7 @@ impl Row {
         match (self.get(column), other.get(column)) {
             (None, None) => true,
             (Some(one), Some(other)) if column.attribute.by_value => one.value() == other.value(),
-            // SAFETY: both are values of the column.
+            // SAFETY: both are values of the column, which are not by value: so they point to as many bytes as the attribute says.
             (Some(one), Some(other)) => unsafe {
                 let (one, other): (*const u8, *const u8) = (one.cast_mut_ptr(), other.cast_mut_ptr());
                 let size = column.attribute.size(one);
@@ -158,31 +290,14 @@ impl Row {
 
 /// Where in a document each column of an image is, from its key to the end of its value; empty for one that is not
 /// there.
-pub type Places = Vec<Range<usize>>;
-
-/// Appends the image of the row before a change: the columns that the replica identity has.
-pub fn write_before(document: &mut Document, row: &Row, relation: &mut Relation, places: &mut Places) {
-    let identity = relation.identity;
-    places.clear();
-    write_image(document, row, relation, |column| identity.holds(column), Some(places), |_, _| None);
-}
-
-/// Appends the image of the row after a change. Where the whole row before it is known, what did not change is copied
-/// from there.
-pub fn write_after(document: &mut Document, (row, before): (&Row, &Row), relation: &mut Relation, places: &Places) {
-    let is_known = before.is_there && relation.identity == Identity::Full && !before.may_be_external;
-    let same = |place: usize, column: &Column| {
-        let part = places.get(place).filter(|part| is_known && !part.is_empty())?;
-        row.has_same(before, column).then(|| part.clone())
-    };
-    write_image(document, row, relation, |_| true, None, same);
-}
+type Places = Vec<Range<usize>>;
 
 /// Appends the image of a row. `same` gives the part of the document that a column can be copied from.
 fn write_image(
     document: &mut Document,
     row: &Row,
     relation: &mut Relation,
+    scratch: Scratch,
     is_shown: impl Fn(&Column) -> bool,
     mut places: Option<&mut Places>,
     same: impl Fn(usize, &Column) -> Option<Range<usize>>,
@@ -226,14 +341,14 @@ fn write_image(
                     document.json.raw(key);
                     match row.get(column) {
                         None => document.json.raw(b"null"),
-                        // SAFETY: the value has the column's type, and is not outside of the row.
+                        // SAFETY: the value is of this column, whose reader was built for its type, and is not external.
                         Some(value) => unsafe { column.reader.write(value, document.json) }?,
                     }
                 }
                 note(start + comma..document.json.len());
                 next += 1;
                 if document.json.len() - start > LARGE {
-                    forget_detoasted();
+                    scratch.clear();
                 }
             }
             Ok(())
@@ -244,13 +359,13 @@ fn write_image(
             Ok(Err(Omission::TooLong(_))) if is_small => {
                 is_small = false;
                 document.json.truncate(start);
-                forget_detoasted();
+                scratch.clear();
                 continue;
             }
             Ok(Err(omission)) => omission,
             Err(message) => Omission::output(&message),
         };
-        forget_detoasted();
+        scratch.clear();
         let Some(column) = relation.columns.get(next) else { break };
         document.json.truncate(start);
         document.json.raw(column.key_behind(start == first));
@@ -266,59 +381,7 @@ fn write_image(
 /// Values whose JSON is longer than this, in bytes, leave nothing behind in memory.
 const LARGE: usize = 1 << 20;
 
-/// Frees what the values of a row that were written needed: one that was compressed, for example, needs as much as it
-/// holds.
-fn forget_detoasted() {
-    // SAFETY: the current memory context is that of the change. What is left of it is in the row, which is the server's,
-    // and in the readers, which have a memory context of their own; texts and buffers are not in one.
-    unsafe { memory::reset(pg_sys::CurrentMemoryContext) };
-}
-
-/// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of
-/// several. Null without a key, and where the log has not all of it.
-pub fn write_key(document: &mut Document, row: &Row, relation: &mut Relation, is_before: bool, scratch: &mut Json) {
-    let start = document.json.len();
-    let result =
-        if has_key(row, relation, is_before) { write_text_of_key(document, row, relation, scratch) } else { Err(None) };
-    if let Err(omission) = result {
-        // Any other value that cannot be written is named where the image is.
-        document.json.truncate(start);
-        document.json.raw(b"null");
-        if let Some(omission) = omission {
-            document.omitted(b"primary_key", &omission);
-        }
-    }
-}
-
-/// Appends a member with the key of the row before an UPDATE, if the log has it and its text is another one than that of
-/// the key after it, which is in a part of the document.
-pub fn write_old_key(
-    document: &mut Document,
-    (before, after): (&Row, &Row),
-    relation: &mut Relation,
-    key: Range<usize>,
-    scratch: &mut Json,
-) {
-    // Only an UPDATE has both. Nearly always it leaves the key as it is.
-    let has_same = |&i: &usize| after.has_same(before, &relation.columns[i]);
-    if !before.is_there || !after.is_there || !has_key(before, relation, true) || relation.key.iter().all(has_same) {
-        return;
-    }
-    let start = document.json.len();
-    document.json.raw(b",\"old_primary_key\":");
-    let key_start = document.json.len();
-    let result = write_text_of_key(document, before, relation, scratch);
-    let (text, old) = document.json.as_bytes().split_at(key_start);
-    if result.is_err() || text.get(key) == Some(old) {
-        document.json.truncate(start);
-    }
-    // Any other value that cannot be written is named where the image is.
-    if let Err(Some(omission)) = result {
-        document.omitted(b"old_primary_key", &omission);
-    }
-}
-
-/// Whether the log has all of a row's key.
+/// Whether WAL contains all of a row's key.
 fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
     row.is_there
         && !relation.key.is_empty()
@@ -327,7 +390,7 @@ fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
         })
 }
 
-/// Appends the text of the row's key, all of which the log has. If that fails, what was written so far is left, and the
+/// Appends the text of the row's key, all of which WAL contains. If that fails, what was written so far is left, and the
 /// reason is given if it is too long.
 fn write_text_of_key(
     document: &mut Document,
@@ -341,7 +404,7 @@ fn write_text_of_key(
             let column = &mut relation.columns[only];
             if let (Reader::Int2 | Reader::Int4 | Reader::Int8, Some(value)) = (&column.reader, row.get(column)) {
                 document.json.raw(b"\"");
-                // SAFETY: the value has the column's type.
+                // SAFETY: the value is of this column, whose reader was built for its type.
                 unsafe { column.reader.write(value, document.json)? };
                 document.json.raw(b"\"");
                 return Ok(());
@@ -373,7 +436,7 @@ fn text_of(scratch: &mut Json, row: &Row, column: &mut Column) -> Result<(), Omi
     scratch.clear();
     scratch.allow(MAX_VALUE, Limit::Value);
     let Some(value) = row.get(column) else { return Ok(()) };
-    // SAFETY: the value has the column's type, and is not outside of the row.
+    // SAFETY: the value is of this column, whose reader was built for its type; a key whose value is external is not written.
     unsafe { column.reader.write(value, scratch)? };
     if scratch.as_bytes().first() != Some(&b'"') {
         let plain = try_copy(scratch.as_bytes())?;

@@ -8,8 +8,11 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::guard;
+use super::home::Home;
 use super::image::{Failure, Reader};
+use super::labels::type_name;
 use crate::history::versions::{Kind, Stop, Types, Versions};
+use crate::sys::arguments;
 
 /// The settings of a statement.
 type Settings = Rc<Vec<(CString, CString)>>;
@@ -56,9 +59,8 @@ pub struct Builder<'a> {
     pub versions: &'a Versions,
     /// The settings of each version's statement.
     pub settings: &'a [Settings],
-    pub memory: pg_sys::MemoryContext,
-    /// The function of the extension that is called.
-    pub caller: pg_sys::Oid,
+    /// Lives as long as the readers that are made.
+    pub home: Home,
 }
 
 impl Builder<'_> {
@@ -66,11 +68,11 @@ impl Builder<'_> {
         self.versions.all.get(version)?.types.as_deref()
     }
 
-    /// The type of which one was a domain.
+    /// Returns the type of which one was a domain.
     fn base(&self, kind: Kind, version: usize) -> Kind {
         let kind = self.types(version).map_or(kind, |types| types.base(kind));
         let mut modifier = kind.modifier;
-        // SAFETY: looks a type up in the catalogs, which is there.
+        // SAFETY: looks up a type that is in the catalogs; the pointer is to a local.
         let oid = unsafe {
             let type_oid = pg_sys::Oid::from(kind.oid);
             if is_there(type_oid) { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) } else { type_oid }
@@ -78,58 +80,50 @@ impl Builder<'_> {
         Kind { oid: oid.to_u32(), modifier }
     }
 
-    /// The reader of what a column's values were in a version, and the type that they get on their way to the next stops. An
-    /// error says what keeps them from being read.
-    ///
-    /// # Safety
-    /// As [`Reader::new`].
-    pub unsafe fn reader(&self, stops: &[Stop]) -> Result<Reader, String> {
+    /// Returns the reader of what a column's values were in a version, which converts them to the types of the next stops. An error
+    /// says what keeps them from being read.
+    pub fn reader(&self, stops: &[Stop]) -> Result<Reader, String> {
         let Some((first, rest)) = stops.split_first() else { return Err("its type is not known".to_owned()) };
         let kind = self.base(first.kind, first.version);
         let rest: Vec<(Kind, &Stop)> = rest.iter().map(|stop| (self.base(stop.kind, stop.version), stop)).collect();
         let types = self.types(first.version);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if rest.iter().all(|(next, _)| next.oid == kind.oid && (next.modifier < 0 || *next == kind)) {
-                self.require(kind.oid)?;
-                return Ok(Reader::new(kind.oid.into(), self.memory, self.caller, types));
-            }
-            let (mut source, mut held) = match types.and_then(|types| types.labels(kind.oid)) {
-                Some(labels) => {
-                    let mut same = HashMap::new();
-                    same.extend(labels.iter().map(|(_, label)| (label.clone(), label.clone())));
-                    (Reader::of_labels(same, self.memory, self.caller), Held::Label(kind.oid, first.version))
-                }
-                None => {
-                    self.require(kind.oid)?;
-                    let type_oid = pg_sys::Oid::from(kind.oid);
-                    (Reader::new(type_oid, self.memory, self.caller, types), Held::Type(type_oid))
-                }
-            };
-            let mut conversion = Conversion { actions: Vec::new(), can_fail: false };
-            let mut last = kind;
-            for (next, stop) in rest {
-                held = self.step(held, next, next != last, stop, &mut conversion)?;
-                last = next;
-            }
-            if let Held::Label(oid, version) = held {
-                self.require(oid)?;
-                let target = Reader::new(oid.into(), self.memory, self.caller, self.types(version));
-                conversion.actions.push(self.through_text(pg_sys::TEXTOID, target, None));
-            }
-            source.convert(conversion, last.oid.into());
-            Ok(source)
+        if rest.iter().all(|(next, _)| next.oid == kind.oid && (next.modifier < 0 || *next == kind)) {
+            self.require(kind.oid)?;
+            return Ok(Reader::new(kind.oid.into(), self.home, types));
         }
+        let (mut source, mut held) = match types.and_then(|types| types.labels(kind.oid)) {
+            Some(labels) => {
+                let mut same = HashMap::new();
+                same.extend(labels.iter().map(|(_, label)| (label.clone(), label.clone())));
+                (Reader::of_labels(same, self.home), Held::Label(kind.oid, first.version))
+            }
+            None => {
+                self.require(kind.oid)?;
+                let type_oid = pg_sys::Oid::from(kind.oid);
+                (Reader::new(type_oid, self.home, types), Held::Type(type_oid))
+            }
+        };
+        let mut conversion = Conversion { actions: Vec::new(), can_fail: false };
+        let mut last = kind;
+        for (next, stop) in rest {
+            held = self.step(held, next, next != last, stop, &mut conversion)?;
+            last = next;
+        }
+        if let Held::Label(oid, version) = held {
+            self.require(oid)?;
+            let target = Reader::new(oid.into(), self.home, self.types(version));
+            conversion.actions.push(self.through_text(pg_sys::TEXTOID, target, None));
+        }
+        source.convert(conversion, last.oid.into());
+        Ok(source)
     }
 
-    /// An error if a type is gone.
+    /// Returns an error if a type is gone.
     fn require(&self, oid: u32) -> Result<(), String> {
         if is_there(oid.into()) { Ok(()) } else { Err("its type is gone".to_owned()) }
     }
 
-    /// # Safety
-    /// As [`Reader::new`].
-    unsafe fn step(
+    fn step(
         &self,
         held: Held,
         next: Kind,
@@ -137,40 +131,37 @@ impl Builder<'_> {
         stop: &Stop,
         conversion: &mut Conversion,
     ) -> Result<Held, String> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let labels = self.types(stop.version).and_then(|types| types.labels(next.oid));
-            let source = match held {
-                Held::Label(oid, version) => {
-                    let version = self.rename(oid, version, stop.version, conversion);
-                    if oid == next.oid {
-                        return Ok(Held::Label(oid, version));
-                    }
-                    pg_sys::TEXTOID
+        let labels = self.types(stop.version).and_then(|types| types.labels(next.oid));
+        let source = match held {
+            Held::Label(oid, version) => {
+                let version = self.rename(oid, version, stop.version, conversion);
+                if oid == next.oid {
+                    return Ok(Held::Label(oid, version));
                 }
-                Held::Type(source) => source,
-            };
-            if labels.is_some() {
-                let is_text = source == pg_sys::TEXTOID || source == pg_sys::VARCHAROID;
-                if !is_text || !stop.is_explicit {
-                    return Err(no_cast(source, next.oid.into()));
-                }
-                return Ok(Held::Label(next.oid, stop.version));
+                pg_sys::TEXTOID
             }
-            self.require(next.oid)?;
-            let target = pg_sys::Oid::from(next.oid);
-            let is_fresh = source != target || matches!(held, Held::Label(..));
-            if source != target {
-                self.cast(source, target, next.modifier, stop, conversion)?;
+            Held::Type(source) => source,
+        };
+        if labels.is_some() {
+            let is_text = source == pg_sys::TEXTOID || source == pg_sys::VARCHAROID;
+            if !is_text || !stop.is_explicit {
+                return Err(no_cast(source, next.oid.into()));
             }
-            if next.modifier >= 0 && (is_fresh || is_another) {
-                self.fit(target, next.modifier, stop, conversion);
-            }
-            Ok(Held::Type(target))
+            return Ok(Held::Label(next.oid, stop.version));
         }
+        self.require(next.oid)?;
+        let target = pg_sys::Oid::from(next.oid);
+        let is_fresh = source != target || matches!(held, Held::Label(..));
+        if source != target {
+            self.cast(source, target, next.modifier, stop, conversion)?;
+        }
+        if next.modifier >= 0 && (is_fresh || is_another) {
+            self.fit(target, next.modifier, stop, conversion);
+        }
+        Ok(Held::Type(target))
     }
 
-    /// Labels that an enum gave other names between two versions.
+    /// Renames labels to which an enum gave other names between two versions.
     fn rename(&self, oid: u32, from: usize, to: usize, conversion: &mut Conversion) -> usize {
         // As it was before the later version's statement; it may be gone with it.
         let known =
@@ -189,9 +180,8 @@ impl Builder<'_> {
         to
     }
 
-    /// # Safety
-    /// As [`Reader::new`]; the types are there.
-    unsafe fn cast(
+    /// Converts from one type to another, both of which are there.
+    fn cast(
         &self,
         source: pg_sys::Oid,
         target: pg_sys::Oid,
@@ -201,81 +191,76 @@ impl Builder<'_> {
     ) -> Result<(), String> {
         use pg_sys::{CoercionContext, CoercionPathType};
         let mut function = pg_sys::InvalidOid;
-        // SAFETY: the caller's promise; the types are looked up in the catalogs.
-        unsafe {
-            let context = if stop.is_explicit {
-                CoercionContext::COERCION_EXPLICIT
-            } else {
-                CoercionContext::COERCION_ASSIGNMENT
-            };
-            match pg_sys::find_coercion_pathway(target, source, context, &mut function) {
-                CoercionPathType::COERCION_PATH_FUNC if function.to_u32() < pg_sys::FirstNormalObjectId => {
-                    conversion.can_fail |= !SAFE_CASTS.contains(&function.to_u32());
-                    let settings = (asks_settings(source) || asks_settings(target)).then(|| self.settings_of(stop));
-                    conversion.actions.push(self.call(function, modifier, stop, false, settings.flatten()));
-                    Ok(())
-                }
-                CoercionPathType::COERCION_PATH_FUNC => {
-                    Err(format!("{}, and somebody's own is not run", no_cast(source, target)))
-                }
-                CoercionPathType::COERCION_PATH_RELABELTYPE => Ok(()),
-                CoercionPathType::COERCION_PATH_COERCEVIAIO => {
-                    if pg_sys::get_typtype(source) as u8 == pg_sys::TYPTYPE_COMPOSITE
-                        || source.to_u32() >= pg_sys::FirstNormalObjectId
-                    {
-                        return Err(no_cast(source, target));
-                    }
-                    let reader = Reader::new(target, self.memory, self.caller, self.types(stop.version));
-                    // Input functions raise errors there.
-                    conversion.can_fail |= cfg!(any(feature = "pg14", feature = "pg15")) || reader.can_fail();
-                    let settings = if is_plain(source) && is_plain(target) { None } else { self.settings_of(stop) };
-                    conversion.actions.push(self.through_text(source, reader, settings));
-                    Ok(())
-                }
-                CoercionPathType::COERCION_PATH_ARRAYCOERCE => {
-                    let (from, to) = (pg_sys::get_element_type(source), pg_sys::get_element_type(target));
-                    let mut inner = Conversion { actions: Vec::new(), can_fail: true };
-                    if from != to {
-                        self.cast(from, to, modifier, stop, &mut inner)?;
-                    }
-                    conversion.can_fail = true;
-                    conversion.actions.push(Action::Elements { actions: inner.actions, from, to });
-                    Ok(())
-                }
-                _ => Err(no_cast(source, target)),
+        let context =
+            if stop.is_explicit { CoercionContext::COERCION_EXPLICIT } else { CoercionContext::COERCION_ASSIGNMENT };
+        // SAFETY: looks both types, and a cast, up in the catalogs; the pointer is to a local.
+        match unsafe { pg_sys::find_coercion_pathway(target, source, context, &mut function) } {
+            CoercionPathType::COERCION_PATH_FUNC if function.to_u32() < pg_sys::FirstNormalObjectId => {
+                conversion.can_fail |= !SAFE_CASTS.contains(&function.to_u32());
+                let settings = (asks_settings(source) || asks_settings(target)).then(|| self.settings_of(stop));
+                conversion.actions.push(self.call(function, modifier, stop, false, settings.flatten()));
+                Ok(())
             }
+            CoercionPathType::COERCION_PATH_FUNC => {
+                Err(format!("{}, and somebody's own is not run", no_cast(source, target)))
+            }
+            CoercionPathType::COERCION_PATH_RELABELTYPE => Ok(()),
+            CoercionPathType::COERCION_PATH_COERCEVIAIO => {
+                // SAFETY: looks the type up in the catalogs.
+                let is_composite = unsafe { pg_sys::get_typtype(source) } as u8 == pg_sys::TYPTYPE_COMPOSITE;
+                if is_composite || source.to_u32() >= pg_sys::FirstNormalObjectId {
+                    return Err(no_cast(source, target));
+                }
+                let reader = Reader::new(target, self.home, self.types(stop.version));
+                // Input functions raise errors there.
+                conversion.can_fail |= cfg!(any(feature = "pg14", feature = "pg15")) || reader.can_fail();
+                let settings = if is_plain(source) && is_plain(target) { None } else { self.settings_of(stop) };
+                conversion.actions.push(self.through_text(source, reader, settings));
+                Ok(())
+            }
+            CoercionPathType::COERCION_PATH_ARRAYCOERCE => {
+                // SAFETY: looks both types up in the catalogs.
+                let (from, to) = unsafe { (pg_sys::get_element_type(source), pg_sys::get_element_type(target)) };
+                let mut inner = Conversion { actions: Vec::new(), can_fail: true };
+                if from != to {
+                    self.cast(from, to, modifier, stop, &mut inner)?;
+                }
+                conversion.can_fail = true;
+                conversion.actions.push(Action::Elements { actions: inner.actions, from, to });
+                Ok(())
+            }
+            _ => Err(no_cast(source, target)),
         }
     }
 
-    /// # Safety
-    /// As [`Reader::new`]; the type is there.
-    unsafe fn fit(&self, target: pg_sys::Oid, modifier: i32, stop: &Stop, conversion: &mut Conversion) {
-        // SAFETY: the caller's promise; the types are looked up in the catalogs.
-        unsafe {
+    /// Fits values of a type, which is there, to a modifier.
+    fn fit(&self, target: pg_sys::Oid, modifier: i32, stop: &Stop, conversion: &mut Conversion) {
+        let mut function = pg_sys::InvalidOid;
+        // SAFETY: looks the type up in the catalogs; the pointer is to a local.
+        let element = unsafe {
             let element = pg_sys::get_element_type(target);
-            let is_array = element != pg_sys::InvalidOid;
-            let mut function = pg_sys::InvalidOid;
-            pg_sys::find_typmod_coercion_function(if is_array { element } else { target }, &mut function);
-            if function == pg_sys::InvalidOid || function.to_u32() >= pg_sys::FirstNormalObjectId {
-                return;
-            }
-            conversion.can_fail = true;
-            let call = self.call(function, modifier, stop, true, None);
-            conversion.actions.push(if is_array {
-                Action::Elements { actions: vec![call], from: element, to: element }
-            } else {
-                call
-            });
+            let fitted = if element == pg_sys::InvalidOid { target } else { element };
+            pg_sys::find_typmod_coercion_function(fitted, &mut function);
+            element
+        };
+        if function == pg_sys::InvalidOid || function.to_u32() >= pg_sys::FirstNormalObjectId {
+            return;
         }
+        conversion.can_fail = true;
+        let call = self.call(function, modifier, stop, true, None);
+        conversion.actions.push(if element == pg_sys::InvalidOid {
+            call
+        } else {
+            Action::Elements { actions: vec![call], from: element, to: element }
+        });
     }
 
     fn settings_of(&self, stop: &Stop) -> Option<Settings> {
         self.settings.get(stop.version).cloned()
     }
 
-    /// # Safety
-    /// The function is a cast of the server.
-    unsafe fn call(
+    /// Calls a cast of the server, or what fits to a modifier.
+    fn call(
         &self,
         function: pg_sys::Oid,
         modifier: i32,
@@ -283,26 +268,18 @@ impl Builder<'_> {
         is_fit: bool,
         settings: Option<Settings>,
     ) -> Action {
-        let mut info = Box::new(pg_sys::FmgrInfo::default());
-        // SAFETY: the caller's promise; the memory context lives as long as the action.
-        unsafe {
-            pg_sys::fmgr_info_cxt(function, &mut *info, self.memory);
-            let arguments = pg_sys::get_func_nargs(function);
-            Action::Call { function: info, arguments, modifier, is_explicit: stop.is_explicit, is_fit, settings }
-        }
+        // SAFETY: looks the function up in the catalogs.
+        let arguments = unsafe { pg_sys::get_func_nargs(function) };
+        let function = self.home.function(function);
+        Action::Call { function, arguments, modifier, is_explicit: stop.is_explicit, is_fit, settings }
     }
 
-    /// # Safety
-    /// As [`Reader::new`]; the type is one of the server's own.
-    unsafe fn through_text(&self, source: pg_sys::Oid, target: Reader, settings: Option<Settings>) -> Action {
+    /// Reads the text of values of a type of the server as another type.
+    fn through_text(&self, source: pg_sys::Oid, target: Reader, settings: Option<Settings>) -> Action {
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
-        let mut info = Box::new(pg_sys::FmgrInfo::default());
-        // SAFETY: the caller's promise; the memory context lives as long as the action.
-        unsafe {
-            pg_sys::getTypeOutputInfo(source, &mut output, &mut is_varlena);
-            pg_sys::fmgr_info_cxt(output, &mut *info, self.memory);
-        }
-        Action::Text { output: info, target: Box::new(target), settings }
+        // SAFETY: looks the type up in the catalogs; the pointers are to locals.
+        unsafe { pg_sys::getTypeOutputInfo(source, &mut output, &mut is_varlena) };
+        Action::Text { output: self.home.function(output), target: Box::new(target), settings }
     }
 }
 
@@ -315,10 +292,7 @@ pub fn is_there(type_oid: pg_sys::Oid) -> bool {
 }
 
 fn no_cast(source: pg_sys::Oid, target: pg_sys::Oid) -> String {
-    // SAFETY: the names of types are C strings.
-    let [source, target] = [source, target]
-        .map(|oid| unsafe { CStr::from_ptr(pg_sys::format_type_be(oid)).to_string_lossy().into_owned() });
-    format!("the server has no cast of its own from {source} to {target}")
+    format!("the server has no cast of its own from {} to {}", type_name(source), type_name(target))
 }
 
 /// Whether casts of a type, or of its text form, do not depend on settings.
@@ -350,21 +324,22 @@ fn asks_settings(type_oid: pg_sys::Oid) -> bool {
 }
 
 impl Conversion {
-    /// Converts a value, into the current memory context. Without what fits it to modifiers, if that is not wanted.
+    /// Converts a value, into the current memory context; unless it is to be fitted, without what fits it to modifiers.
     ///
     /// # Safety
-    /// The value is of the type from which this was built. A snapshot is active.
+    /// The value is of the type from which this was built.
     pub unsafe fn run(&mut self, value: pg_sys::Datum, is_fitted: bool) -> Result<pg_sys::Datum, Failure> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the actions lead from that type on.
         unsafe { run(&mut self.actions, value, is_fitted) }
     }
 }
 
 /// # Safety
-/// As [`Conversion::run`].
+/// The value is of the type from which the actions lead.
 unsafe fn run(actions: &mut [Action], mut value: pg_sys::Datum, is_fitted: bool) -> Result<pg_sys::Datum, Failure> {
     for action in actions {
-        // SAFETY: the caller's promise, of each action the one before it.
+        // SAFETY: each action takes the type that the one before it gives: a cast its source, an output function its type, labels
+        // are text, and the elements are those of an array. A cast has as many arguments as the catalogs say.
         value = unsafe {
             match action {
                 Action::Call { is_fit: true, .. } if !is_fitted => value,
@@ -402,8 +377,8 @@ unsafe fn run(actions: &mut [Action], mut value: pg_sys::Datum, is_fitted: bool)
                     read?.ok_or_else(|| Failure::new("a text became no value"))?
                 }
                 Action::Rename(labels) => {
-                    let text = crate::sys::arguments::bytes(value);
-                    labels.get(&text).map_or(value, |label| crate::sys::arguments::text(label))
+                    let text = arguments::bytes(value);
+                    labels.get(&text).map_or(value, |label| arguments::text(label))
                 }
                 Action::Elements { actions, from, to } => elements(actions, value, *from, *to, is_fitted)?,
             }
@@ -428,8 +403,8 @@ unsafe fn elements(
         (length, is_by_value, alignment)
     };
     let (mut values, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
-    // SAFETY: the caller's promise; the server makes as many values and nulls as it says, and the new array has the same
-    // dimensions and lower bounds, which stand behind one another in the header of the old one.
+    // SAFETY: detoasted, an array is what its header says. The server makes as many values and nulls as it says, and the new array
+    // has the same dimensions and lower bounds, which stand behind one another in the header of the old one.
     unsafe {
         let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast();
         let (length, is_by_value, alignment) = storage(from);

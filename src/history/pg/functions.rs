@@ -1,9 +1,12 @@
 //! The functions that the SQL of reading the past calls.
+use core::ffi::CStr;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::snapshot;
-use crate::sys::{arguments::argument, function};
+use super::home::Home;
+use crate::sys::call::Call;
+use crate::sys::function;
 
 /// `bemi.latest_changes(oid, timestamptz, pg_snapshot, integer, pg_lsn)`: calls `bemi.read_latest_changes` of the same arguments
 /// under the latest snapshot.
@@ -14,14 +17,19 @@ use crate::sys::{arguments::argument, function};
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let types = [pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::PG_SNAPSHOTOID, pg_sys::INT4OID, pg_sys::PG_LSNOID];
-    // SAFETY: the server's call, whose arguments are passed on as they are.
-    unsafe {
-        let read = snapshot::function(fcinfo, c"read_latest_changes", &types);
-        let argument = |index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0));
-        let [base, moment, seen, command, recorded] = [0, 1, 2, 3, 4].map(argument);
-        let none = pg_sys::InvalidOid;
-        snapshot::latest(|| pg_sys::OidFunctionCall5Coll(read, none, base, moment, seen, command, recorded))
-    }
+    // SAFETY: the server calls this with the arguments above, which are passed on as they are.
+    unsafe { pass_on(Call::new(&fcinfo), c"read_latest_changes", &types) }
+}
+
+/// Calls a function of the same arguments under the latest snapshot.
+///
+/// # Safety
+/// The arguments of the call are of these types, and not null.
+unsafe fn pass_on(call: Call, name: &CStr, types: &[pg_sys::Oid]) -> pg_sys::Datum {
+    let value = |index| call.value(index).unwrap_or(pg_sys::Datum::from(0));
+    let arguments: Vec<_> = types.iter().enumerate().map(|(index, type_oid)| (*type_oid, value(index))).collect();
+    // SAFETY: they are values of these types, as the SQL of the function that is called declares them.
+    unsafe { Home::of(&call).call_latest(name, &arguments) }
 }
 
 /// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
@@ -31,12 +39,8 @@ pub unsafe extern "C-unwind" fn bemi_latest_changes(fcinfo: pg_sys::FunctionCall
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call, whose arguments are passed on as they are.
-    unsafe {
-        let read = snapshot::function(fcinfo, c"read_new_versions", &[pg_sys::OIDARRAYOID, pg_sys::OIDARRAYOID]);
-        let [relations, rewritten] = [0, 1].map(|index| argument(fcinfo, index).unwrap_or(pg_sys::Datum::from(0)));
-        snapshot::latest(|| pg_sys::OidFunctionCall2Coll(read, pg_sys::InvalidOid, relations, rewritten))
-    }
+    // SAFETY: the server calls this with the arguments above, which are passed on as they are.
+    unsafe { pass_on(Call::new(&fcinfo), c"read_new_versions", &[pg_sys::OIDARRAYOID, pg_sys::OIDARRAYOID]) }
 }
 
 /// `bemi.lock_writers(oid)`: locks a table, if it is there still, as CREATE TRIGGER does.
@@ -46,22 +50,24 @@ pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCal
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_lock_writers(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; any number may be locked, and nothing of the relation is read here.
+    // SAFETY: the server calls this with the argument above.
+    let call = unsafe { Call::new(&fcinfo) };
+    // SAFETY: any number may be locked, and nothing of the relation is read here.
     unsafe {
-        let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
-        pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE);
+        let mode = pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE;
+        pg_sys::LockRelationOid(call.oid(0).unwrap_or(pg_sys::InvalidOid), mode);
     }
     pg_sys::Datum::from(0)
 }
 
-/// `bemi.current_command()`: how many of its own transaction's commands that changed something the running statement sees.
+/// `bemi.current_command()`: the number of the command of its own transaction up to which the running statement sees changes.
 ///
 /// # Safety
 /// Called by the server.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: a function is called under a snapshot.
+    // SAFETY: the server runs the statement that calls this under a snapshot, which is active.
     let command = unsafe { (*pg_sys::GetActiveSnapshot()).curcid };
     pg_sys::Datum::from(i32::try_from(command).unwrap_or(i32::MAX))
 }

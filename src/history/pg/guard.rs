@@ -1,4 +1,4 @@
-//! What keeps one value from ending a whole query: settings that values are read under, whoever reads, and savepoints.
+//! What keeps one value from ending a whole query: the settings under which values are read, whoever reads, and savepoints.
 use core::ffi::CStr;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,35 +8,24 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
-use crate::decoder::pg::settings;
+use crate::pinned::{self, Need};
 use crate::sys::guc::{self, Scope};
 
-/// What reading text depends on beside what writing it does.
-const READING: [(&CStr, &CStr); 2] = [(c"xmloption", c"content"), (c"array_nulls", c"on")];
-
-/// Runs something under the settings under which values were recorded.
-///
-/// # Safety
-/// A transaction is active.
-pub unsafe fn with_pinned<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: the caller's promise.
-    unsafe { with_settings(settings::PINNED.into_iter().chain(READING), work) }
+/// Runs something under the settings under which values were recorded, and are read.
+pub fn with_pinned<R>(work: impl FnOnce() -> R) -> R {
+    with_settings(pinned::of(Need::Reading), work)
 }
 
-/// Runs something under those settings, but for others of a statement of then.
-///
-/// # Safety
-/// A transaction is active.
-pub unsafe fn with_those_of<R>(statement: &[(CString, CString)], work: impl FnOnce() -> R) -> R {
-    let pinned = settings::PINNED.into_iter().chain(READING);
-    // SAFETY: the caller's promise.
-    unsafe { with_settings(pinned.chain(statement.iter().map(|(name, value)| (&**name, &**value))), work) }
+/// Runs something under those settings, except for those of the statement that rewrote the values.
+pub fn with_those_of<'a, R>(statement: &'a [(CString, CString)], work: impl FnOnce() -> R) -> R {
+    let pinned = pinned::of(Need::Reading).map(|(name, value)| -> (&'a CStr, &'a CStr) { (name, value) });
+    with_settings(pinned.chain(statement.iter().map(|(name, value)| (&**name, &**value))), work)
 }
 
-/// # Safety
-/// A transaction is active.
-unsafe fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>, work: impl FnOnce() -> R) -> R {
-    // SAFETY: the caller's promise. The level ends here, or with the transaction or savepoint that an error ends.
+/// Runs something under settings.
+pub fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>, work: impl FnOnce() -> R) -> R {
+    // SAFETY: a function of the past is called in a transaction. The level that begins here ends here, or with the transaction or
+    // savepoint that an error ends.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         for (name, value) in list {
@@ -48,12 +37,10 @@ unsafe fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>,
     }
 }
 
-/// Runs something behind a savepoint; gives the message of the error that data caused. Other errors are passed on.
-///
-/// # Safety
-/// A transaction is active. What `work` gives does not refer to what the savepoint takes back.
-pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    // SAFETY: the caller's promise; what the server's own procedural languages do.
+/// Runs something behind a savepoint, or returns the message of the error that data caused. Other errors are passed on. The result
+/// is in the memory context of the caller, not in one of the savepoint.
+pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    // SAFETY: a function of the past is called in a transaction; this is what the server's own procedural languages do.
     let (memory, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(core::ptr::null());
@@ -61,7 +48,7 @@ pub unsafe fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         before
     };
     let result = catch_unwind(AssertUnwindSafe(work));
-    // SAFETY: the savepoint is the innermost one again, whatever `work` did.
+    // SAFETY: the savepoint is the innermost one again, since `work` ends those that it begins, and so does an error.
     unsafe {
         match &result {
             Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),

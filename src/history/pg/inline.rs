@@ -1,26 +1,21 @@
 //! `bemi.as_of()` in FROM is planned as the query that it stands for, so that conditions, joins and indexes work as on the
-//! table itself. The function in the range table is replaced by that query, as the planner does with SQL functions.
+//! table itself. This replaces the function in the range table by that query, as the planner does with SQL functions.
 use core::ffi::{CStr, c_int};
 use std::ffi::CString;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::snapshot;
-use crate::sys::guc::{self, Scope};
-use crate::sys::{arguments, catalog, function, node, query};
+use super::guard;
+use super::home::Home;
+use super::node::{Expression, Node, Nodes};
+use crate::pinned::{self, Need};
+use crate::sys::call::Call;
+use crate::sys::{arguments, function, node, query};
 
 /// Operators of which one side's equality to the other means that both have the same text: of `smallint`, `integer` and
 /// `bigint` among each other, of `text` and of `uuid` (pg_operator.dat).
 const EQUALITIES: [u32; 11] = [94, 96, 410, 532, 533, 15, 416, 1862, 1868, 98, 2972];
-
-/// Settings under which expressions are written as text, and the query is read.
-const PINNED: [(&CStr, &CStr); 4] = [
-    (c"search_path", c"pg_catalog, pg_temp"),
-    (c"DateStyle", c"ISO, YMD"),
-    (c"IntervalStyle", c"postgres"),
-    (c"extra_float_digits", c"1"),
-];
 
 /// `bemi.as_of_support(internal)`: the planner asks whether a call of `bemi.as_of` can be simplified. The call itself cannot;
 /// what it stands for takes its place in the range table.
@@ -30,12 +25,15 @@ const PINNED: [(&CStr, &CStr); 4] = [
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_as_of_support(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; the argument is a node, which is what its tag says.
-    unsafe {
-        if let Some(request) = arguments::argument(fcinfo, 0) {
-            let request: *const pg_sys::SupportRequestSimplify = request.cast_mut_ptr();
+    // SAFETY: the server calls this with the argument above.
+    let call = unsafe { Call::new(&fcinfo) };
+    if let Some(request) = call.value(0) {
+        let request: *const pg_sys::SupportRequestSimplify = request.cast_mut_ptr();
+        // SAFETY: what a support function is asked is a node, which is what its tag says. The planner keeps it, with the query and
+        // the call, until this returns.
+        unsafe {
             if (*request).type_ == pg_sys::NodeTag::T_SupportRequestSimplify && !(*request).root.is_null() {
-                inline(&*(*request).root, &*(*request).fcall);
+                inline(Home::of_this_call(&call), &*(*request).root, &*(*request).fcall);
             }
         }
     }
@@ -45,9 +43,10 @@ pub unsafe extern "C-unwind" fn bemi_as_of_support(fcinfo: pg_sys::FunctionCallI
 /// Replaces the call in the range table of the query that is being planned.
 ///
 /// # Safety
-/// The planner asks for it.
-unsafe fn inline(root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr) {
-    // SAFETY: the caller's promise; the planner may be given another list of relations until it makes an array of them.
+/// The planner asks about this call in this query.
+unsafe fn inline(home: Home, root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr) {
+    // SAFETY: the planner keeps the query and its lists while it asks. It may be given another list of relations until it makes an
+    // array of them.
     unsafe {
         if !root.simple_rel_array.is_null() {
             return;
@@ -59,76 +58,76 @@ unsafe fn inline(root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr) {
         else {
             return;
         };
-        // Without a time there is nothing to plan: the function says so.
-        let simplified: *const pg_sys::Const = pg_sys::list_nth(call.args, 1).cast();
-        let is_null = (*simplified).xpr.type_ == pg_sys::NodeTag::T_Const && (*simplified).constisnull;
-        // Simplified, an expression may have no text in SQL.
-        let [base, moment] = [0, 1].map(|index| pg_sys::list_nth((*found).args, index).cast::<pg_sys::Node>());
+        // Without a time there is nothing to plan: the function raises the error.
+        let simplified = Nodes::new(call.args).get(1).map(Node::expression);
+        // Simplified, an expression may have no text in SQL, so these are the arguments as they were parsed.
+        let arguments = Nodes::new((*found).args);
+        let (Some(base), Some(moment)) = (arguments.get(0), arguments.get(1)) else { return };
         let mut parameters = Parameters::default();
-        if is_null || !parameters.collect(moment) || pg_sys::contain_volatile_functions(moment) {
+        let is_null = matches!(simplified, Some(Expression::Constant(true)));
+        if is_null || !parameters.collect(moment) || moment.is_volatile() {
             return;
         }
-        let relation = pg_sys::get_typ_typrelid(pg_sys::exprType(base));
+        let relation = pg_sys::get_typ_typrelid(base.kind().0);
         if relation == pg_sys::InvalidOid {
             return;
         }
         // So that the text of an expression, and the query, mean the same whatever the session has set.
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in PINNED {
-            guc::set(name, value, Scope::NestLevel);
-        }
-        let known = known_columns((*(*root.parse).jointree).quals, index + 1, &mut parameters);
-        if let Some(text) = query(call.funcid, relation, moment, &known) {
+        guard::with_settings(pinned::of(Need::Query), || {
+            let known = known_columns(Node::new((*(*root.parse).jointree).quals), index + 1, &mut parameters);
+            let Some(text) = query(home, relation, moment, &known) else { return };
             let query = query::analyze(&text, &mut parameters.types());
             if has_columns_of(query, root.parse, index + 1) {
                 (*root.glob).dependsOnRole |= (*query).hasRowSecurity;
-                // With its function still, which tells the type of a whole row.
+                // With its function still, which gives the type of a whole row.
                 let planned: *mut pg_sys::RangeTblEntry = pg_sys::copyObjectImpl(entry(index).cast()).cast();
                 (*planned).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
                 (*planned).subquery = query;
                 // The old entry stays as it is: the planner may be looking at it.
                 (*(*table).elements.add(index)).ptr_value = planned.cast();
             }
-        }
-        pg_sys::AtEOXact_GUC(true, level);
+        });
     }
 }
 
-/// Whether the columns of a query are those that another one takes from a relation. They are not if a column got another
-/// type after that one was parsed: then the function is called, and tells so.
+/// Whether the columns of a query are those that another one takes from a relation. They are not if a column got another type after
+/// that one was parsed: then the function is called, and raises the error.
 ///
 /// # Safety
 /// Both are queries, of which the second is being planned.
 unsafe fn has_columns_of(query: *const pg_sys::Query, outer: *mut pg_sys::Query, relation: usize) -> bool {
-    // SAFETY: the caller's promise; the list has variables, and placeholders of whole expressions, which are not made yet.
+    // SAFETY: the target list of a query has target entries, whose expressions are nodes. The list of variables has placeholders of
+    // whole expressions too, which are passed over.
     unsafe {
         let columns: Vec<*mut pg_sys::TargetEntry> = node::members((*query).targetList).collect();
-        node::members::<pg_sys::Var>(pg_sys::pull_vars_of_level(outer.cast(), 0))
-            .filter(|variable| {
-                (**variable).xpr.type_ == pg_sys::NodeTag::T_Var && (**variable).varno as usize == relation
+        Nodes::new(pg_sys::pull_vars_of_level(outer.cast(), 0))
+            .iter()
+            .filter_map(|node| match node.expression() {
+                Expression::Column(variable) if variable.varno as usize == relation => Some(variable),
+                _ => None,
             })
-            .all(|variable| match usize::try_from((*variable).varattno) {
+            .all(|variable| match usize::try_from(variable.varattno) {
                 Ok(0) => true,
-                Ok(number) => columns.get(number - 1).is_some_and(|column| {
-                    let expression = (**column).expr.cast();
-                    pg_sys::exprType(expression) == (*variable).vartype
-                        && pg_sys::exprCollation(expression) == (*variable).varcollid
-                }),
+                Ok(number) => columns
+                    .get(number - 1)
+                    .and_then(|column| Node::new((**column).expr))
+                    .is_some_and(|expression| expression.kind() == (variable.vartype, variable.varcollid)),
                 Err(_) => false,
             })
     }
 }
 
-/// The call in an entry of the range table that is nothing else, if it is the one that the planner asks about.
+/// Returns the call in an entry of the range table that is nothing else, if it is the one that the planner asks about.
 ///
 /// # Safety
-/// The planner asks for it.
+/// The planner asks about the call in this query, and the entry is one of its range table.
 unsafe fn call_in(
     root: &pg_sys::PlannerInfo,
     entry: *const pg_sys::RangeTblEntry,
     asked: &pg_sys::FuncExpr,
 ) -> Option<*const pg_sys::FuncExpr> {
-    // SAFETY: the caller's promise; a node is what its tag says.
+    // SAFETY: the planner keeps the query while it asks; an entry for functions has a list of them, whose expressions are nodes, and
+    // a node is what its tag says.
     unsafe {
         if (*entry).rtekind != pg_sys::RTEKind::RTE_FUNCTION || (*entry).funcordinality {
             return None;
@@ -146,41 +145,29 @@ unsafe fn call_in(
     }
 }
 
-/// The query that a call stands for. None if the function has to be called itself.
-///
-/// # Safety
-/// The expression is of a query that is being planned.
-unsafe fn query(
-    function: pg_sys::Oid,
-    relation: pg_sys::Oid,
-    moment: *mut pg_sys::Node,
-    known: &[Known],
-) -> Option<CString> {
-    let ready = catalog::function_beside(function, c"as_of_ready", &[pg_sys::OIDOID])?;
+/// Returns the query that a call stands for. None if the function has to be called itself.
+fn query(home: Home, relation: pg_sys::Oid, moment: Node, known: &[Known]) -> Option<CString> {
     let texts = pg_sys::TEXTARRAYOID;
-    let plan =
-        catalog::function_beside(function, c"as_of_plan", &[pg_sys::OIDOID, pg_sys::TEXTOID, texts, texts, texts])?;
-    let none = pg_sys::InvalidOid;
+    let ready = home.find(c"as_of_ready", &[pg_sys::OIDOID])?;
+    home.find(c"as_of_plan", &[pg_sys::OIDOID, pg_sys::TEXTOID, texts, texts, texts])?;
     let relation = pg_sys::Datum::from(relation);
-    // SAFETY: the caller's promise; the functions take these types, and give a boolean and a text.
-    let text = unsafe {
-        if pg_sys::OidFunctionCall1Coll(ready, none, relation).value() as u8 == 0 {
-            return None;
-        }
-        let moment = arguments::text(&text_of(moment));
-        let numbers: Vec<&[u8]> = known.iter().map(|known| known.number.as_bytes()).collect();
-        let kinds: Vec<&[u8]> = known.iter().map(|known| known.kind.as_bytes()).collect();
-        let expressions: Vec<&[u8]> = known.iter().map(|known| &known.expression[..]).collect();
-        let [numbers, kinds, expressions] = [numbers, kinds, expressions].map(|texts| arguments::text_array(&texts));
-        let plan = snapshot::latest(|| {
-            pg_sys::OidFunctionCall5Coll(plan, none, relation, moment, numbers, kinds, expressions)
-        });
-        arguments::bytes(plan)
-    };
+    // SAFETY: the function takes an OID, and returns a boolean.
+    if unsafe { pg_sys::OidFunctionCall1Coll(ready, pg_sys::InvalidOid, relation) }.value() as u8 == 0 {
+        return None;
+    }
+    let moment = arguments::text(&text_of(moment));
+    let numbers: Vec<&[u8]> = known.iter().map(|known| known.number.as_bytes()).collect();
+    let kinds: Vec<&[u8]> = known.iter().map(|known| known.kind.as_bytes()).collect();
+    let expressions: Vec<&[u8]> = known.iter().map(|known| &known.expression[..]).collect();
+    let [numbers, kinds, expressions] = [numbers, kinds, expressions].map(|texts| arguments::text_array(&texts));
+    let values =
+        [(pg_sys::OIDOID, relation), (pg_sys::TEXTOID, moment), (texts, numbers), (texts, kinds), (texts, expressions)];
+    // SAFETY: the values are of these types, and the function returns a text.
+    let text = unsafe { arguments::bytes(home.call_latest(c"as_of_plan", &values)) };
     CString::new(text).ok()
 }
 
-/// What a column has to be, by a condition of the query.
+/// A value that a column must be equal to, by a condition of the query.
 struct Known {
     /// The number of the column.
     number: String,
@@ -190,89 +177,55 @@ struct Known {
     expression: Vec<u8>,
 }
 
-/// What columns of a relation have to be, by the conditions of a query.
-///
-/// # Safety
-/// `condition` is null or an expression, or a list of them, of a query that is being planned.
-unsafe fn known_columns(condition: *mut pg_sys::Node, relation: usize, parameters: &mut Parameters) -> Vec<Known> {
+/// Returns the values that columns of a relation must be equal to, by the conditions of a query.
+fn known_columns(condition: Option<Node>, relation: usize, parameters: &mut Parameters) -> Vec<Known> {
     let mut known: Vec<Known> = Vec::new();
-    let mut left = vec![condition];
+    let mut left = Vec::from_iter(condition);
     while let Some(condition) = left.pop() {
-        if condition.is_null() {
-            continue;
-        }
-        // SAFETY: the caller's promise; a node is what its tag says.
-        let (operator, collation, arguments, kind) = unsafe {
-            match (*condition).type_ {
-                pg_sys::NodeTag::T_List => {
-                    left.extend(node::members::<pg_sys::Node>(condition.cast()));
-                    continue;
-                }
-                pg_sys::NodeTag::T_BoolExpr => {
-                    let all: *const pg_sys::BoolExpr = condition.cast();
-                    if (*all).boolop == pg_sys::BoolExprType::AND_EXPR {
-                        left.extend(node::members::<pg_sys::Node>((*all).args));
-                    }
-                    continue;
-                }
-                pg_sys::NodeTag::T_OpExpr => {
-                    let one: *const pg_sys::OpExpr = condition.cast();
-                    ((*one).opno, (*one).inputcollid, (*one).args, "one")
-                }
-                pg_sys::NodeTag::T_ScalarArrayOpExpr if (*condition.cast::<pg_sys::ScalarArrayOpExpr>()).useOr => {
-                    let any: *const pg_sys::ScalarArrayOpExpr = condition.cast();
-                    ((*any).opno, (*any).inputcollid, (*any).args, "any")
-                }
-                _ => continue,
+        let (operator, collation, operands, kind) = match condition.expression() {
+            Expression::List(conditions) | Expression::And(conditions) => {
+                left.extend(conditions.iter());
+                continue;
             }
+            Expression::Operator(operator, collation, operands) => (operator, collation, operands, "one"),
+            Expression::AnyOf(operator, collation, operands) => (operator, collation, operands, "any"),
+            _ => continue,
         };
-        if !EQUALITIES.contains(&operator.to_u32()) {
+        // SAFETY: looks a collation up in the catalogs.
+        let is_exact = collation == pg_sys::InvalidOid || unsafe { pg_sys::get_collation_isdeterministic(collation) };
+        if !EQUALITIES.contains(&operator.to_u32()) || !is_exact {
             continue;
         }
-        // SAFETY: as above; what compares has two arguments.
-        unsafe {
-            let is_exact = collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
-            let [left, right] = [0, 1].map(|index| pg_sys::list_nth(arguments, index).cast::<pg_sys::Node>());
-            let sides = [(left, right), (right, left)];
-            for (column, value) in sides.into_iter().take(if kind == "one" { 2 } else { 1 }) {
-                if let Some(number) = column_of(column, relation).filter(|_| is_exact)
-                    && parameters.collect(value)
-                    && !pg_sys::contain_volatile_functions(value)
-                {
-                    known.push(Known { number: number.to_string(), kind, expression: text_of(value) });
-                }
+        let (Some(first), Some(second)) = (operands.get(0), operands.get(1)) else { continue };
+        let sides = [(first, second), (second, first)];
+        for (column, value) in sides.into_iter().take(if kind == "one" { 2 } else { 1 }) {
+            if let Some(number) = column_of(column, relation)
+                && parameters.collect(value)
+                && !value.is_volatile()
+            {
+                known.push(Known { number: number.to_string(), kind, expression: text_of(value) });
             }
         }
     }
     known
 }
 
-/// The number of the column of a relation that an expression is.
-///
-/// # Safety
-/// It is an expression.
-unsafe fn column_of(mut expression: *mut pg_sys::Node, relation: usize) -> Option<i16> {
-    // SAFETY: the caller's promise; a node is what its tag says.
-    unsafe {
-        while (*expression).type_ == pg_sys::NodeTag::T_RelabelType {
-            expression = (*expression.cast::<pg_sys::RelabelType>()).arg.cast();
+/// Returns the number of the column of a relation that an expression is.
+fn column_of(expression: Node, relation: usize) -> Option<i16> {
+    match expression.expression() {
+        Expression::Relabel(inner) => column_of(inner?, relation),
+        Expression::Column(column) => {
+            (column.varno as usize == relation && column.varlevelsup == 0).then_some(column.varattno)
         }
-        let column: *const pg_sys::Var = expression.cast();
-        let is_one = (*expression).type_ == pg_sys::NodeTag::T_Var
-            && (*column).varno as usize == relation
-            && (*column).varlevelsup == 0;
-        is_one.then(|| (*column).varattno)
+        _ => None,
     }
 }
 
-/// An expression in SQL, in the encoding of the database.
-///
-/// # Safety
-/// The expression refers to no relation.
-unsafe fn text_of(expression: *mut pg_sys::Node) -> Vec<u8> {
-    // SAFETY: the caller's promise; the result is a C string.
+/// Returns an expression that refers to no relation, in SQL and in the encoding of the database.
+fn text_of(expression: Node) -> Vec<u8> {
+    // SAFETY: the server reads the node; its text is a C string.
     unsafe {
-        let text = pg_sys::deparse_expression(expression, core::ptr::null_mut(), false, false);
+        let text = pg_sys::deparse_expression(expression.as_ptr(), core::ptr::null_mut(), false, false);
         CStr::from_ptr(text).to_bytes().to_vec()
     }
 }
@@ -282,43 +235,29 @@ unsafe fn text_of(expression: *mut pg_sys::Node) -> Vec<u8> {
 struct Parameters(Vec<(usize, pg_sys::Oid)>);
 
 impl Parameters {
-    /// Adds those of an expression. False if the expression has anything that its text would not say.
-    ///
-    /// # Safety
-    /// It is an expression, or a list of them.
-    unsafe fn collect(&mut self, expression: *mut pg_sys::Node) -> bool {
-        use pg_sys::NodeTag::*;
-        // SAFETY: the caller's promise; a node is what its tag says.
-        unsafe {
-            match (*expression).type_ {
-                T_Const | T_SQLValueFunction => true,
-                T_Param => {
-                    let parameter: *const pg_sys::Param = expression.cast();
-                    let is_from_outside = (*parameter).paramkind == pg_sys::ParamKind::PARAM_EXTERN;
-                    self.0.extend(is_from_outside.then(|| ((*parameter).paramid as usize, (*parameter).paramtype)));
-                    is_from_outside
-                }
-                T_RelabelType => self.collect((*expression.cast::<pg_sys::RelabelType>()).arg.cast()),
-                T_CoerceViaIO => self.collect((*expression.cast::<pg_sys::CoerceViaIO>()).arg.cast()),
-                T_FuncExpr => {
-                    let call: *const pg_sys::FuncExpr = expression.cast();
-                    !(*call).funcretset && self.collect_all((*call).args)
-                }
-                T_OpExpr => self.collect_all((*expression.cast::<pg_sys::OpExpr>()).args),
-                T_ArrayExpr => self.collect_all((*expression.cast::<pg_sys::ArrayExpr>()).elements),
-                _ => false,
+    /// Adds those of an expression. Returns false if the expression has anything that its text would not say.
+    fn collect(&mut self, expression: Node) -> bool {
+        match expression.expression() {
+            Expression::Constant(_) | Expression::SessionValue => true,
+            Expression::Parameter(parameter) => {
+                let is_from_outside = parameter.paramkind == pg_sys::ParamKind::PARAM_EXTERN;
+                self.0.extend(is_from_outside.then_some((parameter.paramid as usize, parameter.paramtype)));
+                is_from_outside
             }
+            Expression::Relabel(inner) | Expression::ThroughText(inner) => {
+                inner.is_some_and(|inner| self.collect(inner))
+            }
+            Expression::Function(call, operands) => !call.funcretset && self.collect_all(operands),
+            Expression::Operator(_, _, operands) | Expression::Array(operands) => self.collect_all(operands),
+            _ => false,
         }
     }
 
-    /// # Safety
-    /// It is a list of expressions.
-    unsafe fn collect_all(&mut self, expressions: *const pg_sys::List) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { node::members::<pg_sys::Node>(expressions).all(|expression| self.collect(expression)) }
+    fn collect_all(&mut self, expressions: Nodes) -> bool {
+        expressions.iter().all(|expression| self.collect(expression))
     }
 
-    /// By their numbers; nothing for one that is not used.
+    /// Returns their types, by their numbers; none for one that is not used.
     fn types(&self) -> Vec<pg_sys::Oid> {
         let mut types = vec![pg_sys::InvalidOid; self.0.iter().map(|(number, _)| *number).max().unwrap_or(0)];
         for (number, found) in &self.0 {

@@ -12,12 +12,12 @@ use crate::history::versions::Types;
 /// Labels of an enum, as they were called, with their OIDs and what they are called today; None if they are gone.
 pub type Labels = HashMap<Vec<u8>, Option<(u32, Vec<u8>)>>;
 
-/// What is told of a label that is gone.
+/// Returns why a label that is gone cannot be read.
 pub fn gone(label: &[u8]) -> Failure {
     Failure(format!("the label \"{}\" is gone", String::from_utf8_lossy(label)))
 }
 
-/// The OID of a label of today.
+/// Returns the OID of a label of today.
 pub fn label_today(type_oid: pg_sys::Oid, label: &[u8]) -> Result<u32, Failure> {
     let Ok(name) = CString::new(label) else { return Err(gone(label)) };
     if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
@@ -37,7 +37,7 @@ pub fn label_today(type_oid: pg_sys::Oid, label: &[u8]) -> Result<u32, Failure> 
     if oid == pg_sys::InvalidOid { Err(gone(label)) } else { Ok(oid.to_u32()) }
 }
 
-/// What a label is called today; None if it is gone.
+/// Returns what a label is called today; None if it is gone.
 fn label_name(oid: u32) -> Option<Vec<u8>> {
     let none = pg_sys::Datum::from(0);
     let mut is_null = false;
@@ -56,7 +56,7 @@ fn label_name(oid: u32) -> Option<Vec<u8>> {
     }
 }
 
-/// The labels of an enum as they were called then, and whether any is called otherwise today.
+/// Returns the labels of an enum as they were called then, and whether any has another name today.
 pub fn labels(type_oid: pg_sys::Oid, then: Option<&Types>) -> (Labels, bool) {
     let mut is_changed = false;
     let mut found = Labels::new();
@@ -68,7 +68,7 @@ pub fn labels(type_oid: pg_sys::Oid, then: Option<&Types>) -> (Labels, bool) {
     (found, is_changed)
 }
 
-/// The text of a range of labels, with those of today.
+/// Returns the text of a range of labels, with those of today.
 pub fn bounds_today(labels: &Labels, type_oid: pg_sys::Oid, text: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut missing = None;
     let translated = range::with_bounds(text, |label| match labels.get(label) {
@@ -80,13 +80,17 @@ pub fn bounds_today(labels: &Labels, type_oid: pg_sys::Oid, text: &[u8]) -> Resu
         None => Some(label.to_vec()),
     });
     translated.ok_or_else(|| {
-        // SAFETY: the server's name of a type is a C string.
-        let name = unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)) }.to_string_lossy();
-        missing.unwrap_or_else(|| Failure(format!("what is recorded is not of the type {name}")))
+        missing.unwrap_or_else(|| Failure(format!("what is recorded is not of the type {}", type_name(type_oid))))
     })
 }
 
-/// The enum of which a type is a range or a multirange.
+/// Returns the name of a type, as SQL has it.
+pub fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: looks the type up in the catalogs; the server's name of one, which may be gone, is a C string.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)) }.to_string_lossy().into_owned()
+}
+
+/// Returns the enum of which a type is a range or a multirange.
 pub fn subtype(type_oid: pg_sys::Oid, kind: u8) -> Option<pg_sys::Oid> {
     // SAFETY: looks types up in the catalogs.
     unsafe {

@@ -1,12 +1,14 @@
-//! What of reading the past calls the server.
+//! The server's side of reading the past.
 mod convert;
 mod functions;
 mod guard;
+mod home;
 mod image;
 mod inline;
 mod labels;
+mod node;
 mod rewritten;
 mod shapes;
-mod snapshot;
 mod table;
 mod values;
+mod version_plan;

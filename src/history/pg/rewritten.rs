@@ -2,7 +2,8 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::sys::{arguments, arguments::argument, function, node};
+use crate::sys::call::Call;
+use crate::sys::{arguments, function, node};
 
 /// `bemi.rewritten_columns(pg_ddl_command)`: the columns that ALTER TABLE gave a type, each with the casts that USING was.
 ///
@@ -12,10 +13,13 @@ use crate::sys::{arguments, arguments::argument, function, node};
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_rewritten_columns(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     let mut columns = Vec::new();
-    // SAFETY: the server's call; a value of the type is a pointer to a command that the event trigger is called for.
-    unsafe {
-        if let Some(command) = argument(fcinfo, 0) {
-            let command: *const pg_sys::CollectedCommand = command.cast_mut_ptr();
+    // SAFETY: the server calls this with the argument above.
+    let call = unsafe { Call::new(&fcinfo) };
+    if let Some(command) = call.value(0) {
+        let command: *const pg_sys::CollectedCommand = command.cast_mut_ptr();
+        // SAFETY: a value of the type points to a command for which the event trigger is called, and which the server keeps until
+        // then; an ALTER TABLE has the statement, whose commands are nodes that ran.
+        unsafe {
             if (*command).type_ == pg_sys::CollectedCommandType::SCT_AlterTable {
                 let statement: *const pg_sys::AlterTableStmt = (*command).parsetree.cast();
                 if !statement.is_null() && (*statement).type_ == pg_sys::NodeTag::T_AlterTableStmt {
@@ -25,13 +29,15 @@ pub unsafe extern "C-unwind" fn bemi_rewritten_columns(fcinfo: pg_sys::FunctionC
                 }
             }
         }
-        arguments::jsonb(&document(&columns))
     }
+    arguments::jsonb(&document(&columns))
 }
 
-/// A column, and the casts; None if it was anything else.
+/// A column, and the casts; None if the expression was anything else.
 type Rewritten = (Vec<u8>, Option<Vec<(u32, i32)>>);
 
+/// Returns the column whose values a command made anew.
+///
 /// # Safety
 /// The command is of a statement that ran.
 unsafe fn rewritten(command: &pg_sys::AlterTableCmd) -> Option<Rewritten> {
@@ -43,7 +49,7 @@ unsafe fn rewritten(command: &pg_sys::AlterTableCmd) -> Option<Rewritten> {
     if !is_type && !is_expression || command.name.is_null() {
         return None;
     }
-    // SAFETY: the caller's promise; the definition of such a command is that of a column.
+    // SAFETY: the name is a C string, and the definition in such a command is that of a column.
     unsafe {
         let name = core::ffi::CStr::from_ptr(command.name).to_bytes();
         let column: *const pg_sys::ColumnDef = command.def.cast();
@@ -52,8 +58,8 @@ unsafe fn rewritten(command: &pg_sys::AlterTableCmd) -> Option<Rewritten> {
     }
 }
 
-/// The casts of a column that an expression is: types and modifiers, the first one first. That to the column's new type has no OID.
-/// The names of other types are looked up as `search_path` is now: None if that finds none.
+/// Returns the casts of a column that an expression is: types and modifiers, the first one first. That to the column's new type has
+/// no OID. The names of other types are looked up in today's `search_path`: None if that finds none.
 ///
 /// # Safety
 /// `expression` is null or was parsed, and its types were there.
@@ -66,7 +72,7 @@ unsafe fn casts(
     if expression.is_null() {
         return Some(casts);
     }
-    // SAFETY: the caller's promise; a node is what its tag says.
+    // SAFETY: the expression is a parsed one, whose nodes are what their tags say. Types are looked up by their names.
     unsafe {
         while (*expression).type_ == pg_sys::NodeTag::T_TypeCast {
             let cast: *const pg_sys::TypeCast = expression.cast();

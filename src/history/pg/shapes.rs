@@ -1,9 +1,10 @@
-//! Arrays and rows, of the JSON that was recorded of them.
+//! Arrays and rows, from the JSON that was recorded of them.
 use core::ffi::{CStr, c_char};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::home::Home;
 use super::image::{Failure, Reader, fail, sound, text_of};
 use crate::history::array;
 use crate::history::jsonb::{self, Container, Value};
@@ -45,31 +46,21 @@ pub struct Field {
 }
 
 impl ArrayShape {
-    /// For elements of a type.
-    ///
-    /// # Safety
-    /// As [`Reader::new`].
-    pub unsafe fn new(
-        element_type: pg_sys::Oid,
-        memory: pg_sys::MemoryContext,
-        caller: pg_sys::Oid,
-        then: Option<&Types>,
-    ) -> Self {
+    /// Describes arrays of a type.
+    pub fn new(element_type: pg_sys::Oid, home: Home, then: Option<&Types>) -> Self {
         let (mut length, mut is_by_value, mut alignment) = (0, false, 0);
-        // SAFETY: the caller's promise; the type is looked up in the catalogs.
-        unsafe {
+        let element = Reader::new(element_type, home, then);
+        // SAFETY: looks the type up in the catalogs; the pointers are to locals.
+        let is_flat = unsafe {
             pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut is_by_value, &mut alignment);
-            let element = Reader::new(element_type, memory, caller, then);
             let base = pg_sys::getBaseType(element_type);
-            let is_flat = matches!(base, pg_sys::JSONOID | pg_sys::JSONBOID)
-                || pg_sys::get_element_type(base) != pg_sys::InvalidOid;
-            Self { element, element_type, is_flat, length, is_by_value, alignment }
-        }
+            matches!(base, pg_sys::JSONOID | pg_sys::JSONBOID) || pg_sys::get_element_type(base) != pg_sys::InvalidOid
+        };
+        Self { element, element_type, is_flat, length, is_by_value, alignment }
     }
 
-    /// # Safety
-    /// As [`Reader::read`].
-    pub unsafe fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
+    /// Returns the array that a JSON array stands for, as [`Reader::read`].
+    pub fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
         let mut members = match array::members(array, self.is_flat) {
             Ok(members) => members,
             Err(array::Failure::Damaged) => sound(None),
@@ -84,14 +75,14 @@ impl ArrayShape {
             fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory");
         }
         for member in members.values {
-            // SAFETY: the caller's promise.
-            let value = unsafe { self.element.read(member)? };
+            let value = self.element.read(member)?;
             nulls.push(value.is_none());
             values.push(value.unwrap_or(pg_sys::Datum::from(0)));
         }
         let mut lower_bounds = [1i32; 6];
         let (count, dimensions) = (members.dimensions.len() as i32, members.dimensions.as_mut_ptr());
-        // SAFETY: there are as many members as the dimensions say, six of them at most, stored as the type's are.
+        // SAFETY: there are as many members as the dimensions say, which are six at most; each is of the element's type, whose
+        // storage was looked up.
         unsafe {
             Ok(pg_sys::Datum::from(pg_sys::construct_md_array(
                 values.as_mut_ptr(),
@@ -107,18 +98,15 @@ impl ArrayShape {
         }
     }
 
-    /// # Safety
-    /// As [`Reader::show`].
-    pub unsafe fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+    /// Appends the JSON of an array today, as [`Reader::show`].
+    pub fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
         sound(jsonb::push(out, b"["));
         for (index, member) in sound(array.elements()).enumerate() {
             sound(jsonb::push(out, if index > 0 { b"," } else { b"" }));
-            // SAFETY: the caller's promise. An array within it is a dimension more.
-            unsafe {
-                match sound(member) {
-                    Value::Array(inner) if !self.is_flat => self.show(inner, out)?,
-                    member => self.element.show(member, out)?,
-                }
+            match sound(member) {
+                // An array within an array is one more dimension.
+                Value::Array(inner) if !self.is_flat => self.show(inner, out)?,
+                member => self.element.show(member, out)?,
             }
         }
         sound(jsonb::push(out, b"]"));
@@ -127,51 +115,41 @@ impl ArrayShape {
 }
 
 impl RowShape {
-    /// The shape, and whether a row would be shown otherwise today.
-    ///
-    /// # Safety
-    /// As [`Reader::new`]; the type is a composite one.
-    pub unsafe fn new(
-        type_oid: pg_sys::Oid,
-        memory: pg_sys::MemoryContext,
-        caller: pg_sys::Oid,
-        then: Option<&Types>,
-    ) -> (Self, bool) {
+    /// Describes rows of a composite type; also returns whether a row would be shown otherwise today.
+    pub fn new(type_oid: pg_sys::Oid, home: Home, then: Option<&Types>) -> (Self, bool) {
         let attributes = match then.and_then(|then| then.defined.get(&type_oid.to_u32())) {
             Some(Definition::Composite(attributes)) => Some(attributes),
             _ => None,
         };
         let (mut fields, mut new, mut is_changed) = (Vec::new(), Vec::new(), false);
-        // SAFETY: the caller's promise; the copy belongs to the memory context, which is left again.
-        unsafe {
-            let old = pg_sys::MemoryContextSwitchTo(memory);
-            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
-            pg_sys::MemoryContextSwitchTo(old);
-            let columns = (*descriptor).natts as usize;
-            for index in 0..columns {
-                let column = descriptor::column(descriptor, index);
-                if column.attisdropped {
-                    continue;
-                }
-                let name = CStr::from_ptr(column.attname.data.as_ptr()).to_bytes().to_vec();
-                let key = match attributes {
-                    None => name.clone(),
-                    Some(all) => match all.iter().find(|attribute| attribute.number == column.attnum) {
-                        Some(attribute) => attribute.name.clone(),
-                        None => {
-                            new.push(name);
-                            continue;
-                        }
-                    },
-                };
-                let reader = Reader::new(column.atttypid, memory, caller, then);
-                is_changed |= key != name || reader.is_changed();
-                fields.push(Field { key, name, index, reader });
+        let descriptor = home.row_type(type_oid);
+        // SAFETY: the descriptor is a copy that lives as long as the home.
+        let columns = unsafe { (*descriptor).natts as usize };
+        for index in 0..columns {
+            // SAFETY: the descriptor has as many columns.
+            let column = unsafe { descriptor::column(descriptor, index) };
+            if column.attisdropped {
+                continue;
             }
-            is_changed |= !new.is_empty() || attributes.is_some_and(|all| all.len() != fields.len());
-            fields.sort_by(|one, other| (one.key.len(), &one.key).cmp(&(other.key.len(), &other.key)));
-            (Self { descriptor, columns, fields, new }, is_changed)
+            // SAFETY: a name is a C string in an array.
+            let name = unsafe { CStr::from_ptr(column.attname.data.as_ptr()) }.to_bytes().to_vec();
+            let key = match attributes {
+                None => name.clone(),
+                Some(all) => match all.iter().find(|attribute| attribute.number == column.attnum) {
+                    Some(attribute) => attribute.name.clone(),
+                    None => {
+                        new.push(name);
+                        continue;
+                    }
+                },
+            };
+            let reader = Reader::new(column.atttypid, home, then);
+            is_changed |= key != name || reader.is_changed();
+            fields.push(Field { key, name, index, reader });
         }
+        is_changed |= !new.is_empty() || attributes.is_some_and(|all| all.len() != fields.len());
+        fields.sort_by(|one, other| (one.key.len(), &one.key).cmp(&(other.key.len(), &other.key)));
+        (Self { descriptor, columns, fields, new }, is_changed)
     }
 
     /// Calls something for each pair of a column and its value.
@@ -192,46 +170,39 @@ impl RowShape {
         Ok(())
     }
 
-    /// # Safety
-    /// As [`Reader::read`].
-    pub unsafe fn read(&mut self, object: Container) -> Result<pg_sys::Datum, Failure> {
+    /// Returns the row that a JSON object stands for, as [`Reader::read`].
+    pub fn read(&mut self, object: Container) -> Result<pg_sys::Datum, Failure> {
         let mut values = vec![pg_sys::Datum::from(0); self.columns];
         let mut nulls = vec![true; self.columns];
         self.each(object, |field, value| {
-            // SAFETY: the caller's promise.
-            if let Some(value) = unsafe { field.reader.read(value)? } {
+            if let Some(value) = field.reader.read(value)? {
                 values[field.index] = value;
                 nulls[field.index] = false;
             }
             Ok(())
         })?;
-        // SAFETY: there are as many values as the row has columns, each of the type of its column.
+        // SAFETY: there are as many values as the row has columns; each that is not null was read as of its column's type.
         unsafe {
             let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
         }
     }
 
-    /// # Safety
-    /// As [`Reader::show`].
-    pub unsafe fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
+    /// Appends the JSON of a row today, as [`Reader::show`].
+    pub fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
         sound(jsonb::push(out, b"{"));
         let mut separator = &b""[..];
         self.each(object, |field, value| {
             sound(jsonb::push(out, separator));
             separator = b",";
-            // SAFETY: the caller's promise.
-            unsafe {
-                text_of(Value::String(&field.name), out, true);
-                sound(jsonb::push(out, b":"));
-                field.reader.show(value, out)
-            }
+            text_of(Value::String(&field.name), out, true);
+            sound(jsonb::push(out, b":"));
+            field.reader.show(value, out)
         })?;
         for name in &self.new {
             sound(jsonb::push(out, separator));
             separator = b",";
-            // SAFETY: a string is no part of a container.
-            unsafe { text_of(Value::String(name), out, true) };
+            text_of(Value::String(name), out, true);
             sound(jsonb::push(out, b":null"));
         }
         sound(jsonb::push(out, b"}"));

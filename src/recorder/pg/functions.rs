@@ -6,7 +6,8 @@ use pgrx::prelude::*;
 use super::{launcher, slots, start_lock};
 use crate::recorder::document::Identity;
 use crate::recorder::{place, row};
-use crate::sys::function::{Call, Uuid, sql_functions};
+use crate::sys::call::Call;
+use crate::sys::function::{Uuid, sql_functions};
 use crate::sys::{catalog, node, process, slot, wal};
 
 sql_functions! {
@@ -85,14 +86,14 @@ fn before_drop(call: Call<'_>) {
     // SAFETY: a node with the tag of one kind of statement is one.
     unsafe {
         match (*statement).type_ {
-            T_DropStmt => before_drop_of(&*statement.cast(), call),
-            T_DropOwnedStmt => before_drop_owned(&*statement.cast(), call),
+            T_DropStmt => before_drop_of(&*statement.cast(), &call),
+            T_DropOwnedStmt => before_drop_owned(&*statement.cast(), &call),
             _ => {}
         }
     }
 }
 
-fn before_drop_of(drop: &pg_sys::DropStmt, call: Call<'_>) {
+fn before_drop_of(drop: &pg_sys::DropStmt, call: &Call<'_>) {
     use pg_sys::ObjectType::{OBJECT_EXTENSION, OBJECT_SCHEMA};
     // SAFETY: the statement names its objects in a list; the names of extensions and schemas are strings.
     let is_ours = [OBJECT_EXTENSION, OBJECT_SCHEMA].contains(&drop.removeType)
@@ -115,7 +116,7 @@ fn before_drop_of(drop: &pg_sys::DropStmt, call: Call<'_>) {
     }
 }
 
-fn before_drop_owned(drop: &pg_sys::DropOwnedStmt, call: Call<'_>) {
+fn before_drop_owned(drop: &pg_sys::DropOwnedStmt, call: &Call<'_>) {
     let types = [pg_sys::OIDOID];
     let Some(guard) = catalog::function_beside(call.function(), c"guard_owned", &types) else { return };
     // SAFETY: the statement names its roles in a list of RoleSpecs; the function was found by its types: it takes an

@@ -1,36 +1,22 @@
 //! The settings of the worker's session. `ALTER DATABASE … SET` gives each database its own; the worker reads them
 //! again when the configuration is reloaded.
-use core::ffi::CStr;
-
 use super::spi::run;
+use crate::pinned::{self, Need};
 use crate::sys::guc;
 
-/// What the worker needs, whatever the settings of its database are.
-const PINNED: [(&CStr, &CStr); 7] = [
-    (c"role", c"none"),
-    (c"search_path", c"pg_catalog, pg_temp"),
-    // As documents are.
-    (c"client_encoding", c"UTF8"),
-    // What is confirmed must be on disk.
-    (c"synchronous_commit", c"on"),
-    (c"default_transaction_read_only", c"off"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"session_replication_role", c"origin"),
-];
-
-/// Sets what the worker needs for its session. In a transaction.
+/// Sets what the worker needs for its session, whatever the settings of its database are. In a transaction.
 pub fn pin() {
-    guc::pin(&PINNED);
+    guc::pin(pinned::of(Need::Recorder));
 }
 
 /// Lets the worker's transactions take as long as they need. Before the first one.
 pub fn pin_timeouts() {
-    guc::pin(guc::NO_TIMEOUTS);
+    guc::pin(guc::NO_TIMEOUTS.iter().copied());
 }
 
 /// From here on, the worker reports that it waits for a lock when that takes long, and tries again.
 pub fn limit_locks() {
-    guc::pin(&[(c"lock_timeout", c"10s")]);
+    guc::pin([(c"lock_timeout", c"10s")]);
 }
 
 /// Gives settings the values that they have now for a new session in this database: those of ALTER DATABASE, else those

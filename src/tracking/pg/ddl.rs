@@ -7,7 +7,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::TRACKING;
-use crate::sys::function::{Call, sql_functions};
+use crate::sys::call::Call;
+use crate::sys::function::sql_functions;
 use crate::sys::{arguments, catalog, node};
 
 sql_functions! {
@@ -213,8 +214,8 @@ fn before_ddl(call: Call<'_>) {
     unsafe {
         match (*statement).type_ {
             T_CreateTrigStmt => replace_trigger(&mut *statement.cast()),
-            T_RuleStmt => before_rule(&*statement.cast(), call),
-            T_DropStmt => before_drop_trigger(&*statement.cast(), call),
+            T_RuleStmt => before_rule(&*statement.cast(), &call),
+            T_DropStmt => before_drop_trigger(&*statement.cast(), &call),
             _ => {}
         }
     }
@@ -229,7 +230,7 @@ fn replace_trigger(trigger: &mut pg_sys::CreateTrigStmt) {
     }
 }
 
-fn before_rule(rule: &pg_sys::RuleStmt, call: Call<'_>) {
+fn before_rule(rule: &pg_sys::RuleStmt, call: &Call<'_>) {
     if let Some(relation) = table_to_be_a_view(rule)
         && let Some(make_way) = catalog::function_beside(call.function(), c"make_way_for_view", &[pg_sys::OIDOID])
     {
@@ -241,7 +242,7 @@ fn before_rule(rule: &pg_sys::RuleStmt, call: Call<'_>) {
     }
 }
 
-fn before_drop_trigger(drop: &pg_sys::DropStmt, call: Call<'_>) {
+fn before_drop_trigger(drop: &pg_sys::DropStmt, call: &Call<'_>) {
     if let Some(relation) = table_of_dropped_trigger(drop)
         && let Some(remember) = catalog::function_beside(call.function(), c"before_drop_trigger", &[pg_sys::OIDOID])
     {

@@ -5,7 +5,8 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use crate::sys::function::{Call, sql_functions};
+use crate::sys::call::Call;
+use crate::sys::function::sql_functions;
 use crate::sys::{catalog, descriptor};
 
 sql_functions!(bemi_is_plain => is_plain);
