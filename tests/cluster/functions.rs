@@ -19,10 +19,10 @@ fn parallel(server: &Server) {
     assert_eq!(database.connect().query_one(unsafe_ones, &[]).unwrap().get::<_, &str>(0), "");
 }
 
-/// The settings of `src/pinned.rs` that somebody needs, by names in lower case, with their values.
+/// The settings of `src/pinned.rs` that somebody needs: names and values in lower case, as the server may keep them.
 fn listed(need: Need) -> BTreeSet<(String, String)> {
-    let text = |text: &std::ffi::CStr| text.to_str().unwrap().to_owned();
-    pinned::of(need).map(|(name, value)| (text(name).to_lowercase(), text(value))).collect()
+    let text = |text: &std::ffi::CStr| text.to_str().unwrap().to_lowercase();
+    pinned::of(need).map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn pinned_settings(server: &Server) {
@@ -33,7 +33,7 @@ fn pinned_settings(server: &Server) {
     let mut found: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
     for row in client.query(functions, &[]).unwrap() {
         // A list is kept with quotes where it was written with them.
-        let value: String = row.get::<_, String>(2).replace('"', "");
+        let value = row.get::<_, String>(2).replace('"', "").to_lowercase();
         found.entry(row.get(0)).or_default().insert((row.get(1), value));
     }
     // What reads the past under the conditions of whoever calls it pins all of them, and nothing else.

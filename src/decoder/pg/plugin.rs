@@ -49,6 +49,7 @@ pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::O
 ///
 /// # Safety
 /// As [`Callback::new`], of a callback other than that of startup. It calls this once.
+#[expect(clippy::mut_from_ref, reason = "the decoder is not behind the reference, which only says how long it is used")]
 unsafe fn enter<'cb>(ctx: &'cb *mut pg_sys::LogicalDecodingContext) -> (&'cb mut Decoder, Callback<'cb>) {
     // SAFETY: startup keeps a `Decoder`, and the server calls it before all others.
     unsafe {
@@ -61,6 +62,7 @@ unsafe fn enter<'cb>(ctx: &'cb *mut pg_sys::LogicalDecodingContext) -> (&'cb mut
 ///
 /// # Safety
 /// As [`enter`], and `txn` is an argument of the same callback.
+#[expect(clippy::mut_from_ref, reason = "the decoder is not behind the reference, which only says how long it is used")]
 unsafe fn enter_with<'cb>(
     ctx: &'cb *mut pg_sys::LogicalDecodingContext,
     txn: *mut pg_sys::ReorderBufferTXN,
