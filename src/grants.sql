@@ -1,8 +1,10 @@
--- Who may do what: the last word of the script. Default privileges may have given to others what it made, or kept it from
--- everyone; so all rights of others are taken away first, and those that are meant are given then.
+-- Who may do what. This file comes last in the script. Default privileges may have granted rights on what the script
+-- created to others, or revoked them from everyone; so all rights of others are revoked first, and the intended ones
+-- are granted then.
 --
--- PUBLIC may call what users call, and what that calls with the rights of the caller. Nobody but superusers, and those to whom
--- they grant it, may call the rest: what the recorder, event triggers and functions with SECURITY DEFINER call.
+-- PUBLIC may call what users call, and what those functions call with the rights of the caller. Only superusers, and
+-- those to whom they grant it, may call the rest: what the recorder, event triggers and functions with SECURITY
+-- DEFINER call.
 
 GRANT USAGE ON SCHEMA bemi TO PUBLIC;
 
@@ -13,69 +15,89 @@ DECLARE
 BEGIN
   FOR made IN
     WITH decisions (kind, name, who) AS (VALUES
-      -- guard.sql
-      ('function', 'own_alone', 'nobody'),
+      -- tracking/guard.sql
+      ('function', 'kept_names', 'PUBLIC'),
       ('function', 'own_tables', 'PUBLIC'),
-      ('function', 'removal', 'PUBLIC'),
-      ('function', 'require_safe', 'nobody'),
-      ('function', 'require_safe_tables', 'nobody'),
-      ('function', 'is_plain', 'nobody'),
-      ('function', 'refuse_unsafe', 'nobody'),
-      ('function', 'require_readable', 'nobody'),
-      ('function', 'unsafe', 'PUBLIC'),
-      ('function', 'unsafe_code', 'PUBLIC'),
       ('function', 'unsafe_objects', 'PUBLIC'),
       ('function', 'unsafe_tables', 'PUBLIC'),
-      -- context.sql
+      -- tracking/unsafe_code.sql
+      ('function', 'foreign_code', 'PUBLIC'),
+      ('function', 'parts', 'PUBLIC'),
+      ('function', 'removal', 'PUBLIC'),
+      ('function', 'removal_of_relation', 'PUBLIC'),
+      ('function', 'unsafe_code', 'PUBLIC'),
+      ('function', 'unsafe_expressions', 'PUBLIC'),
+      ('function', 'unsafe_links', 'PUBLIC'),
+      ('function', 'unsafe_rules', 'PUBLIC'),
+      -- tracking/require_safe.sql
+      ('function', 'is_plain', 'nobody'),
+      ('function', 'own_alone', 'nobody'),
+      ('function', 'refuse_unsafe', 'nobody'),
+      ('function', 'require_readable', 'nobody'),
+      ('function', 'require_safe', 'nobody'),
+      ('function', 'require_safe_tables', 'nobody'),
+      ('function', 'unsafe', 'PUBLIC'),
+      -- context/context.sql
       ('function', 'clear_context', 'PUBLIC'),
       ('function', 'context', 'PUBLIC'),
       ('function', 'merge_context', 'PUBLIC'),
       ('function', 'set_context', 'PUBLIC'),
-      -- trigger.sql
+      -- trigger/trigger.sql
       ('function', 'emit_context', 'PUBLIC'),
-      -- publications.sql
+      -- tracking/publications.sql
       ('function', 'identity_columns', 'PUBLIC'),
       ('function', 'identity_conflict', 'PUBLIC'),
       ('function', 'identity_problem', 'PUBLIC'),
       ('function', 'identity_remedy', 'PUBLIC'),
       ('function', 'names_of_columns', 'PUBLIC'),
-      ('function', 'publication_without_bemi', 'PUBLIC'),
       ('function', 'publications_of', 'PUBLIC'),
-      ('function', 'publications_of_bemi', 'PUBLIC'),
       ('function', 'published_schemas_of', 'PUBLIC'),
-      ('function', 'tables_for_subscribers', 'PUBLIC'),
+      ('function', 'unfiltered_columns', 'PUBLIC'),
+      ('function', 'ungenerated_columns', 'PUBLIC'),
+      ('function', 'unlisted_columns', 'PUBLIC'),
       ('function', 'warn_of_conflicts', 'PUBLIC'),
+      -- tracking/subscribers.sql
+      ('function', 'name_without_bemi', 'PUBLIC'),
+      ('function', 'publication_without_bemi', 'PUBLIC'),
+      ('function', 'publications_of_bemi', 'PUBLIC'),
+      ('function', 'tables_for_subscribers', 'PUBLIC'),
       ('function', 'warn_of_publications', 'PUBLIC'),
-      -- tracking.sql
+      -- tracking/rules.sql
       ('function', 'fitting_identity', 'PUBLIC'),
-      ('function', 'has_trigger', 'PUBLIC'),
       ('function', 'identity', 'PUBLIC'),
       ('function', 'identity_before', 'PUBLIC'),
       ('function', 'identity_index', 'PUBLIC'),
       ('function', 'key_columns', 'PUBLIC'),
-      ('function', 'lock', 'PUBLIC'),
       ('function', 'obstacle', 'PUBLIC'),
-      ('function', 'put_trigger', 'PUBLIC'),
-      ('function', 'require_columns', 'PUBLIC'),
       ('function', 'rules', 'PUBLIC'),
       ('function', 'set_identity', 'PUBLIC'),
       ('function', 'table_rules', 'PUBLIC'),
+      ('function', 'tree', 'PUBLIC'),
+      -- tracking/tracking.sql
+      ('function', 'has_trigger', 'PUBLIC'),
+      ('function', 'lock', 'PUBLIC'),
+      ('function', 'notice_tracked', 'PUBLIC'),
+      ('function', 'put_trigger', 'PUBLIC'),
+      ('function', 'require_columns', 'PUBLIC'),
+      ('function', 'require_member', 'PUBLIC'),
+      ('function', 'require_trackable', 'PUBLIC'),
+      ('function', 'rule_arguments', 'PUBLIC'),
       ('function', 'track', 'PUBLIC'),
       ('function', 'track_one', 'PUBLIC'),
-      ('function', 'tree', 'PUBLIC'),
       ('function', 'untrack', 'PUBLIC'),
       ('function', 'untrack_one', 'PUBLIC'),
-      -- drops.sql
+      -- tracking/drops.sql
       ('function', 'before_drop_trigger', 'nobody'),
       ('function', 'guard_drops', 'nobody'),
       ('function', 'guard_owned', 'nobody'),
       ('function', 'keep_table', 'nobody'),
       ('function', 'kept_tables', 'PUBLIC'),
       ('function', 'may_drop', 'PUBLIC'),
+      ('function', 'note_dropped_trigger', 'nobody'),
       ('function', 'put_back', 'nobody'),
       ('function', 'refuse_truncate', 'nobody'),
       ('function', 'release_tables', 'nobody'),
-      -- masks.sql
+      -- tracking/masks.sql
       ('function', 'inherited_masks', 'PUBLIC'),
       ('function', 'mask_heirs', 'PUBLIC'),
       ('function', 'masked_attributes', 'PUBLIC'),
@@ -84,109 +106,158 @@ BEGIN
       ('function', 'parents', 'PUBLIC'),
       ('function', 'renew_masks', 'PUBLIC'),
       ('function', 'track_again', 'PUBLIC'),
+      -- tracking/tracked.sql
       ('function', 'untracked_above', 'PUBLIC'),
       ('function', 'untracked_heirs', 'PUBLIC'),
       ('function', 'was_made_with_rows', 'PUBLIC'),
-      -- future.sql
+      -- tracking/track_all.sql
       ('function', 'await_makers', 'nobody'),
+      ('function', 'pass_over_known_schema', 'nobody'),
+      ('function', 'require_schemas', 'PUBLIC'),
+      ('function', 'track_all', 'PUBLIC'),
+      ('function', 'track_future', 'PUBLIC'),
+      ('function', 'trackable', 'PUBLIC'),
+      ('function', 'try_lock_tracking', 'nobody'),
+      ('function', 'untrack_all', 'PUBLIC'),
+      -- tracking/follow.sql
       ('function', 'before_ddl', 'nobody'),
       ('function', 'follow', 'nobody'),
       ('function', 'follow_ddl', 'nobody'),
+      ('function', 'follow_remedy', 'nobody'),
       ('function', 'follow_rename', 'PUBLIC'),
       ('function', 'follow_schema', 'nobody'),
       ('function', 'follow_table', 'PUBLIC'),
       ('function', 'followed', 'nobody'),
       ('function', 'make_way_for_view', 'nobody'),
       ('function', 'on_ddl', 'nobody'),
-      ('function', 'pass_over_known_schema', 'nobody'),
-      ('function', 'track_all', 'PUBLIC'),
-      ('function', 'trackable', 'PUBLIC'),
-      ('function', 'try_lock_tracking', 'nobody'),
-      ('function', 'untrack_all', 'PUBLIC'),
-      -- bemihq.sql
+      ('function', 'tracked_above', 'PUBLIC'),
+      -- tracking/bemihq.sql
       ('function', 'bemihq_objects', 'PUBLIC'),
       ('function', 'replace_bemihq', 'PUBLIC'),
-      -- doctor_tracking.sql
+      -- tracking/doctor_tracking.sql
+      ('function', 'doctor_of_drops', 'PUBLIC'),
+      ('function', 'doctor_of_identities', 'PUBLIC'),
+      ('function', 'doctor_of_tables', 'PUBLIC'),
+      ('function', 'some_of', 'PUBLIC'),
+      -- tracking/doctor_rules.sql
       ('function', 'doctor_of_ownership', 'PUBLIC'),
       ('function', 'doctor_of_publications', 'PUBLIC'),
       ('function', 'doctor_of_rules', 'PUBLIC'),
-      ('function', 'doctor_of_tables', 'PUBLIC'),
+      ('function', 'live_columns', 'PUBLIC'),
       ('function', 'rules_by_others', 'PUBLIC'),
-      ('function', 'some_of', 'PUBLIC'),
+      ('function', 'rules_remedy', 'PUBLIC'),
       ('function', 'was_tracked', 'PUBLIC'),
-      -- doctor.sql
+      -- tracking/doctor.sql
       ('function', 'doctor', 'PUBLIC'),
+      ('function', 'doctor_of_capacity', 'PUBLIC'),
+      ('function', 'doctor_of_libraries', 'PUBLIC'),
+      ('function', 'doctor_of_recorder', 'PUBLIC'),
+      ('function', 'doctor_of_slots', 'PUBLIC'),
+      ('function', 'doctor_of_triggers', 'PUBLIC'),
       ('function', 'library_version', 'PUBLIC'),
+      ('function', 'own_event_triggers', 'PUBLIC'),
       ('function', 'setting', 'PUBLIC'),
-      -- changes.sql
-      ('function', 'add_partition', 'nobody'),
+      -- recorder/changes.sql
       ('function', 'change_id', 'PUBLIC'),
+      ('function', 'make_changes', 'nobody'),
+      ('function', 'make_changes_diff', 'nobody'),
+      ('function', 'make_recorder', 'nobody'),
+      ('function', 'make_sources', 'nobody'),
       ('function', 'place', 'PUBLIC'),
       ('function', 'place_position', 'PUBLIC'),
       ('function', 'place_source', 'PUBLIC'),
+      ('function', 'require_owner', 'nobody'),
+      -- recorder/partitions.sql
+      ('function', 'add_partition', 'nobody'),
       ('function', 'grant_as_changes', 'nobody'),
       ('function', 'has_strays', 'nobody'),
       ('function', 'keep_partitions', 'nobody'),
-      ('function', 'make_changes', 'nobody'),
-      ('function', 'make_changes_diff', 'nobody'),
-      ('function', 'make_sources', 'nobody'),
-      ('function', 'require_owner', 'nobody'),
-      -- recorder.sql
+      -- recorder/recorder.sql
       ('function', 'before_drop', 'nobody'),
       ('function', 'create_slot', 'nobody'),
       ('function', 'end_recorder', 'nobody'),
       ('function', 'flush_log', 'nobody'),
+      ('function', 'is_forged', 'nobody'),
+      ('function', 'is_progress_problem', 'nobody'),
       ('function', 'launch', 'nobody'),
       ('function', 'lock_recorder', 'nobody'),
       ('function', 'new_recorder_slot', 'nobody'),
+      ('function', 'problem_kind', 'nobody'),
       ('function', 'recorded_until', 'nobody'),
       ('function', 'recorder_pid', 'nobody'),
       ('function', 'recorder_slot', 'PUBLIC'),
+      ('function', 'recorder_slot_prefix', 'nobody'),
       ('function', 'recorder_slots', 'nobody'),
-      ('function', 'recorder_status', 'pg_monitor'),
       ('function', 'slot_problem', 'nobody'),
-      ('function', 'start', 'nobody'),
-      ('function', 'stop', 'nobody'),
-      ('function', 'sync', 'PUBLIC'),
       ('function', 'wake', 'nobody'),
-      -- types.sql
+      -- recorder/start.sql
+      ('function', 'accept_gap_fix', 'nobody'),
+      ('function', 'begin_recording', 'nobody'),
+      ('function', 'note_gap', 'nobody'),
+      ('function', 'require_no_gap', 'nobody'),
+      ('function', 'require_startable', 'nobody'),
+      ('function', 'start', 'nobody'),
+      ('function', 'state_before_start', 'nobody'),
+      ('function', 'stop', 'nobody'),
+      -- recorder/status.sql
+      ('function', 'explained_state', 'nobody'),
+      ('function', 'first_unsafe', 'nobody'),
+      ('function', 'recorder_lag', 'nobody'),
+      ('function', 'recorder_status', 'pg_monitor'),
+      ('function', 'sync', 'PUBLIC'),
+      -- tracking/types.sql
       ('function', 'cast_settings', 'PUBLIC'),
       ('function', 'defined_types', 'PUBLIC'),
       ('function', 'rewrites', 'nobody'),
       ('function', 'rewritten_columns', 'nobody'),
       ('function', 'tables_of_types', 'PUBLIC'),
       ('function', 'types_of', 'PUBLIC'),
-      -- versions.sql
-      ('function', 'altered_types', 'PUBLIC'),
-      ('function', 'is_shown_otherwise', 'nobody'),
-      ('function', 'noted_tables', 'nobody'),
+      -- tracking/versions.sql
       ('function', 'latest_versions', 'nobody'),
-      ('function', 'lock_writers', 'nobody'),
       ('function', 'new_versions', 'PUBLIC'),
-      ('function', 'note_ddl', 'nobody'),
       ('function', 'note_table', 'nobody'),
       ('function', 'note_versions', 'nobody'),
       ('function', 'present_versions', 'PUBLIC'),
       ('function', 'read_new_versions', 'nobody'),
+      -- tracking/note_ddl.sql
+      ('function', 'affected_tables', 'nobody'),
+      ('function', 'altered_tables', 'nobody'),
+      ('function', 'altered_types', 'PUBLIC'),
+      ('function', 'dropped_tables', 'nobody'),
+      ('function', 'is_shown_otherwise', 'nobody'),
+      ('function', 'lock_affected', 'nobody'),
+      ('function', 'lock_writers', 'nobody'),
+      ('function', 'note_ddl', 'nobody'),
+      ('function', 'note_tables', 'nobody'),
+      ('function', 'noted_tables', 'nobody'),
+      ('function', 'users_of_types', 'nobody'),
+      -- tracking/recorded_names.sql
       ('function', 'recorded_names', 'PUBLIC'),
       ('function', 'recorded_oid', 'PUBLIC'),
       ('function', 'table_at', 'PUBLIC'),
       ('function', 'table_names', 'PUBLIC'),
-      -- sources.sql
-      ('function', 'renumbered_types', 'nobody'),
-      ('function', 'type_today', 'nobody'),
-      ('function', 'types_today', 'nobody'),
-      ('function', 'adopt_table', 'nobody'),
-      ('function', 'adopt_versions', 'nobody'),
+      -- recorder/sources.sql
       ('function', 'continue_source', 'nobody'),
       ('function', 'current_source', 'nobody'),
       ('function', 'is_of_another', 'nobody'),
       ('function', 'is_replaced', 'nobody'),
       ('function', 'keep_versions', 'nobody'),
-      ('function', 'numbers_today', 'PUBLIC'),
       ('function', 'present_source', 'PUBLIC'),
       ('function', 'require_own_trail', 'nobody'),
+      -- recorder/adopt.sql
+      ('function', 'adopt_table', 'nobody'),
+      ('function', 'adopt_versions', 'nobody'),
+      ('function', 'copy_versions', 'nobody'),
+      ('function', 'equal_parts', 'nobody'),
+      ('function', 'lost_labels', 'nobody'),
+      ('function', 'lost_types', 'nobody'),
+      ('function', 'move_versions', 'nobody'),
+      ('function', 'numbers_today', 'PUBLIC'),
+      ('function', 'renumbered_rewrites', 'nobody'),
+      ('function', 'renumbered_types', 'nobody'),
       ('function', 'restored_table', 'PUBLIC'),
+      ('function', 'type_today', 'nobody'),
+      ('function', 'types_today', 'nobody'),
       -- image.sql
       ('function', 'column_names', 'PUBLIC'),
       ('function', 'enum_number', 'PUBLIC'),
@@ -307,7 +378,7 @@ BEGIN
       ('function', 'is_settled', 'PUBLIC'),
       ('function', 'settle', 'PUBLIC'),
       ('function', 'wanted_row', 'PUBLIC'),
-      -- Tables and views can be read by those, types used for columns.
+      -- Who may read tables and views, and use types for columns.
       ('table', 'context_triggers', 'PUBLIC'),
       ('table', 'dropped_triggers', 'PUBLIC'),
       ('table', 'status', 'pg_monitor'),
@@ -319,15 +390,27 @@ BEGIN
       ('type', 'reverted', 'PUBLIC'),
       ('type', 'undo', 'nobody')
     ), made AS (
-      SELECT d.classid, d.objid, CASE d.classid WHEN 'pg_proc'::regclass THEN 'function' WHEN 'pg_type'::regclass THEN 'type' ELSE 'table' END AS kind, i.identity,
+      SELECT d.classid, d.objid,
+        CASE d.classid
+          WHEN 'pg_proc'::regclass THEN 'function'
+          WHEN 'pg_type'::regclass THEN 'type'
+          ELSE 'table'
+        END AS kind,
+        i.identity,
         COALESCE(p.proname, t.typname, c.relname)::text AS name,
-        COALESCE(p.proacl, t.typacl, c.relacl, acldefault((CASE d.classid WHEN 'pg_proc'::regclass THEN 'f' WHEN 'pg_type'::regclass THEN 'T' ELSE 'r' END)::"char", 10)) AS acl,
+        COALESCE(p.proacl, t.typacl, c.relacl, acldefault((CASE d.classid
+          WHEN 'pg_proc'::regclass THEN 'f'
+          WHEN 'pg_type'::regclass THEN 'T'
+          ELSE 'r' END)::"char", 10)) AS acl,
         COALESCE(p.proowner, t.typowner, c.relowner) AS owner
-      FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
-      LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
-      LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
-      LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid, LATERAL pg_identify_object(d.classid, d.objid, 0) i
-      WHERE e.extname = 'bemi'::name AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
+      FROM pg_extension e
+        JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+        LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+        LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid,
+        LATERAL pg_identify_object(d.classid, d.objid, 0) i
+      WHERE e.extname = 'bemi'::name
+        AND d.classid = ANY (ARRAY['pg_proc', 'pg_type', 'pg_class']::regclass[]::oid[])
         -- A build for tests inside the server has a schema tests.
         AND i.schema = 'bemi'::text
         -- An array has the rights of its elements; nobody uses the row types of tables.
@@ -335,24 +418,30 @@ BEGIN
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
     )
     SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who
-    FROM made m FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name ORDER BY m.identity
+    FROM made m
+      FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name
+    ORDER BY m.identity
   LOOP
     IF made.who IS NULL OR made.objid IS NULL THEN
-      RAISE EXCEPTION 'the % % %', made.what, made.called, CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'of grants.sql does not exist' END;
+      RAISE EXCEPTION 'the % % %', made.what, made.called,
+        CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'in grants.sql does not exist' END;
     END IF;
     FOR other IN
-      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee FROM aclexplode(made.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee
+      FROM aclexplode(made.acl) a
+        LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
     LOOP
       EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
     END LOOP;
     IF made.who <> 'nobody' THEN
-      EXECUTE format('GRANT %s ON %s %s TO %s', CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
+      EXECUTE format('GRANT %s ON %s %s TO %s',
+        CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
         made.kind, made.identity, made.who);
     END IF;
   END LOOP;
 END
 $do$;
 
--- Of what was made beforehand, now that all names are known.
+-- Checks what existed before, now that all names are known.
 SELECT bemi.require_safe();

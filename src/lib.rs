@@ -28,6 +28,8 @@ pub mod tracking;
 pub mod trigger;
 pub mod wire;
 
+#[cfg(test)]
+mod scripts;
 #[cfg(feature = "pgrx")]
 mod sys;
 
@@ -38,22 +40,35 @@ mod extension {
     pgrx::pg_module_magic!(name = c"bemi", version = c"0.1.0");
 
     pgrx::extension_sql_file!("tracking/guard.sql", name = "guard", bootstrap);
-    pgrx::extension_sql_file!("context/context.sql", name = "context", requires = ["guard"]);
+    pgrx::extension_sql_file!("tracking/unsafe_code.sql", name = "unsafe_code", requires = ["guard"]);
+    pgrx::extension_sql_file!("tracking/require_safe.sql", name = "require_safe", requires = ["unsafe_code"]);
+    pgrx::extension_sql_file!("context/context.sql", name = "context", requires = ["require_safe"]);
     pgrx::extension_sql_file!("trigger/trigger.sql", name = "trigger", requires = ["context"]);
     pgrx::extension_sql_file!("tracking/publications.sql", name = "publications", requires = ["trigger"]);
-    pgrx::extension_sql_file!("tracking/tracking.sql", name = "tracking", requires = ["publications"]);
+    pgrx::extension_sql_file!("tracking/subscribers.sql", name = "subscribers", requires = ["publications"]);
+    pgrx::extension_sql_file!("tracking/rules.sql", name = "rules", requires = ["subscribers"]);
+    pgrx::extension_sql_file!("tracking/tracking.sql", name = "tracking", requires = ["rules"]);
     pgrx::extension_sql_file!("tracking/drops.sql", name = "drops", requires = ["tracking"]);
     pgrx::extension_sql_file!("tracking/masks.sql", name = "masks", requires = ["drops"]);
-    pgrx::extension_sql_file!("tracking/future.sql", name = "future", requires = ["masks"]);
-    pgrx::extension_sql_file!("tracking/bemihq.sql", name = "bemihq", requires = ["future"]);
+    pgrx::extension_sql_file!("tracking/tracked.sql", name = "tracked", requires = ["masks"]);
+    pgrx::extension_sql_file!("tracking/track_all.sql", name = "track_all", requires = ["tracked"]);
+    pgrx::extension_sql_file!("tracking/follow.sql", name = "follow", requires = ["track_all"]);
+    pgrx::extension_sql_file!("tracking/bemihq.sql", name = "bemihq", requires = ["follow"]);
     pgrx::extension_sql_file!("tracking/doctor_tracking.sql", name = "doctor_tracking", requires = ["bemihq"]);
-    pgrx::extension_sql_file!("tracking/doctor.sql", name = "doctor", requires = ["doctor_tracking"]);
+    pgrx::extension_sql_file!("tracking/doctor_rules.sql", name = "doctor_rules", requires = ["doctor_tracking"]);
+    pgrx::extension_sql_file!("tracking/doctor.sql", name = "doctor", requires = ["doctor_rules"]);
     pgrx::extension_sql_file!("recorder/changes.sql", name = "changes", requires = ["doctor"]);
-    pgrx::extension_sql_file!("recorder/recorder.sql", name = "recorder", requires = ["changes"]);
-    pgrx::extension_sql_file!("tracking/types.sql", name = "types", requires = ["recorder"]);
+    pgrx::extension_sql_file!("recorder/partitions.sql", name = "partitions", requires = ["changes"]);
+    pgrx::extension_sql_file!("recorder/recorder.sql", name = "recorder", requires = ["partitions"]);
+    pgrx::extension_sql_file!("recorder/start.sql", name = "start", requires = ["recorder"]);
+    pgrx::extension_sql_file!("recorder/status.sql", name = "status", requires = ["start"]);
+    pgrx::extension_sql_file!("tracking/types.sql", name = "types", requires = ["status"]);
     pgrx::extension_sql_file!("tracking/versions.sql", name = "versions", requires = ["types"]);
-    pgrx::extension_sql_file!("recorder/sources.sql", name = "sources", requires = ["versions"]);
-    pgrx::extension_sql_file!("history/image.sql", name = "image", requires = ["sources"]);
+    pgrx::extension_sql_file!("tracking/note_ddl.sql", name = "note_ddl", requires = ["versions"]);
+    pgrx::extension_sql_file!("tracking/recorded_names.sql", name = "recorded_names", requires = ["note_ddl"]);
+    pgrx::extension_sql_file!("recorder/sources.sql", name = "sources", requires = ["recorded_names"]);
+    pgrx::extension_sql_file!("recorder/adopt.sql", name = "adopt", requires = ["sources"]);
+    pgrx::extension_sql_file!("history/image.sql", name = "image", requires = ["adopt"]);
     pgrx::extension_sql_file!("history/past.sql", name = "past", requires = ["image"]);
     pgrx::extension_sql_file!("history/former.sql", name = "former", requires = ["past"]);
     pgrx::extension_sql_file!("history/as_of.sql", name = "as_of", requires = ["former"]);

@@ -1,40 +1,42 @@
--- The table bemi.changes: its form, its partitions, and whose it is.
+-- The table bemi.changes and the state of the recorder: their form, and who owns them. bemi.start() creates them;
+-- they belong to no extension, so that recorded changes outlive this one.
 
--- As the library makes it of a document; see src/recorder/row.rs.
-CREATE FUNCTION bemi.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1) RETURNS uuid
+-- As the library derives it from a document; see src/recorder/row.rs.
+CREATE FUNCTION bemi.change_id(committed_at timestamptz, commit_position pg_lsn, sequence int, source int DEFAULT 1)
+RETURNS uuid
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_change_id';
 
 COMMENT ON FUNCTION bemi.change_id(timestamptz, pg_lsn, int, int) IS
-'the id of a change, which follows from what identifies it';
+'returns the id of a change, which is derived from what identifies it';
 
--- For comparisons of changes with versions of tables: by their sources first. Positions of the first source are themselves.
+-- For comparing changes with versions of tables: by their sources first. Positions of the first source are themselves.
 CREATE FUNCTION bemi.place(source int, "position" bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
 COMMENT ON FUNCTION bemi.place(int, bigint) IS
-'a position of the log of a source, as a number that is ordered as changes are';
+'returns a position in WAL of a source as a number with the order of changes';
 
 CREATE FUNCTION bemi.place(source int, "position" pg_lsn) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place';
 
 COMMENT ON FUNCTION bemi.place(int, pg_lsn) IS
-'a position of the log of a source, as a number that is ordered as changes are';
+'returns a position in WAL of a source as a number with the order of changes';
 
 CREATE FUNCTION bemi.place_source(place bigint) RETURNS int
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_source';
 
 COMMENT ON FUNCTION bemi.place_source(bigint) IS
-'the source of a place';
+'returns the source of a place';
 
 CREATE FUNCTION bemi.place_position(place bigint) RETURNS bigint
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_place_position';
 
 COMMENT ON FUNCTION bemi.place_position(bigint) IS
-'the position of a place in the log of its source';
+'returns the position of a place in WAL of its source';
 
--- What hangs on these tables (triggers, checks, expressions of indexes) runs with the rights of those who write. The recorder
--- asks this before each write, and bemi.require_safe() at the first one, each second, after each that was refused, and when the
--- answer is another one than before: then somebody may have owned a table in between.
+-- What is attached to these tables (triggers, checks, expressions of indexes) runs with the rights of the writer. The
+-- recorder calls this before each write, and bemi.require_safe() before the first one, each second, after each
+-- refused write, and when the result has changed: then somebody may have owned a table in between.
 CREATE FUNCTION bemi.require_owner() RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -52,146 +54,20 @@ BEGIN
     RAISE EXCEPTION '%', wrong.detail USING ERRCODE = 'insufficient_privilege', HINT = wrong.fix;
   END LOOP;
   -- A new owner, or new rights of others, are new rows of the catalogs.
-  RETURN (SELECT string_agg(concat_ws(' ', c.oid, c.xmin, c.ctid, a.xmin, a.ctid), ', ' ORDER BY c.oid) FROM unnest(tables) t (oid)
-    JOIN pg_class c ON c.oid = t.oid JOIN pg_authid a ON a.oid = c.relowner);
+  RETURN (
+    SELECT string_agg(concat_ws(' ', c.oid, c.xmin, c.ctid, a.xmin, a.ctid), ', ' ORDER BY c.oid)
+    FROM unnest(tables) t (oid)
+      JOIN pg_class c ON c.oid = t.oid
+      JOIN pg_authid a ON a.oid = c.relowner);
 END
 $$;
 
 COMMENT ON FUNCTION bemi.require_owner() IS
-'raises an error if a table of bemi belongs to a role that is no superuser, or such a role can write it or has a trigger on it; gives text that is another one when owners or rights have changed in between';
-
--- What may be read of the whole may be read of a part, as pg_dump does. A part whose whole has policies has none, and shows
--- nothing by itself.
-CREATE FUNCTION bemi.grant_as_changes(relation regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  granted record;
-BEGIN
-  PERFORM bemi.own_alone(relation);
-  IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = 'bemi.changes'::regclass) THEN
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
-  END IF;
-  FOR granted IN
-    SELECT a."column", CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee, bool_or(a.is_grantable) AS is_grantable
-    FROM pg_class c, LATERAL (
-      SELECT NULL::name AS "column", e.* FROM aclexplode(c.relacl) e
-      UNION ALL SELECT t.attname, e.* FROM pg_attribute t, aclexplode(t.attacl) e WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL
-    ) a WHERE c.oid = 'bemi.changes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner GROUP BY 1, 2
-  LOOP
-    EXECUTE format('GRANT SELECT%s ON %s TO %s%s', COALESCE(' (' || quote_ident(granted."column") || ')', ''), relation, granted.grantee,
-      CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.grant_as_changes(regclass) IS
-'lets those read a partition of bemi.changes who may read that, and nobody write it';
-
--- Makes a table of its own for a month, and moves to it what the default partition holds of that month. Here, and where the other
--- tables are made, session_replication_role keeps event triggers of others, which may fail, from firing.
-CREATE FUNCTION bemi.add_partition(month timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET timezone = 'UTC' AS $$
-DECLARE
-  first timestamptz := date_trunc('month', month);
-  next timestamptz := first + interval '1 month';
-  name text := format('changes_%s', to_char(first, 'YYYY_MM'));
-  owner name;
-  is_moved boolean := false;
-BEGIN
-  PERFORM bemi.require_owner(), bemi.require_safe();
-  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'bemi.changes'::regclass AND inhrelid = to_regclass(format('bemi.%I', name))) THEN
-    RETURN;
-  ELSIF to_regclass(format('bemi.%I', name)) IS NOT NULL THEN
-    RAISE EXCEPTION 'the table bemi.% is no partition of bemi.changes', name USING
-      ERRCODE = 'duplicate_table', HINT = 'Attach it again, or give it another name.';
-  END IF;
-  IF first IS NULL OR NOT isfinite(first) OR first NOT BETWEEN '1000-01-01' AND '9999-12-31' THEN
-    RAISE EXCEPTION 'the month of % has no partition of its own', month USING
-      ERRCODE = 'invalid_parameter_value', DETAIL = 'Changes before the year 1000 and after 9999 stay in bemi.changes_default.';
-  END IF;
-  SELECT rolname INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = 'bemi.changes'::regclass;
-  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default c WHERE c.committed_at >= $1 AND c.committed_at < $2)' INTO is_moved USING first, next;
-  END IF;
-  IF is_moved THEN
-    LOCK TABLE bemi.changes IN SHARE ROW EXCLUSIVE MODE;
-    EXECUTE format('CREATE TABLE bemi.%I (LIKE bemi.changes INCLUDING ALL)', name);
-    EXECUTE format('WITH moved AS (DELETE FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2 RETURNING *)
-      INSERT INTO bemi.%I SELECT * FROM moved', name) USING first, next;
-    EXECUTE format('ALTER TABLE bemi.changes ATTACH PARTITION bemi.%I FOR VALUES FROM (%L) TO (%L)', name, first, next);
-  ELSE
-    EXECUTE format('CREATE TABLE bemi.%I PARTITION OF bemi.changes FOR VALUES FROM (%L) TO (%L)', name, first, next);
-  END IF;
-  EXECUTE format('ALTER TABLE bemi.%I OWNER TO %I', name, owner);
-  PERFORM bemi.grant_as_changes(to_regclass(format('bemi.%I', name))), bemi.keep_table(to_regclass(format('bemi.%I', name)));
-END
-$$;
-
-COMMENT ON FUNCTION bemi.add_partition(timestamptz) IS
-'makes the partition of bemi.changes for the month of a time, if it is not there, with what the default partition holds of it';
-
--- The recorder calls it once a minute.
-CREATE FUNCTION bemi.keep_partitions(retention interval) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' SET bemi.allow_drop = on AS $$
-DECLARE
-  month timestamptz;
-  partition regclass;
-BEGIN
-  FOREACH month IN ARRAY ARRAY[now(), now() + interval '1 month'] LOOP
-    -- What the default partition holds already would have to be moved: people choose when.
-    IF to_regclass(format('bemi.%I', to_char(month, '"changes_"YYYY_MM'))) IS NULL
-      AND NOT bemi.has_strays(date_trunc('month', month), date_trunc('month', month) + interval '1 month')
-    THEN
-      PERFORM bemi.add_partition(month);
-    END IF;
-  END LOOP;
-  -- Policies on the whole are for its parts too, which may have been granted with it.
-  FOR partition IN
-    SELECT t.relid FROM pg_partition_tree('bemi.changes'::regclass) t JOIN pg_class c ON c.oid = t.relid
-    WHERE NOT c.relrowsecurity AND c.relkind IN ('r', 'p') AND (SELECT p.relrowsecurity FROM pg_class p WHERE p.oid = 'bemi.changes'::regclass)
-  LOOP
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
-  END LOOP;
-  FOR partition IN
-    SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'bemi.changes'::regclass
-      -- Its upper bound; the default partition has none.
-      AND substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']+)''[)]')::timestamptz <= now() - retention
-  LOOP
-    BEGIN
-      EXECUTE format('DROP TABLE %s', partition);
-      RAISE LOG 'the recorder of bemi dropped a partition that is older than bemi.retention allows';
-    EXCEPTION WHEN OTHERS THEN
-      -- Somebody reads it, or something depends on it: it is tried again in a minute.
-      RAISE LOG 'the recorder of bemi could not drop a partition that is older than bemi.retention allows: %', SQLERRM;
-    END;
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.keep_partitions(interval) IS
-'makes the partitions of this month and the next one, and drops those that are older than the retention; NULL keeps all';
-
-CREATE FUNCTION bemi.has_strays(since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity') RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
-DECLARE
-  result boolean := false;
-BEGIN
-  IF to_regclass('bemi.changes_default') IS NOT NULL THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM bemi.changes_default WHERE committed_at >= $1 AND committed_at < $2)' INTO result USING since, until;
-  END IF;
-  RETURN result;
-EXCEPTION WHEN lock_not_available THEN
-  -- Who asks how the recorder is does not wait for others.
-  RETURN false;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.has_strays(timestamptz, timestamptz) IS
-'whether the default partition of bemi.changes holds changes';
+'raises an error if a role that is not a superuser can write tables of bemi; its result changes with the owners';
 
 CREATE FUNCTION bemi.make_changes() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET default_tablespace = '' AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET session_replication_role = replica SET default_tablespace = '' AS $$
 BEGIN
   IF to_regclass('bemi.changes') IS NULL THEN
     CREATE TABLE bemi.changes (
@@ -213,9 +89,9 @@ BEGIN
       sequence int NOT NULL,
       omitted jsonb,
       old_primary_key text,
-      -- The OID of the table when it was changed.
+      -- The OID of the table at the time of the change.
       relation oid,
-      -- Whose log it is of: see bemi.sources. What people insert themselves is of the first one.
+      -- Whose WAL it is from: see bemi.sources. What people insert themselves belongs to the first one.
       source int NOT NULL DEFAULT 1,
       PRIMARY KEY (id, committed_at)
     ) PARTITION BY RANGE (committed_at);
@@ -223,14 +99,33 @@ BEGIN
     CREATE INDEX changes_of_row ON bemi.changes (schema, "table", primary_key, committed_at);
     CREATE INDEX changes_by_time ON bemi.changes (committed_at);
     CREATE INDEX changes_by_context ON bemi.changes USING gin (context jsonb_path_ops);
-    -- What a row was called before.
-    CREATE INDEX changes_of_old_key ON bemi.changes (schema, "table", old_primary_key, committed_at) WHERE old_primary_key IS NOT NULL;
-    -- The order of the changes, for those who read on from a position. That each is there once is for the id, which follows from it.
+    -- The key of a row before it was changed.
+    CREATE INDEX changes_of_old_key ON bemi.changes (schema, "table", old_primary_key, committed_at)
+      WHERE old_primary_key IS NOT NULL;
+    -- The order of changes, for reading on from a position. The id, which is derived from it, makes each change unique.
     CREATE INDEX changes_by_position ON bemi.changes (source, commit_position, sequence);
     CREATE TABLE bemi.changes_default PARTITION OF bemi.changes DEFAULT;
     PERFORM bemi.own_alone('bemi.changes'::regclass), bemi.own_alone('bemi.changes_default'::regclass);
     COMMENT ON TABLE bemi.changes IS 'the changes that the recorder of bemi has recorded, each once';
   END IF;
+  PERFORM bemi.make_recorder();
+  PERFORM bemi.make_sources();
+  PERFORM bemi.keep_table(t) FROM bemi.kept_tables() t;
+  -- It stays locked: before that, somebody might have added something.
+  PERFORM bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
+  INSERT INTO bemi.recorder (is_wanted, state, state_since)
+  VALUES (false, 'stopped', now())
+  ON CONFLICT DO NOTHING;
+END
+$$;
+
+COMMENT ON FUNCTION bemi.make_changes() IS
+'creates the tables bemi.changes, bemi.recorder, bemi.sources and bemi.recorded_versions, if they do not exist';
+
+CREATE FUNCTION bemi.make_recorder() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET session_replication_role = replica SET default_tablespace = '' AS $$
+BEGIN
   IF to_regclass('bemi.recorder') IS NULL THEN
     CREATE TABLE bemi.recorder (
       is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
@@ -240,11 +135,11 @@ BEGIN
       state_since timestamptz NOT NULL,
       last_error text,
       last_error_at timestamptz,
-      -- The statements that help, if they are known.
+      -- The statements that fix it, if they are known.
       last_fix text,
       -- How often it failed since it last succeeded.
       failures int NOT NULL DEFAULT 0,
-      -- The last change that is recorded by this slot.
+      -- The last change that was recorded from this slot.
       commit_position pg_lsn NOT NULL DEFAULT '0/0',
       sequence int NOT NULL DEFAULT 0,
       committed_at timestamptz,
@@ -261,24 +156,19 @@ BEGIN
       gap_at timestamptz,
       gap_transaction bigint,
       gap_accepted_by name,
-      -- What was committed after it is recorded, but for gaps.
+      -- What was committed after it is recorded, except for gaps.
       since timestamptz,
-      -- The source whose positions these are. It is the last one, but where a dump was restored.
+      -- The source of these positions. It is the last one, unless a dump was restored.
       source int
     );
     PERFORM bemi.own_alone('bemi.recorder'::regclass);
-    COMMENT ON TABLE bemi.recorder IS 'how far the recorder of bemi is; see bemi.status';
+    COMMENT ON TABLE bemi.recorder IS 'the progress of the recorder of bemi; see bemi.status';
   END IF;
-  PERFORM bemi.make_sources();
-  PERFORM bemi.keep_table(t) FROM bemi.kept_tables() t;
-  -- It stays locked: before, somebody might have added something.
-  PERFORM bemi.require_safe_tables(ARRAY['bemi.recorder'::regclass::oid]);
-  INSERT INTO bemi.recorder (is_wanted, state, state_since) VALUES (false, 'stopped', now()) ON CONFLICT DO NOTHING;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.make_changes() IS
-'makes the tables bemi.changes and bemi.sources and the state of the recorder, if they are not there';
+COMMENT ON FUNCTION bemi.make_recorder() IS
+'creates the table bemi.recorder, if it does not exist';
 
 CREATE FUNCTION bemi.make_sources() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
@@ -286,36 +176,39 @@ BEGIN
   IF to_regclass('bemi.sources') IS NULL THEN
     CREATE TABLE bemi.sources (
       source int PRIMARY KEY,
-      -- For people, who may give it another one.
+      -- For people, who may change it.
       name text NOT NULL,
       system_identifier bigint NOT NULL,
       database text NOT NULL,
       first_position pg_lsn NOT NULL,
       since timestamptz NOT NULL,
       until timestamptz,
-      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: those that were restored from a dump are others.
+      -- The database, and bemi.changes, bemi.recorder, this table and bemi.recorded_versions: tables that were
+      -- restored from a dump have other OIDs.
       database_oid oid NOT NULL,
       tables oid[] NOT NULL
     );
     PERFORM bemi.own_alone('bemi.sources'::regclass);
     GRANT SELECT ON bemi.sources TO PUBLIC;
-    COMMENT ON TABLE bemi.sources IS 'which server and database the changes in bemi.changes are of, by their column source';
+    COMMENT ON TABLE bemi.sources IS
+      'the servers and databases of the changes in bemi.changes, by their column source';
   END IF;
   IF to_regclass('bemi.recorded_versions') IS NULL THEN
     CREATE TABLE bemi.recorded_versions (LIKE bemi.table_versions, PRIMARY KEY (relation, source, position));
     PERFORM bemi.own_alone('bemi.recorded_versions'::regclass);
-    COMMENT ON TABLE bemi.recorded_versions IS 'what bemi.table_versions has of times that are recorded, for dumps; it outlives the extension';
+    COMMENT ON TABLE bemi.recorded_versions IS
+      'a copy of bemi.table_versions of recorded times, for dumps; it outlives the extension';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.make_sources() IS
-'makes the tables bemi.sources and bemi.recorded_versions, if they are not there';
+'creates the tables bemi.sources and bemi.recorded_versions, if they do not exist';
 
 REVOKE EXECUTE ON FUNCTION bemi.make_changes(), bemi.make_sources() FROM PUBLIC;
 
--- Made with bemi.changes. It calls no function of the extension, without which it is of use too. Everyone may read it, and
--- sees there what he may read of bemi.changes.
+-- The view calls no function of the extension, so that it works without it. Everyone may read it, and sees in it what
+-- they may read of bemi.changes.
 CREATE FUNCTION bemi.make_changes_diff() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
 DECLARE
@@ -333,13 +226,15 @@ BEGIN
       FROM bemi.changes c %s$query$,
       CASE WHEN is_invoker THEN 'WITH (security_invoker = true)' ELSE '' END,
       CASE WHEN is_invoker THEN ''
-        ELSE $query$WHERE has_table_privilege('bemi.changes'::regclass, 'SELECT') AND NOT row_security_active('bemi.changes'::regclass)$query$ END);
+        ELSE 'WHERE has_table_privilege(''bemi.changes''::regclass, ''SELECT'') '
+          'AND NOT row_security_active(''bemi.changes''::regclass)' END);
     PERFORM bemi.own_alone('bemi.changes_diff'::regclass);
     GRANT SELECT ON bemi.changes_diff TO PUBLIC;
-    COMMENT ON VIEW bemi.changes_diff IS 'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
+    COMMENT ON VIEW bemi.changes_diff IS
+      'the changes that the recorder of bemi has recorded, with what each changed: {"column": [before, after]}';
   END IF;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.make_changes_diff() IS
-'makes the view bemi.changes_diff, if it is not there';
+'creates the view bemi.changes_diff, if it does not exist';

@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+/// Bytes of WAL without changes to record that are confirmed at once; less is confirmed with each housekeeping, so that the
+/// server keeps little WAL and the recorder writes little. `bemi.recorder_lag()` knows it too.
+pub const CONFIRM: u64 = 1 << 20;
+
 /// The states of the recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -1,7 +1,7 @@
--- Stage 2: the context goes into the write-ahead log.
+-- Stage 2: the context is written to WAL.
 
 CREATE FUNCTION bemi.emit_context() RETURNS trigger
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bemi_emit_context';
 
 COMMENT ON FUNCTION bemi.emit_context() IS
-'for triggers BEFORE each STATEMENT: writes the context of the statement into the write-ahead log';
+'writes the context of a statement to WAL, as a BEFORE trigger FOR EACH STATEMENT';

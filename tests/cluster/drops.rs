@@ -141,13 +141,14 @@ fn put_back(server: &Server) {
         assert_eq!(rules(&mut client, "\"To do\""), before, "{statement}");
         let said = notices.take();
         assert!(
-            said.len() == 1 && said[0].contains("the trigger bemi_context of public.\"To do\" was put back"),
+            said.len() == 1 && said[0].contains("the trigger bemi_context of public.\"To do\" was created again"),
             "{statement}: {said:?}"
         );
     }
     let dropped = value(&mut client, "SELECT dropped FROM bemi.tracked WHERE relation = '\"To do\"'::regclass");
     assert!(
-        dropped.starts_with("the trigger was dropped by postgres at ") && dropped.ends_with(", and put back at once"),
+        dropped.starts_with("the trigger was dropped by postgres at ")
+            && dropped.ends_with(", and created again at once"),
         "{dropped}"
     );
     under(&mut client, "INSERT INTO \"To do\" VALUES (1, 'a', 's', 'n')");
@@ -185,7 +186,7 @@ fn put_back(server: &Server) {
     );
     notices.take();
     run(&mut listening, "DROP TRIGGER bemi_context ON parts.p1");
-    assert!(notices.take()[0].contains("parts.p1 was put back"));
+    assert!(notices.take()[0].contains("parts.p1 was created again"));
     assert!(rules(&mut client, "parts.p1").contains("{secret}"));
 }
 
@@ -235,7 +236,7 @@ fn strangers(server: &Server) {
     // The owner has not the rights of the extension.
     let (mut owner, notices) = server.connect_listening(&database.name, "drops_owner");
     run(&mut owner, "DROP TRIGGER bemi_context ON t");
-    assert!(notices.take()[0].contains("was put back"));
+    assert!(notices.take()[0].contains("was created again"));
     assert!(value(&mut client, "SELECT dropped FROM bemi.tracked").contains("by drops_owner at "));
     run(&mut owner, "SELECT bemi.untrack('t')");
     assert_eq!(value(&mut client, "SELECT count(*)::text FROM bemi.tracked"), "0");

@@ -42,7 +42,7 @@ fn nobody_waits(server: &Server) {
         }
         tracker.join().unwrap()
     });
-    let warning = "WARNING: transactions in progress have made tables, which may not be tracked HINT: When they have ended: SELECT bemi.track_all('{public}');";
+    let warning = "WARNING: transactions in progress have created tables, which may not be tracked HINT: When they have ended: SELECT bemi.track_all('{public}');";
     assert!(told.iter().any(|notice| notice == warning), "{told:?}");
     long.batch_execute("COMMIT").unwrap();
     // From then on all are tracked, and the statement of the warning brings the one that was missed.

@@ -94,7 +94,7 @@ fn numbers(server: &Server) {
                FOR EACH STATEMENT EXECUTE FUNCTION bemi.emit_context('mask=v', 'numbers=1:2')",
         )
         .unwrap();
-    assert!(masks(&mut client, "hand").1.contains(&"the column v is masked by its name alone".to_owned()));
+    assert!(masks(&mut client, "hand").1.contains(&"the column v is masked only by its name".to_owned()));
     let statement = fix(&mut client, "rules").unwrap();
     client.batch_execute(&statement).unwrap();
     assert_eq!(numbers_of(&mut client, "hand"), ("2".to_owned(), true));
@@ -256,7 +256,7 @@ fn not_callable(server: &Server) {
     maker.batch_execute("CREATE SCHEMA s AUTHORIZATION nc_other CREATE TABLE theirs (id int)").unwrap();
     let said = notices.take().concat();
     assert!(
-        said.contains("WARNING: bemi does not track s.theirs, which you do not own HINT: As its owner or a superuser: SELECT bemi.follow_table('s.theirs', true);"),
+        said.contains("WARNING: bemi does not track s.theirs, because you do not own it HINT: As its owner or a superuser: SELECT bemi.follow_table('s.theirs', true);"),
         "{said}"
     );
     let tracked: i64 = client.query_one("SELECT count(*) FROM bemi.tracked", &[]).unwrap().get(0);
@@ -333,7 +333,7 @@ fn children(server: &Server) {
     assert!(lines.len() >= 7 && lines.iter().all(|line| !line.contains("hidden")), "{lines:?}");
     // A parent in a tracked schema that is no table of ours to track, and one above that is not tracked.
     client.batch_execute("SELECT bemi.untrack('par2')").unwrap();
-    let above = "statements that name public.par2 bring no context, since it is not tracked";
+    let above = "statements that name public.par2 carry no context, because it is not tracked";
     for table in ["made", "grand", "own", "below", "unseen"] {
         let missing = masks(&mut client, table).1;
         assert!(missing.contains(&above.replace("public.", "")) || missing.contains(&above.to_owned()), "{missing:?}");
@@ -353,7 +353,7 @@ fn children(server: &Server) {
     assert_eq!(
         missing,
         ["middle", "root"]
-            .map(|above| format!("statements that name aside.{above} bring no context, since it is not tracked"))
+            .map(|above| format!("statements that name aside.{above} carry no context, because it is not tracked"))
     );
     let statement = fix(&mut client, "rules").unwrap();
     client.batch_execute(&statement).unwrap();

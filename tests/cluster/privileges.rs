@@ -110,9 +110,9 @@ fn owners(server: &Server) {
     one.batch_execute("SELECT bemi.untrack('mine'); CREATE TABLE mine_too (id int); SELECT bemi.track_all()").unwrap();
     let said = notices.take().join("\n");
     assert!(said.contains("tracked 3 tables"), "{said}");
-    assert!(said.contains("you do not own these tables") && said.contains("public.foreigner"), "{said}");
+    assert!(said.contains("because you do not own them") && said.contains("public.foreigner"), "{said}");
     assert!(
-        said.contains("only a superuser can have that") && said.contains("SELECT bemi.track_all('{public}');"),
+        said.contains("this requires a superuser") && said.contains("SELECT bemi.track_all('{public}');"),
         "{said}"
     );
     one.batch_execute("SELECT bemi.untrack_all()").unwrap();

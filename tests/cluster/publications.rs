@@ -179,7 +179,7 @@ fn never_fails(server: &Server) {
         client.batch_execute(step).unwrap();
         assert!(runs(&mut client, "cl", "a") && runs(&mut client, "bare", "a"), "{step}");
         let said = notices.take().concat();
-        let is_told = said.contains("the publication \"the 'list\": it has a column list (id, a)")
+        let is_told = said.contains("the publication \"the 'list\": its column list (id, a)")
             && said.contains("SELECT bemi.track_again('public.cl');");
         let would_be_full =
             ["SELECT bemi.track('cl')", "SELECT bemi.track_again('cl', 'full')", "SELECT bemi.track_all()"];
@@ -239,7 +239,7 @@ fn made_later(server: &Server) {
         assert_eq!(said.len(), tables.len(), "{said:?}");
         for (table, said) in tables.iter().zip(said) {
             assert!(
-                said.contains(&format!("of public.{table} will fail now: the publication p: it has a column list")),
+                said.contains(&format!("of public.{table} will fail now: the publication p: its column list")),
                 "{said}"
             );
             let statement = said.split(" HINT: ").nth(1).unwrap();
@@ -255,7 +255,7 @@ fn made_later(server: &Server) {
                 .unwrap()
                 .get(0);
             assert!(
-                missing.iter().any(|m| m.starts_with("the publication p has UPDATE and DELETE fail: ")),
+                missing.iter().any(|m| m.starts_with("the publication p makes UPDATE and DELETE fail: ")),
                 "{missing:?}"
             );
             assert!(!doctor(&mut client, "publications").0);
@@ -301,7 +301,7 @@ fn untracked(server: &Server) {
     let (make, reason) = if server.major >= 15 {
         (
             "CREATE PUBLICATION p FOR TABLE t WHERE (a > 1)",
-            "its row filter uses columns that the replica identity does not have (a)",
+            "its row filter uses columns that the replica identity lacks (a)",
         )
     } else {
         ("ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE PUBLICATION p FOR TABLE t", "the table has no replica identity")
@@ -319,7 +319,7 @@ fn untracked(server: &Server) {
         let said = notices.take().concat();
         assert_eq!(
             said.contains(&format!(
-                "stays full: with that from before (default), UPDATE and DELETE would fail: the publication p: {reason}"
+                "stays full: with the former one (default), UPDATE and DELETE would fail: the publication p: {reason}"
             )),
             call == "SELECT bemi.untrack('t')",
             "{said}"
@@ -381,7 +381,7 @@ fn generated(server: &Server) {
         assert!(runs(&mut client, "made", "a"), "{kind}");
         let said = notices.take().concat();
         assert_eq!(
-            said.contains("it does not publish generated columns that the replica identity has (g)"),
+            said.contains("it does not publish generated columns of the replica identity (g)"),
             server.major >= 18,
             "{said}"
         );

@@ -14,7 +14,7 @@ pub const TESTS: &[Test] =
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/rights.txt");
 const HEAD: &str = "\
 # What each of five roles may do with each object of bemi: a superuser, the database's owner, an application's role, a member of
-# pg_monitor, and a member of pg_write_all_data with REPLICATION. Written by BEMI_RIGHTS_WRITE=1; see rights.rs and sql/grants.sql.
+# pg_monitor, and a member of pg_write_all_data with REPLICATION. Written by BEMI_RIGHTS_WRITE=1; see rights.rs and src/grants.sql.
 ";
 
 /// The roles, and what the page calls them.

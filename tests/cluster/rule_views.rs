@@ -17,7 +17,7 @@ fn made(server: &Server) {
         "CREATE ROLE rule_owner LOGIN; GRANT CREATE ON SCHEMA public TO rule_owner; GRANT SELECT ON t TO rule_owner; INSERT INTO t (v) VALUES ('a')",
     );
     run(&mut client, "SELECT bemi.track_all()");
-    // By its owner, who is no superuser, and by one; in a transaction, as pg_restore -1 does, and without.
+    // By its owner, which is not a superuser, and by one; in a transaction, as pg_restore -1 does, and without.
     for (user, begin, end) in [("rule_owner", "BEGIN; ", "; COMMIT"), ("postgres", "", ""), ("rule_owner", "", "")] {
         let mut session = server.connect_with(&database.name, user, "");
         let result = session.batch_execute(&format!("{begin}CREATE TABLE w (id int, v text); SELECT 1{end}"));

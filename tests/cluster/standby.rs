@@ -28,7 +28,7 @@ fn standby(_server: &Server) {
         let said = error.as_db_error().unwrap();
         assert_eq!(said.code().code(), "55000", "{query}");
         assert!(said.message().contains("standby"), "{query}: {}", said.message());
-        assert!(said.hint().unwrap().contains("bemi.changes, with what is recorded, can be read here too"), "{query}");
+        assert!(said.hint().unwrap().contains("bemi.changes can be read on the standby too"), "{query}");
     }
     let row = client.query_one("SELECT after->>'v' FROM bemi.changes WHERE \"table\" = 't'", &[]).unwrap();
     assert_eq!(row.get::<_, &str>(0), "a");

@@ -14,7 +14,7 @@ pub const TESTS: &[Test] = &[
     ("without_default_rights_everything_works_as_with_them", hardened),
 ];
 
-/// A database of a role of the same name, who is no superuser; and a superuser's and his connection to it.
+/// A database of a role of the same name, which is not a superuser; and a superuser's and his connection to it.
 pub fn owned_database(server: &Server, name: &str) -> (Client, Client) {
     let mut client = server.connect("postgres");
     run(&mut client, &format!("CREATE ROLE {name} LOGIN; CREATE DATABASE {name} OWNER {name}"));
@@ -135,7 +135,7 @@ fn planted(server: &Server) {
         owner.batch_execute("CREATE SCHEMA bemi; GRANT ALL ON SCHEMA bemi TO PUBLIC").unwrap();
         owner.batch_execute(statement).unwrap_or_else(|error| panic!("{error:?}: {statement}"));
         let said = fixed(&mut client, "CREATE EXTENSION bemi");
-        assert_eq!(said[0], "the schema bemi belongs to the role takeover_planted, who is no superuser");
+        assert_eq!(said[0], "the schema bemi belongs to the role takeover_planted, which is not a superuser");
         assert_eq!(said[1], "the role PUBLIC may create objects in the schema bemi");
         let refused = said.iter().any(|said| said.contains(what) && said.contains("takeover_planted"));
         assert!(refused || said.iter().any(|said| said.contains("recorder")), "{statement}: {said:?}");
@@ -208,7 +208,7 @@ fn given(server: &Server) {
     let mut said = fixed(&mut client, "CREATE EXTENSION bemi");
     said.sort();
     let expected = ["changes", "recorder"].map(|table| {
-        format!("the trigger pwn on bemi.{table} calls public.pwn(), which belongs to the role takeover_given, who is no superuser")
+        format!("the trigger pwn on bemi.{table} calls public.pwn(), which belongs to the role takeover_given, which is not a superuser")
     });
     assert_eq!(said, expected);
     assert!(!is_superuser(&mut client, "takeover_given"));

@@ -170,7 +170,7 @@ fn given_away(server: &Server) {
         .batch_execute("CREATE FUNCTION bemi.keep_partitions(text) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM public.pwn_of(''); END$$")
         .unwrap();
     let detail: String = owner.query("SELECT detail FROM bemi.unsafe()", &[]).unwrap()[0].get(0);
-    assert_eq!(detail, "the schema bemi belongs to the role takeover_away, who is no superuser");
+    assert_eq!(detail, "the schema bemi belongs to the role takeover_away, which is not a superuser");
     let said = fixed(&mut client, "SELECT bemi.start()");
     assert!(said.len() == 2 && said[0] == detail && said[1].contains("keep_partitions"), "{said:?}");
     client.batch_execute("SELECT bemi.stop(drop_slot => true)").unwrap();

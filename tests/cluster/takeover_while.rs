@@ -418,7 +418,7 @@ fn in_place(server: &Server) {
     );
     assert!(!taken_over(server, &mut client, role, &mut column));
     let found = client.query("SELECT detail FROM bemi.unsafe()", &[]).unwrap();
-    assert!(found.iter().any(|row| row.get::<_, &str>(0).contains("not as it was made")), "{found:?}");
+    assert!(found.iter().any(|row| row.get::<_, &str>(0).contains("was replaced")), "{found:?}");
     run(&mut client, "DROP EXTENSION bemi CASCADE; CREATE EXTENSION bemi");
     goes_on(&mut client);
     assert!(!is_superuser(&mut client, role));

@@ -12,7 +12,7 @@ use super::spi::one;
 use super::{gucs, partitions, report, slots, store, worker_session};
 use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::{Excess, Spool};
-use crate::recorder::state::{State, delay};
+use crate::recorder::state::{CONFIRM, State, delay};
 use crate::sys::{process, slot, temporary_file, wal};
 
 /// Documents are kept in memory up to this many bytes, the rest in a temporary file.
@@ -21,9 +21,6 @@ const MEMORY: usize = 8 << 20;
 const BATCH: u64 = 64 << 20;
 /// What waits is recorded after this time, so that not much has to be decoded again after a crash.
 const BATCH_TIME: Duration = Duration::from_secs(1);
-/// WAL without changes to record is confirmed as soon as there is this much of it, in bytes, and else with each
-/// housekeeping, so that the server keeps little of it and the recorder writes little.
-const CONFIRM: u64 = 1 << 20;
 /// How often partitions are created and dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 

@@ -46,7 +46,7 @@ fn refuse(kind: &[u8]) -> ! {
 fn lock(relation: pg_sys::Oid, is_exclusive: bool) {
     if !catalog::owns_relation(relation) {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be owner of the table", "bemi_lock")
-            .set_hint("A table is tracked by its owner or a superuser.")
+            .set_hint("The owner of the table, or a superuser, can track it.")
             .report(PgLogLevel::ERROR);
     }
     let mode = if is_exclusive { pg_sys::AccessExclusiveLock } else { pg_sys::ShareRowExclusiveLock };

@@ -50,7 +50,7 @@ test_migrate_reset_makes_a_new_schema_which_is_tracked() {
 
 test_db_push_with_bemi_among_the_schemas_is_refused() {
   is_refused "data loss" prisma db push --schema schemas.prisma
-  is_refused "cannot drop table bemi|it has what bemi has recorded" prisma db push --schema schemas.prisma --accept-data-loss
+  is_refused "cannot drop table bemi|it contains what bemi recorded" prisma db push --schema schemas.prisma --accept-data-loss
   bemi_is_spared
 }
 
