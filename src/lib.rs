@@ -8,25 +8,27 @@
 //! 4. [`recorder`]: the documents are kept in a table.
 //! 5. [`history`]: the table answers what was, and takes it back.
 //!
-//! Beside them, [`tracking`] decides which tables take part.
+//! Beside them, [`tracking`] decides which tables take part, and [`document`] knows what passes from stage to stage: how a
+//! context, a document and the values in it are written, and how they are read back.
 //!
-//! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which
-//! is all that calls the server. What passes from stage to stage is in [`wire`] and [`rules`]; what JSON is, in
-//! [`json`].
+//! Each stage has a pure half, which knows nothing of the server and is tested without one, and a module `pg`, which calls
+//! the server, with the help of `sys`.
+//!
+//! A stage imports the one directly before it, [`document`], [`pinned`] (settings with fixed values) and `sys`, and nothing
+//! else. [`document`] imports nothing, and `sys` nothing but [`document`]. The one exception: the decoder imports
+//! [`tracking::rules`], the form in which the trigger of a table holds its rules, which the decoder reads there.
 #[cfg(feature = "pgrx")]
 #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 compile_error!("choose the major version of PostgreSQL by one of the features pg14 to pg18");
 
 pub mod context;
 pub mod decoder;
+pub mod document;
 pub mod history;
-pub mod json;
 pub mod pinned;
 pub mod recorder;
-pub mod rules;
 pub mod tracking;
 pub mod trigger;
-pub mod wire;
 
 #[cfg(test)]
 mod scripts;
@@ -68,16 +70,24 @@ mod extension {
     pgrx::extension_sql_file!("tracking/recorded_names.sql", name = "recorded_names", requires = ["note_ddl"]);
     pgrx::extension_sql_file!("recorder/sources.sql", name = "sources", requires = ["recorded_names"]);
     pgrx::extension_sql_file!("recorder/adopt.sql", name = "adopt", requires = ["sources"]);
-    pgrx::extension_sql_file!("history/image.sql", name = "image", requires = ["adopt"]);
+    pgrx::extension_sql_file!("history/columns.sql", name = "columns", requires = ["adopt"]);
+    pgrx::extension_sql_file!("history/image.sql", name = "image", requires = ["columns"]);
     pgrx::extension_sql_file!("history/past.sql", name = "past", requires = ["image"]);
-    pgrx::extension_sql_file!("history/former.sql", name = "former", requires = ["past"]);
-    pgrx::extension_sql_file!("history/as_of.sql", name = "as_of", requires = ["former"]);
+    pgrx::extension_sql_file!("history/key.sql", name = "key", requires = ["past"]);
+    pgrx::extension_sql_file!("history/former.sql", name = "former", requires = ["key"]);
+    pgrx::extension_sql_file!("history/unknown.sql", name = "unknown", requires = ["former"]);
+    pgrx::extension_sql_file!("history/late.sql", name = "late", requires = ["unknown"]);
+    pgrx::extension_sql_file!("history/as_of_columns.sql", name = "as_of_columns", requires = ["late"]);
+    pgrx::extension_sql_file!("history/as_of.sql", name = "as_of", requires = ["as_of_columns"]);
     pgrx::extension_sql_file!("history/keys.sql", name = "keys", requires = ["as_of"]);
-    pgrx::extension_sql_file!("history/history.sql", name = "history", requires = ["keys"]);
+    pgrx::extension_sql_file!("history/life.sql", name = "life", requires = ["keys"]);
+    pgrx::extension_sql_file!("history/history.sql", name = "history", requires = ["life"]);
     pgrx::extension_sql_file!("history/truncated.sql", name = "truncated", requires = ["history"]);
-    pgrx::extension_sql_file!("history/revert/table.sql", name = "revert_table", requires = ["truncated"]);
+    pgrx::extension_sql_file!("history/revert/references.sql", name = "revert_references", requires = ["truncated"]);
+    pgrx::extension_sql_file!("history/revert/table.sql", name = "revert_table", requires = ["revert_references"]);
     pgrx::extension_sql_file!("history/revert/plan.sql", name = "revert_plan", requires = ["revert_table"]);
-    pgrx::extension_sql_file!("history/revert/revert.sql", name = "revert", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("history/revert/selection.sql", name = "revert_selection", requires = ["revert_plan"]);
+    pgrx::extension_sql_file!("history/revert/revert.sql", name = "revert", requires = ["revert_selection"]);
     pgrx::extension_sql_file!("history/revert/run.sql", name = "revert_run", requires = ["revert"]);
     pgrx::extension_sql_file!("history/settings.sql", name = "settings", requires = ["revert_run"]);
     pgrx::extension_sql_file!("grants.sql", name = "grants", requires = ["settings"], finalize);

@@ -63,6 +63,8 @@ pub const PINNED: &[Pinned] = {
         (c"jit", c"off", &[Past, Function]),
         // The same of their plans, which do not depend on what is asked.
         (c"plan_cache_mode", c"force_generic_plan", &[Function]),
+        // A look-up in the catalogs goes by an index, also where the server believes a catalog to be small.
+        (c"enable_seqscan", c"off", &[Function]),
         // The session of the recorder.
         (c"role", c"none", &[Recorder]),
         // Documents are in UTF-8.
@@ -72,6 +74,8 @@ pub const PINNED: &[Pinned] = {
         (c"default_transaction_read_only", c"off", &[Recorder]),
         (c"default_transaction_isolation", c"read committed", &[Recorder]),
         (c"session_replication_role", c"origin", &[Recorder]),
+        // What bemi changes in its own tables fires no trigger of others.
+        (c"session_replication_role", c"replica", &[Function]),
     ]
 };
 

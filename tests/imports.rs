@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 
 /// What several stages share: the document between them, and the settings under which values are written and read.
-const SHARED: &[&str] = &["document", "wire", "json", "pinned"];
+const SHARED: &[&str] = &["document", "pinned"];
 
 /// What each module at the top of src may import besides itself and [`SHARED`]: whole modules, or parts of them.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -16,11 +16,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("context", &["sys"]),
     ("trigger", &["sys", "context"]),
     // The trigger carries the rules of tracking.
-    ("decoder", &["sys", "trigger", "rules", "tracking::rules"]),
+    ("decoder", &["sys", "trigger", "tracking::rules"]),
     ("recorder", &["sys", "decoder"]),
     // The values of the past are written as the decoder writes them.
-    ("history", &["sys", "recorder", "decoder::numeric", "decoder::pg::shown"]),
-    ("tracking", &["sys", "rules"]),
+    ("history", &["sys", "recorder", "decoder::pg::shown"]),
+    ("tracking", &["sys"]),
     // Tests that compare the SQL with what Rust says of the same.
     ("scripts", &["recorder::row", "recorder::state"]),
 ];
@@ -46,7 +46,7 @@ fn every_form_of_an_import_is_found() {
     for (file, source) in [
         // A stage behind it.
         ("context/pg/session.rs", "use crate::decoder::encode::lsn;"),
-        ("context/pg/session.rs", "use crate::{json, recorder::{row as r}};"),
+        ("context/pg/session.rs", "use crate::{document, recorder::{row as r}};"),
         ("context/pg/session.rs", "use super::super::super::trigger;"),
         ("context/pg.rs", "use super::super::{trigger::emit};"),
         ("context/pg/mod.rs", "use super::super::{trigger::emit};"),
@@ -56,11 +56,11 @@ fn every_form_of_an_import_is_found() {
         ("sys/guc.rs", "macro_rules! m { () => { $crate::context::pg::init() }; }"),
         ("sys/guc.rs", "pub use crate::context::pg::gucs;"),
         ("document/write.rs", "use crate::context;"),
-        ("unlisted/part.rs", "use crate::json::Charset;"),
+        ("unlisted/part.rs", "use crate::document::json;"),
         // Two stages before it, or a part that is not listed.
         ("recorder/pg/worker.rs", "use crate::trigger::emit;"),
         ("history/versions.rs", "use crate::decoder;"),
-        ("history/versions.rs", "use crate::decoder::{numeric, json};"),
+        ("history/versions.rs", "use crate::decoder::{options};"),
         // What is another's, handed on.
         ("trigger/pg.rs", "pub use crate::context::pg::gucs;"),
         ("trigger/pg.rs", "pub(crate) use crate::context::pg::{gucs as settings};"),
@@ -90,7 +90,7 @@ fn what_may_be_imported_is() {
         ("context/pg/mod.rs", "mod session; pub use session::revision; pub use super::value::Value;"),
         ("trigger/pg.rs", "mod hooks; use super::emit::Written; use crate::context::pg::{gucs, statement};"),
         ("trigger/pg/hooks.rs", "use crate::sys::executor; fn f() { super::begin() }"),
-        ("history/versions.rs", "use crate::decoder::numeric::{max_len, numeric};"),
+        ("history/versions.rs", "use crate::document::numeric::{max_len, numeric};"),
         ("lib.rs", "pub mod context; fn f() { crate::trigger::pg::init() }"),
     ] {
         assert_eq!(problems_of(file, source), Vec::<String>::new(), "{file}: {source}");

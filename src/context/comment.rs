@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 use memchr::{memchr, memmem};
 
 use super::lexer::{Lexer, Token, is_space};
-use crate::wire::{Context, ContextError};
+use crate::document::context::{Context, ContextError};
 
 const OPEN: &[u8] = b"/*Bemi";
 const CLOSE: &[u8] = b"Bemi*/";
@@ -232,7 +232,7 @@ fn trim(text: &[u8]) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Charset;
+    use crate::document::json::Charset;
 
     fn contents(sql: &str) -> Vec<String> {
         let outline = Outline::read(sql.as_bytes(), Strings::Standard);

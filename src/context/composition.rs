@@ -1,9 +1,11 @@
-//! The context of a statement, put together from that of the session, comments and the statement's text, so that what is
-//! logged is a context that the reader of the log accepts: never too long, and never with too many members.
+//! The context of a statement, put together from that of the session, comments and the statement's text, so that what
+//! is logged is a context that the reader of the log accepts: never too long, and never with too many members.
 #![forbid(unsafe_code)]
 
-use crate::json::{self, Charset};
-use crate::wire::{self, Context, ContextError, INVALID_CONTEXT_KEY, INVALID_CONTEXT_LIMIT, MAX_MEMBERS};
+use crate::document::context::{
+    Context, ContextError, INVALID_CONTEXT_KEY, INVALID_CONTEXT_LIMIT, MAX_MEMBERS, counted_members,
+};
+use crate::document::json::{self, Charset};
 
 /// A context that grows within its limits.
 #[derive(Clone, Debug)]
@@ -18,8 +20,8 @@ pub struct Composition {
 }
 
 impl Composition {
-    /// Begins with a context. One that is longer than `limit` bytes, since the limit was lowered, is kept as one that cannot
-    /// be read.
+    /// Begins with a context. One that is longer than `limit` bytes, since the limit was lowered, is kept as one that
+    /// cannot be read.
     pub fn new(context: Context, limit: usize, charset: Charset) -> Self {
         let mut composition = Self { context: Context::default(), bytes: 0, members: 0, limit, charset };
         let text = context.to_json(Charset::Utf8);
@@ -34,8 +36,8 @@ impl Composition {
         let (mut bytes, mut members) = (self.bytes, self.members);
         for (key, value) in other.members() {
             let (old_bytes, old_members) = self.cost(key);
-            bytes = bytes - old_bytes + wire::logged_len(key, value, self.charset);
-            members = members - old_members + wire::counted_members(key, value);
+            bytes = bytes - old_bytes + logged_len(key, value, self.charset);
+            members = members - old_members + counted_members(key, value);
         }
         if bytes + 1 > self.limit.max(2) {
             return Err(ContextError::TooLong(bytes + 1, self.limit));
@@ -51,7 +53,7 @@ impl Composition {
     /// Sets `key` to as much of a text as has room; leaves the key out if it has none itself.
     pub fn set_text(&mut self, key: &str, text: &[u8]) {
         let (old_bytes, old_members) = self.cost(key);
-        let taken = self.bytes - old_bytes + wire::logged_len(key, "\"\"", self.charset) + 1;
+        let taken = self.bytes - old_bytes + logged_len(key, "\"\"", self.charset) + 1;
         let Some(room) = self.limit.checked_sub(taken) else { return };
         // A byte takes one at least.
         let text = &text[..json::floor_char_boundary(text, room)];
@@ -78,8 +80,19 @@ impl Composition {
     fn cost(&self, key: &str) -> (usize, usize) {
         self.context
             .value(key)
-            .map_or((0, 0), |value| (wire::logged_len(key, value, self.charset), wire::counted_members(key, value)))
+            .map_or((0, 0), |value| (logged_len(key, value, self.charset), counted_members(key, value)))
     }
+}
+
+/// Returns the bytes of a member of a context in the log, with the comma or brace behind it. The value is compact JSON
+/// in UTF-8.
+fn logged_len(key: &str, value: &str, charset: Charset) -> usize {
+    let of_json = |c: char| if c.is_ascii() { 1 } else { 6 * c.len_utf16() };
+    let value_len = match charset {
+        Charset::Ascii if !value.is_ascii() => value.chars().map(of_json).sum(),
+        _ => value.len(),
+    };
+    json::escaped_len(key.as_bytes(), charset) + "\"\":,".len() + value_len
 }
 
 /// How much of a text makes the inside of a JSON string of at most `room` bytes.
@@ -97,7 +110,7 @@ fn fitting(text: &str, room: usize, charset: Charset) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::QUERY_KEY;
+    use crate::document::context::QUERY_KEY;
     use proptest::prelude::*;
 
     fn context(text: &str) -> Context {

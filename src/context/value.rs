@@ -1,8 +1,8 @@
 //! What the setting `bemi.context` may be set to.
 #![forbid(unsafe_code)]
 
-use crate::json::Charset;
-use crate::wire::{Context, ContextError};
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 
 /// A value for `bemi.context`.
 #[derive(Clone, Copy, Debug)]
@@ -11,14 +11,14 @@ pub enum Value<'a> {
     Utf8(&'a [u8]),
     /// In another encoding, and converted to UTF-8. In the log, its characters beyond ASCII are escapes.
     Converted(&'a [u8], &'a [u8]),
-    /// In another encoding, when the database cannot be asked for a conversion yet. In all encodings that a database can have,
-    /// bytes below 0x80 are ASCII characters; so every other byte is taken as some character, which changes nothing in
-    /// the judgement but the length in the log.
+    /// In another encoding, when the database cannot be asked for a conversion yet. In all encodings that a database
+    /// can have, bytes below 0x80 are ASCII characters; so every other byte is taken as some character, which changes
+    /// nothing in the judgement but the length in the log.
     Unconverted(&'a [u8]),
 }
 
-/// Checks a value for `bemi.context`: empty, which stands for no context, or a context of at most `limit` bytes, both as it
-/// is given and in the log.
+/// Checks a value for `bemi.context`: empty, which stands for no context, or a context of at most `limit` bytes, both
+/// as it is given and in the log.
 pub fn check(value: Value<'_>, limit: usize) -> Result<(), ContextError> {
     let (Value::Utf8(given) | Value::Converted(given, _) | Value::Unconverted(given)) = value;
     if given.is_empty() {
@@ -43,7 +43,7 @@ pub fn check(value: Value<'_>, limit: usize) -> Result<(), ContextError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::NotJsonb;
+    use crate::document::json::NotJsonb;
     use proptest::prelude::*;
 
     #[test]

@@ -1,8 +1,9 @@
 //! The text form of `jsonb`, from its form on disk: a tree of containers (src/include/utils/jsonb.h).
 #![forbid(unsafe_code)]
 
-use super::json::{Json, Omission};
-use super::numeric;
+use crate::document::json::Json;
+use crate::document::numeric;
+use crate::document::omission::Omission;
 
 /// Deepest tree that is written here.
 const MAX_DEPTH: usize = 500;

@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use super::change::Operation;
 use super::filter::{ListError, Prefixes, Tables, names};
+use crate::document::operation::Operation;
 
 /// Largest value of `batch-bytes`.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;

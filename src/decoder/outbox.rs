@@ -10,10 +10,9 @@
 
 use std::collections::{TryReserveError, VecDeque};
 
-use super::change::Finished;
-use super::json::Json;
 use super::txn::Transaction;
-use crate::json::Charset;
+use crate::document::change::Finished;
+use crate::document::json::{Charset, Json};
 
 /// Whether there was memory.
 pub type Memory = Result<(), TryReserveError>;
@@ -88,8 +87,9 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decoder::change::{Document, Operation, relation_keys};
     use crate::decoder::scope::no_file;
+    use crate::document::change::{Draft, relation_keys};
+    use crate::document::operation::Operation;
 
     /// What is handed over at a position.
     enum Step {
@@ -118,8 +118,8 @@ mod tests {
                     settle(&mut outbox, &mut txn, position);
                     let create = Operation::Create;
                     let json = &mut outbox.json;
-                    let mut document = Document::open(json, &txn, position, None, &keys, create, Charset::Utf8);
-                    document.json.raw(b"null,\"before\":{},\"after\":{}");
+                    let mut document = Draft::open(json, &txn.head, position, None, &keys, create, Charset::Utf8);
+                    document.no_row();
                     document.context();
                     let document = document.close().unwrap();
                     outbox.push(position, document, None).unwrap();
@@ -151,8 +151,8 @@ mod tests {
             for _ in 0..count {
                 let keys = relation_keys(b"public", b"t", Charset::Utf8);
                 let json = &mut outbox.json;
-                let mut document = Document::open(json, txn, 1, None, &keys, Operation::Create, Charset::Utf8);
-                document.json.raw(b"null,\"before\":{},\"after\":{}");
+                let mut document = Draft::open(json, &txn.head, 1, None, &keys, Operation::Create, Charset::Utf8);
+                document.no_row();
                 document.context();
                 let document = document.close().unwrap();
                 outbox.push(1, document, None).unwrap();

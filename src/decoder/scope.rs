@@ -49,8 +49,8 @@ impl Scope {
         Self { contexts: Vec::new(), places: HashMap::new(), filed: 0, kept: 0, limit: KEPT, file: None, make_file }
     }
 
-    /// Sets the context that holds from here on, on behalf of the transaction as a whole: nothing can take it back. Fails
-    /// without memory.
+    /// Sets the context that holds from here on, on behalf of the transaction as a whole: nothing can take it back.
+    /// Fails without memory.
     pub fn set(&mut self, context: &[u8]) -> io::Result<()> {
         let text = Text::Kept(copy(context)?, context.len());
         self.contexts.try_reserve(1)?;

@@ -4,24 +4,12 @@
 use std::collections::{HashSet, TryReserveError};
 use std::io;
 
-use super::encode;
-use super::json::Json;
 use super::scope::{MakeFile, Scope};
-use crate::json::Charset;
-use crate::wire::Context;
-
-/// What stands for the context of a document if it is that of the document before it.
-const SAME_CONTEXT: &[u8] = b"\"=\"";
-
-/// Where and when a transaction was committed or prepared: the position of the record, and the time in microseconds
-/// since 2000-01-01 UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// In the log.
-    pub position: u64,
-    /// By the clock.
-    pub time: i64,
-}
+use crate::document::change::SAME_CONTEXT;
+use crate::document::context::Context;
+use crate::document::head::HeadText;
+use crate::document::json::Charset;
+use crate::document::moment::Moment;
 
 /// The transaction that is being decoded.
 #[derive(Debug)]
@@ -32,12 +20,8 @@ pub struct Transaction {
     pub commit: Option<Moment>,
     /// Whether a document of it was sent.
     pub is_sent: bool,
-    /// The part of its documents between position and sequence number.
-    before_sequence: Vec<u8>,
-    /// The part between sequence number and the number of the subtransaction.
-    transaction_id: Vec<u8>,
-    /// The part between that and the schema.
-    rest: Vec<u8>,
+    /// The keys that its documents have in common.
+    pub head: HeadText,
     sequence: u64,
     scope: Scope,
     /// Whether the document that was sent last has the context in force.
@@ -50,32 +34,26 @@ pub struct Transaction {
 impl Transaction {
     /// A transaction without changes and context so far. `database` is a JSON string.
     pub fn new(xid: u32, commit: Option<Moment>, database: &[u8], charset: Charset, make_file: MakeFile) -> Self {
-        let mut before_sequence = b"\",\"commit_position\":".to_vec();
-        encode::position_or_null(&mut before_sequence, commit.map(|commit| commit.position));
-        before_sequence.extend_from_slice(b",\"sequence\":");
-        let mut rest = b",\"committed_at\":".to_vec();
-        encode::time_or_null(&mut rest, commit.map(|commit| commit.time));
-        rest.extend_from_slice(b",\"database\":");
-        rest.extend_from_slice(database);
+        Self::with_head(HeadText::new(Some(xid), commit, database), xid, commit, charset, make_file)
+    }
+
+    /// What stands for a transaction in the document of a message that belongs to none.
+    pub fn none(database: &[u8], charset: Charset, make_file: MakeFile) -> Self {
+        Self::with_head(HeadText::new(None, None, database), 0, None, charset, make_file)
+    }
+
+    fn with_head(head: HeadText, xid: u32, commit: Option<Moment>, charset: Charset, make_file: MakeFile) -> Self {
         Self {
             xid,
             commit,
             is_sent: false,
-            before_sequence,
-            transaction_id: format!(",\"transaction_id\":{xid}").into_bytes(),
-            rest,
+            head,
             sequence: 0,
             scope: Scope::new(make_file),
             has_shown_context: false,
             subtransactions: HashSet::new(),
             charset,
         }
-    }
-
-    /// What stands for a transaction in the document of a message that belongs to none.
-    pub fn none(database: &[u8], charset: Charset, make_file: MakeFile) -> Self {
-        let transaction_id = b",\"transaction_id\":null".to_vec();
-        Self { transaction_id, ..Self::new(0, None, database, charset, make_file) }
     }
 
     /// Takes the content of a message, in UTF-8, as the context of the changes after it, until a subtransaction is
@@ -111,7 +89,7 @@ impl Transaction {
     /// told so.
     pub fn next_context(&mut self, is_repeated: bool) -> &[u8] {
         if std::mem::replace(&mut self.has_shown_context, true) && !is_repeated {
-            SAME_CONTEXT
+            SAME_CONTEXT.as_bytes()
         } else {
             self.scope.current()
         }
@@ -122,8 +100,8 @@ impl Transaction {
         self.has_shown_context = false;
     }
 
-    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of contexts
-    /// does.
+    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of
+    /// contexts does.
     pub fn roll_back(&mut self, subtransaction: u32) -> io::Result<bool> {
         self.has_shown_context = false;
         self.scope.roll_back(subtransaction)?;
@@ -139,32 +117,17 @@ impl Transaction {
         self.sequence += 1;
         Ok(self.sequence)
     }
-
-    /// Writes the keys of a change's document, from `position` to `database`; gives where the number goes, which is
-    /// known when it is sent.
-    pub fn write_keys(&self, json: &mut Json, position: u64, subtransaction: Option<u32>) -> usize {
-        json.raw(b"{\"position\":\"");
-        json.append(17, |out| encode::push_lsn(out, position));
-        json.raw(&self.before_sequence);
-        let sequence_at = json.len();
-        json.raw(&self.transaction_id);
-        if let Some(subtransaction) = subtransaction {
-            json.raw(b",\"subtransaction_id\":");
-            json.integer(subtransaction);
-        }
-        json.raw(&self.rest);
-        sequence_at
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decoder::scope::no_file;
+    use crate::document::json::Json;
 
     fn keys(txn: &mut Transaction, subtransaction: Option<u32>) -> String {
         let mut json = Json::new(Charset::Utf8);
-        let at = txn.write_keys(&mut json, 1, subtransaction);
+        let at = txn.head.write(&mut json, 1, subtransaction);
         let number = txn.count(subtransaction).unwrap().to_string();
         String::from_utf8([&json.as_bytes()[..at], number.as_bytes(), &json.as_bytes()[at..]].concat()).unwrap()
     }
@@ -192,15 +155,24 @@ mod tests {
     #[test]
     fn keys_say_what_is_known_of_the_transaction() {
         let mut txn = transaction();
-        let first = r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#;
+        let first = concat!(
+            r#"{"position":"0/1","commit_position":"0/16B3A90","sequence":1,"transaction_id":745,"#,
+            r#""committed_at":"2026-11-20T11:38:55.720782+00:00","database":"app""#,
+        );
         assert_eq!(keys(&mut txn, None), first);
         assert_eq!(keys(&mut txn, None), first.replace("\"sequence\":1", "\"sequence\":2"));
         let mut open = Transaction::new(745, None, b"\"app\"", Charset::Utf8, no_file);
-        let sub = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"committed_at":null,"database":"app""#;
+        let sub = concat!(
+            r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":745,"subtransaction_id":747,"#,
+            r#""committed_at":null,"database":"app""#,
+        );
         assert_eq!(keys(&mut open, Some(747)), sub);
         assert_eq!([746, 747, 747].map(|sub| open.roll_back(sub).unwrap()), [false, true, false]);
         let mut none = Transaction::none(b"\"app\"", Charset::Utf8, no_file);
-        let nothing = r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":null,"committed_at":null,"database":"app""#;
+        let nothing = concat!(
+            r#"{"position":"0/1","commit_position":null,"sequence":1,"transaction_id":null,"committed_at":null,"#,
+            r#""database":"app""#,
+        );
         assert_eq!(keys(&mut none, None), nothing);
     }
 }

@@ -1,8 +1,8 @@
 //! `jsonb` as it is on disk, read in place: a tree of containers (src/include/utils/jsonb.h).
 #![forbid(unsafe_code)]
 
-use crate::decoder::numeric::{max_len, numeric};
-use crate::json::escape;
+use crate::document::json::escape;
+use crate::document::numeric::{max_len, numeric};
 
 const COUNT: u32 = 0x0FFF_FFFF;
 const IS_SCALAR: u32 = 0x1000_0000;

@@ -1,12 +1,12 @@
 -- Keys as people write them, and the texts under which the changes of such a key are recorded.
 
--- The members of a key: itself, or of a JSON array.
-CREATE FUNCTION bemi.key_members(relation regclass, key text, count int) RETURNS text[]
+-- The members of a key: the key itself, or those of a JSON array.
+CREATE FUNCTION bemi.key_members(relation regclass, key text, columns bemi.key_column[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members text[];
 BEGIN
-  IF count = 1 THEN
+  IF cardinality(columns) = 1 THEN
     RETURN ARRAY[key];
   END IF;
   BEGIN
@@ -14,61 +14,82 @@ BEGIN
   EXCEPTION WHEN data_exception THEN
     members := NULL;
   END;
-  IF cardinality(members) IS DISTINCT FROM count OR array_position(members, NULL) IS NOT NULL THEN
-    RAISE EXCEPTION '% cannot be a key of %', quote_literal(key), relation USING ERRCODE = 'invalid_text_representation',
-      DETAIL = format('Its key has the columns %s.', (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM bemi.key_of(relation) k)),
+  IF cardinality(members) IS DISTINCT FROM cardinality(columns) OR array_position(members, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION '% cannot be a key of %', quote_literal(key), relation USING
+      ERRCODE = 'invalid_text_representation',
+      DETAIL = format('Its key has the columns %s.', (
+        SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.place) FROM unnest(columns) c
+      )),
       HINT = 'Write it as a JSON array of their values, as in ''["7", "a"]''.';
   END IF;
   RETURN members;
 END
 $$;
 
-COMMENT ON FUNCTION bemi.key_members(regclass, text, int) IS
-'the values of the columns of a key, as texts';
+COMMENT ON FUNCTION bemi.key_members(regclass, text, bemi.key_column[]) IS
+'returns the values of the columns of a key, as texts';
 
--- What is written is read by the type's input function. The result has the value as the log would write it, and, if the column would
--- round or cut it without making another value of it, as the column would have it. An error if the type does not know it.
-CREATE FUNCTION bemi.texts_of_member(relation regclass, k record, asked text) RETURNS text[]
+-- The type's input function reads the text. The result has the value as WAL would have it and, if the column would
+-- round or cut it to an equal value, as the column would have it. Raises an error if the type does not accept the text.
+CREATE FUNCTION bemi.texts_of_member(relation regclass, k bemi.key_column, asked text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   free text := k.opening || quote_literal(asked) || k.free;
   fitted text := k.opening || quote_literal(asked) || k.closing;
-  -- Neither calls a cast: types of others are written by their output function.
+  -- Neither form calls a cast: the output functions of users' types write their values.
   written text := CASE WHEN k.type < 16384::oid THEN 'to_jsonb(%s) #>> ''{}''' ELSE 'format(''%%s'', %s)' END;
   result text[];
 BEGIN
-  EXECUTE format('SELECT ARRAY[%s, CASE WHEN %s THEN %s END]', format(written, free), format(k.comparison, fitted, free), format(written, fitted)) INTO result;
+  EXECUTE format('SELECT ARRAY[%s, CASE WHEN %s THEN %s END]',
+    format(written, free), format(k.comparison, fitted, free), format(written, fitted)) INTO result;
   RETURN array_remove(result, NULL);
 EXCEPTION WHEN data_exception THEN
-  RAISE EXCEPTION '% cannot be a key of %', quote_literal(asked), relation USING ERRCODE = 'invalid_text_representation',
+  RAISE EXCEPTION '% cannot be a key of %', quote_literal(asked), relation USING
+    ERRCODE = 'invalid_text_representation',
     DETAIL = format('The column %I is of the type %s: %s.', k.name, format_type(k.type, NULL), SQLERRM);
 END
 $$;
 
-COMMENT ON FUNCTION bemi.texts_of_member(regclass, record, text) IS
-'how the log may write a value of a column of a key';
+COMMENT ON FUNCTION bemi.texts_of_member(regclass, bemi.key_column, text) IS
+'returns how WAL may have a value of a column of a key';
 
-CREATE FUNCTION bemi.key_condition(relation regclass, members text[], recorded text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT string_agg(format(k.comparison,
-    k.opening || CASE WHEN cardinality(members) = 1 THEN recorded ELSE format('(%s::jsonb->>%s)', recorded, k.place - 1) END || k.free,
-    k.opening || quote_literal(members[k.place]) || k.free), ' AND ' ORDER BY k.place)
-  FROM bemi.key_of(relation) k
+CREATE FUNCTION bemi.key_condition(columns bemi.key_column[], members text[], recorded text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT string_agg(format(c.comparison,
+      c.opening
+        || CASE WHEN cardinality(members) = 1 THEN recorded ELSE format('(%s::jsonb->>%s)', recorded, c.place - 1) END
+        || c.free,
+      c.opening || quote_literal(members[c.place]) || c.free), ' AND ' ORDER BY c.place)
+    FROM unnest(columns) c
+  );
+END
 $$;
 
-COMMENT ON FUNCTION bemi.key_condition(regclass, text[], text) IS
-'in SQL: the condition that a recorded key is a given one';
+COMMENT ON FUNCTION bemi.key_condition(bemi.key_column[], text[], text) IS
+'returns in SQL: the condition that a recorded key is a given one';
 
--- Where equal keys may have several texts (numeric, char(n), citext and the like), all that are recorded are compared.
-CREATE FUNCTION bemi.equal_keys(relation regclass, members text[]) RETURNS text[]
+-- Where equal keys may have several texts (numeric, char(n), citext and the like), compares all that are recorded.
+CREATE FUNCTION bemi.equal_keys(relation regclass, columns bemi.key_column[], members text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  recorded text := 'SELECT r.key FROM (SELECT c.primary_key AS key FROM bemi.recorded_names($1) n JOIN bemi.changes c
-      ON c.schema = n.schema AND c."table" = n."table" WHERE c.primary_key IS NOT NULL
-    UNION SELECT c.old_primary_key FROM bemi.recorded_names($1) n JOIN bemi.changes c
-      ON c.schema = n.schema AND c."table" = n."table" WHERE c.old_primary_key IS NOT NULL) r';
-  condition text := bemi.key_condition(relation, members, 'r.key');
-  one text := 'SELECT ' || bemi.key_condition(relation, members, '$1');
+  recorded text := $query$
+    SELECT r.key
+    FROM (
+      SELECT c.primary_key AS key
+      FROM bemi.recorded_names($1) n
+      JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table"
+      WHERE c.primary_key IS NOT NULL
+      UNION
+      SELECT c.old_primary_key
+      FROM bemi.recorded_names($1) n
+      JOIN bemi.changes c ON c.schema = n.schema AND c."table" = n."table"
+      WHERE c.old_primary_key IS NOT NULL
+    ) r
+  $query$;
+  condition text := bemi.key_condition(columns, members, 'r.key');
+  one text := 'SELECT ' || bemi.key_condition(columns, members, '$1');
   key text;
   is_equal boolean;
   result text[];
@@ -76,7 +97,7 @@ BEGIN
   EXECUTE format('SELECT ARRAY(%s WHERE %s)', recorded, condition) INTO result USING bemi.leaves(relation);
   RETURN result;
 EXCEPTION WHEN data_exception OR undefined_object THEN
-  -- Some were recorded when the key was another one, and are no values of it today.
+  -- Some were recorded when the table had another key, and are not values of today's key.
   FOR key IN EXECUTE recorded USING bemi.leaves(relation) LOOP
     BEGIN
       EXECUTE one INTO is_equal USING key;
@@ -89,55 +110,71 @@ EXCEPTION WHEN data_exception OR undefined_object THEN
 END
 $$;
 
-COMMENT ON FUNCTION bemi.equal_keys(regclass, text[]) IS
-'the recorded keys of a table that equal a given one';
+COMMENT ON FUNCTION bemi.equal_keys(regclass, bemi.key_column[], text[]) IS
+'returns the recorded keys of a table that equal a given one';
 
-CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
+CREATE FUNCTION bemi.recorded_keys(relation regclass, key text, columns bemi.key_column[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  parts record;
   members text[];
-  k record;
+  k bemi.key_column;
   texts text[];
   results text[] := ARRAY['['];
 BEGIN
-  IF key IS NULL OR relation IS NULL THEN
+  IF key IS NULL OR cardinality(columns) = 0 THEN
     RETURN bemi.texts_of_key(key);
   END IF;
-  BEGIN
-    SELECT count(*)::int AS count, bool_and(o.has_one_text) AS have_one_text INTO parts FROM bemi.key_of(relation) o;
-  EXCEPTION WHEN object_not_in_prerequisite_state THEN
-    -- It cannot be compared but as it is written.
-    RETURN bemi.texts_of_key(key);
-  END;
-  IF parts.count = 0 THEN
-    RETURN bemi.texts_of_key(key);
-  END IF;
-  members := bemi.key_members(relation, key, parts.count);
-  FOR k IN SELECT * FROM bemi.key_of(relation) o ORDER BY o.place LOOP
+  members := bemi.key_members(relation, key, columns);
+  FOREACH k IN ARRAY columns LOOP
     texts := bemi.texts_of_member(relation, k, members[k.place]);
-    IF parts.count = 1 THEN
+    IF cardinality(columns) = 1 THEN
       results := texts;
     ELSE
-      results := ARRAY(SELECT r || to_json(t)::text || CASE k.place WHEN parts.count THEN ']' ELSE ',' END FROM unnest(results) r, unnest(texts) t);
+      results := ARRAY(
+        SELECT r || to_json(t)::text || CASE k.place WHEN cardinality(columns) THEN ']' ELSE ',' END
+        FROM unnest(results) r, unnest(texts) t
+      );
     END IF;
   END LOOP;
-  IF NOT parts.have_one_text THEN
-    results := results || bemi.equal_keys(relation, members);
+  IF false = ANY (ARRAY(SELECT c.has_one_text FROM unnest(columns) c)) THEN
+    results := results || bemi.equal_keys(relation, columns, members);
   END IF;
   RETURN ARRAY(SELECT DISTINCT r COLLATE "C" FROM unnest(results) r);
 END
 $$;
 
+COMMENT ON FUNCTION bemi.recorded_keys(regclass, text, bemi.key_column[]) IS
+'returns the texts under which the changes of a key with given columns may be recorded';
+
+CREATE FUNCTION bemi.recorded_keys(relation regclass, key text) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  columns bemi.key_column[];
+BEGIN
+  IF key IS NULL OR relation IS NULL THEN
+    RETURN bemi.texts_of_key(key);
+  END IF;
+  BEGIN
+    columns := ARRAY(SELECT k FROM bemi.key_of(relation) k);
+  EXCEPTION WHEN object_not_in_prerequisite_state THEN
+    -- Such a key can only be compared as a text.
+    RETURN bemi.texts_of_key(key);
+  END;
+  RETURN bemi.recorded_keys(relation, key, columns);
+END
+$$;
+
 COMMENT ON FUNCTION bemi.recorded_keys(regclass, text) IS
-'the texts under which the changes of a key of a table may be recorded';
+'returns the texts under which the changes of a key of a table may be recorded';
 
 CREATE FUNCTION bemi.texts_of_key(key text) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF key LIKE '[%]' THEN
-    RETURN ARRAY[key, '[' || (SELECT string_agg(to_json(m.value)::text, ',' ORDER BY m.place)
-      FROM jsonb_array_elements_text(key::jsonb) WITH ORDINALITY AS m (value, place)) || ']'];
+    RETURN ARRAY[key, '[' || (
+      SELECT string_agg(to_json(m.value)::text, ',' ORDER BY m.place)
+      FROM jsonb_array_elements_text(key::jsonb) WITH ORDINALITY AS m (value, place)
+    ) || ']'];
   END IF;
   RETURN ARRAY[key];
 EXCEPTION WHEN data_exception THEN
@@ -146,4 +183,4 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.texts_of_key(text) IS
-'a key as it is written, and if it is a JSON array, as the log writes it';
+'returns a key as it is written and, if it is a JSON array, as the recorder writes it';

@@ -2,6 +2,7 @@
 pub mod array;
 pub mod jsonb;
 pub mod range;
+pub mod revert;
 pub mod versions;
 
 #[cfg(feature = "pgrx")]

@@ -1,5 +1,4 @@
 //! Stage 4: the documents are recorded in the table `bemi.changes`, each exactly once.
-pub mod document;
 pub mod place;
 pub mod portion;
 pub mod row;

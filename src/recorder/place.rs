@@ -6,8 +6,8 @@ const POSITION_BITS: u32 = 56;
 /// The last source that a place has room for.
 const LAST_SOURCE: i32 = 127;
 
-/// Returns the place of a position of a source. In the first source, it is the position itself; source 0, which comes before
-/// all that is recorded, has negative ones. None for a source or a position beyond what a place holds.
+/// Returns the place of a position of a source. In the first source, it is the position itself; source 0, which comes
+/// before all that is recorded, has negative ones. None for a source or a position beyond what a place holds.
 pub fn place(source: i32, position: u64) -> Option<i64> {
     let is_held = (0..=LAST_SOURCE).contains(&source) && position >> POSITION_BITS == 0;
     is_held.then(|| (i64::from(source - 1) << POSITION_BITS) + position as i64)

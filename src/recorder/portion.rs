@@ -1,5 +1,6 @@
 //! How much is recorded at once, where the server does not accept what a document holds: its text is more than an index
-//! or a value of `jsonb` can hold, or has no form in the encoding of the database. No document may stop those behind it.
+//! or a value of `jsonb` can hold, or has no form in the encoding of the database. No document may stop those behind
+//! it.
 #![forbid(unsafe_code)]
 
 /// What is left out of a row, named in its column `omitted`.

@@ -36,20 +36,25 @@ REVOKE EXECUTE ON FUNCTION bemi.launch(), bemi.wake(integer), bemi.create_slot(n
 -- Each slot has a name of its own that is never used again, so that none is mistaken for one that is lost. The
 -- library reads these names too (src/recorder/pg/slots.rs).
 CREATE FUNCTION bemi.recorder_slot_prefix() RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('bemi_recorder_%s_', oid) FROM pg_database WHERE datname = current_database()
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT format('bemi_recorder_%s_', d.oid) FROM pg_database d WHERE d.datname = current_database());
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slot_prefix() IS
 'returns what the names of the slots of recorders begin with in this database';
 
 CREATE FUNCTION bemi.recorder_slots() RETURNS SETOF pg_catalog.pg_replication_slots
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT s.*
-  FROM pg_replication_slots s
-  WHERE s.database = current_database()
-    AND s.plugin = 'bemi_decoder'
-    AND starts_with(s.slot_name::text, (SELECT bemi.recorder_slot_prefix()))
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY
+    SELECT s.*
+    FROM pg_replication_slots s
+    WHERE s.database = current_database()
+      AND s.plugin = 'bemi_decoder'
+      AND starts_with(s.slot_name::text, (SELECT bemi.recorder_slot_prefix()));
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorder_slots() IS

@@ -4,8 +4,11 @@
 use std::borrow::Cow;
 use std::collections::TryReserveError;
 
-use super::document::{self, Document, Identity};
 use super::portion::Reduction;
+use crate::document::change::{Change, Committed};
+use crate::document::identity::id;
+use crate::document::json::members;
+use crate::document::keys::Key;
 
 /// What COPY's binary form begins with: its signature, no flags, and no further header.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -21,11 +24,8 @@ const COLUMN_COUNT: i16 = 20;
 /// Why something is left out that a document has.
 const REFUSED: &str = "the table cannot hold it";
 
-/// Microseconds from 1970-01-01 to 2000-01-01.
-const UNIX_EPOCH: i64 = -946_684_800_000_000;
-
-/// What a row has that its document does not: which log it is of, and when it became a row, in microseconds since 2000-01-01
-/// UTC.
+/// What a row has that its document does not: which log it is of, and when it became a row, in microseconds since
+/// 2000-01-01 UTC.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
     /// The number of the source in `bemi.sources`.
@@ -39,19 +39,20 @@ pub struct Stamp {
 /// Appends the row of a change, with what is left out of it. Fails, and appends nothing, if there is no memory for it.
 pub fn write(
     out: &mut Vec<u8>,
-    document: &Document,
+    document: &Committed,
     context: &str,
     stamp: Stamp,
     reduction: Reduction,
     encoding: Encoding,
 ) -> Result<(), TryReserveError> {
+    let change = &document.change;
     let mut omitted = Omitted::default();
-    omitted.text.try_reserve(longest(document, context))?;
-    out.try_reserve(2 * longest(document, context))?;
+    omitted.text.try_reserve(longest(change, context))?;
+    out.try_reserve(2 * longest(change, context))?;
     let committed_at = document.committed_at;
     out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
     field(out, &id(stamp.source, document.identity, committed_at));
-    for text in [&document.database, &document.schema, &document.table, &document.operation] {
+    for text in [&change.head.database, &change.schema, &change.table, &change.operation] {
         // Of a name that was made in another encoding, no more is known.
         if encoding == Encoding::Other && text.contains('\u{FFFD}') {
             field(out, text.replace('\u{FFFD}', "?").as_bytes());
@@ -59,35 +60,35 @@ pub fn write(
             field(out, text.as_bytes());
         }
     }
-    let keys = [("primary_key", &document.primary_key), ("old_primary_key", &document.old_primary_key)];
-    for (name, key) in keys {
-        if !reduction.has_keys() && (name == "primary_key" || key.is_some()) {
-            omitted.add(name);
+    if !reduction.has_keys() {
+        omitted.add(Key::PrimaryKey.name());
+        if change.old_primary_key.is_some() {
+            omitted.add(Key::OldPrimaryKey.name());
         }
     }
-    text(out, document.primary_key.as_deref().filter(|_| reduction.has_keys()));
-    for (name, image) in [("before", document.before), ("after", document.after)] {
+    text(out, change.primary_key.as_deref().filter(|_| reduction.has_keys()));
+    for (key, image) in [(Key::Before, change.before), (Key::After, change.after)] {
         if reduction >= Reduction::Images {
-            omitted.add(name);
+            omitted.add(key.name());
             jsonb(out, |out| out.extend_from_slice(b"{}"));
         } else {
             jsonb(out, |out| push_image(out, image, reduction.member_limit(), encoding, &mut omitted));
         }
     }
     if reduction >= Reduction::Context {
-        omitted.add("context");
+        omitted.add(Key::Context.name());
     }
     jsonb(out, |out| push_json(out, if reduction >= Reduction::Context { "{}" } else { context }, encoding));
     for time in [committed_at, stamp.queued_at, stamp.created_at] {
         field(out, &time.to_be_bytes());
     }
     field(out, &i64::from(document.transaction_id).to_be_bytes());
-    field(out, &document.position.to_be_bytes());
+    field(out, &change.head.position.to_be_bytes());
     let identity = document.identity;
     field(out, &identity.commit_position.to_be_bytes());
     field(out, &identity.sequence.to_be_bytes());
     // What the decoder left out is in the images; it may be what is refused.
-    let of_decoder = document.omitted.filter(|_| reduction < Reduction::Images);
+    let of_decoder = change.omitted.filter(|_| reduction < Reduction::Images);
     let of_decoder = of_decoder.and_then(|omitted| omitted.strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
     omitted.push(of_decoder);
     if omitted.text.is_empty() {
@@ -99,8 +100,8 @@ pub fn write(
             out.push(b'}');
         });
     }
-    text(out, document.old_primary_key.as_deref().filter(|_| reduction.has_keys()));
-    match document.relation {
+    text(out, change.old_primary_key.as_deref().filter(|_| reduction.has_keys()));
+    match change.relation {
         Some(relation) => field(out, &relation.to_be_bytes()),
         None => null(out),
     }
@@ -109,12 +110,12 @@ pub fn write(
 }
 
 /// More than half of the longest row of a document.
-fn longest(document: &Document, context: &str) -> usize {
+fn longest(change: &Change, context: &str) -> usize {
     let key = |key: &Option<Cow<str>>| key.as_ref().map_or(0, |key| key.len());
-    let names = document.database.len() + document.schema.len() + document.table.len() + document.operation.len();
-    let omitted = document.omitted.map_or(0, str::len);
-    let rest = names + key(&document.primary_key) + key(&document.old_primary_key) + omitted + context.len();
-    (document.before.len() + document.after.len()) / 2 + rest + 512
+    let names = change.head.database.len() + change.schema.len() + change.table.len() + change.operation.len();
+    let omitted = change.omitted.map_or(0, str::len);
+    let rest = names + key(&change.primary_key) + key(&change.old_primary_key) + omitted + context.len();
+    (change.before.len() + change.after.len()) / 2 + rest + 512
 }
 
 /// What is left out, as members of a JSON object.
@@ -124,7 +125,8 @@ struct Omitted {
 }
 
 impl Omitted {
-    /// Adds a member, named by JSON without its quotes, that the table cannot hold. A column of both images is named once.
+    /// Adds a member, named by JSON without its quotes, that the table cannot hold. A column of both images is named
+    /// once.
     fn add(&mut self, name: &str) {
         let (known, start) = (self.text.len(), self.text.len() + usize::from(!self.text.is_empty()));
         self.push("\"");
@@ -153,7 +155,7 @@ fn push_image(out: &mut Vec<u8>, image: &str, limit: usize, encoding: Encoding, 
         return push_json(out, image, encoding);
     }
     out.push(b'{');
-    for (i, (key, value)) in document::members(image).flatten().enumerate() {
+    for (i, (key, value)) in members(image).flatten().enumerate() {
         if i > 0 {
             out.push(b',');
         }
@@ -210,8 +212,8 @@ pub enum Encoding {
     Unknown,
 }
 
-/// Appends JSON with the characters that escapes beyond ASCII stand for, which is never longer. Half of a surrogate pair stays
-/// as it is.
+/// Appends JSON with the characters that escapes beyond ASCII stand for, which is never longer. Half of a surrogate
+/// pair stays as it is.
 fn push_unescaped(out: &mut Vec<u8>, json: &str) {
     let unit = |at: usize| {
         let escape = json.get(at..at + 6).filter(|escape| escape.starts_with("\\u"))?;
@@ -236,23 +238,6 @@ fn push_unescaped(out: &mut Vec<u8>, json: &str) {
     out.extend_from_slice(&json.as_bytes()[copied..]);
 }
 
-/// The id of a change: a UUID of version 8 (RFC 9562) that is made of what identifies it, so that it is the same whenever
-/// it is recorded, and sorts by time. From the left: milliseconds since 1970 (48 bits), version (4), microseconds of the
-/// millisecond (12), variant (2), the commit position in units of eight bytes (30, as no log has gigabytes for a
-/// microsecond), and the number in the transaction (32). Times before 1970 count as 1970, those after the year 10889 as that.
-/// Positions of later sources are shifted, each source's by another odd multiple: what two sources have at the same position
-/// never has the same id.
-pub fn id(source: i32, identity: Identity, committed_at: i64) -> [u8; 16] {
-    const LAST: i64 = (1 << 48) * 1000 - 1;
-    const SHIFT: u64 = 0x1E37_79B1;
-    let unix = committed_at.saturating_sub(UNIX_EPOCH).clamp(0, LAST);
-    let (millis, micros) = ((unix / 1000) as u128, (unix % 1000) as u128);
-    let shift = u64::from(source.wrapping_sub(1) as u32) * SHIFT;
-    let position = u128::from((identity.commit_position >> 3).wrapping_add(shift)) & 0x3FFF_FFFF;
-    let bits = millis << 80 | 8 << 76 | micros << 64 | 2 << 62 | position << 32 | u128::from(identity.sequence);
-    bits.to_be_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,7 +256,12 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_a_row_is_named() {
-        let unmoved = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"omitted":{"x":"why"}}"#;
+        let unmoved = concat!(
+            r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+            r#""committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","#,
+            r#""operation":"CREATE","primary_key":"k","before":{"b":1},"after":{"a":1},"context":{"c":1},"#,
+            r#""omitted":{"x":"why"}}"#,
+        );
         let moved = unmoved.replace(",\"omitted\"", ",\"old_primary_key\":\"o\",\"omitted\"");
         let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
         for (text, reduction, names) in [
@@ -284,9 +274,9 @@ mod tests {
             (&moved, Reduction::Images, &["before", "after"]),
             (&moved, Reduction::Context, &["primary_key", "old_primary_key", "before", "after", "context"]),
         ] {
-            let document = Document::parse(text.as_bytes()).unwrap();
+            let document = Committed::read(text.as_bytes()).unwrap();
             let mut out = Vec::new();
-            write(&mut out, &document, document.context, stamp, reduction, Encoding::Utf8).unwrap();
+            write(&mut out, &document, document.change.context, stamp, reduction, Encoding::Utf8).unwrap();
             let fields = fields(&out);
             let omitted: serde_json::Value = serde_json::from_slice(&fields[16].as_ref().unwrap()[1..]).unwrap();
             assert_eq!(omitted.as_object().unwrap().keys().collect::<Vec<_>>(), names);
@@ -307,11 +297,15 @@ mod tests {
     #[test]
     fn a_row_has_its_columns_in_their_order() {
         assert_eq!(COLUMNS.split(',').count(), COLUMN_COUNT as usize);
-        let text = r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#;
+        let text = concat!(
+            r#"{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+            r#""committed_at":"2000-01-01T00:00:00.000005+00:00","database":"d","schema":"s","table":"t","#,
+            r#""operation":"CREATE","primary_key":null,"before":{},"after":{"a":1},"context":{},"relation":16402}"#,
+        );
         let mut out = Vec::new();
         let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
-        let document = Document::parse(text.as_bytes()).unwrap();
-        write(&mut out, &document, document.context, stamp, Reduction::None, Encoding::Utf8).unwrap();
+        let document = Committed::read(text.as_bytes()).unwrap();
+        write(&mut out, &document, document.change.context, stamp, Reduction::None, Encoding::Utf8).unwrap();
         let fields = fields(&out);
         assert_eq!(fields.len(), COLUMN_COUNT as usize);
         let number = |n: i64| Some(n.to_be_bytes().to_vec());
@@ -328,14 +322,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_position_never_has_the_same_id_in_two_sources() {
-        let identity = Identity { commit_position: 0x16B_3A90, sequence: 1 };
-        let ids: std::collections::BTreeSet<_> = (1..=1000).map(|source| id(source, identity, 5)).collect();
-        assert_eq!(ids.len(), 1000);
-        assert_eq!(id(1, identity, 5)[8..12], (2 << 30 | (0x16B_3A90_u32 >> 3)).to_be_bytes());
-    }
-
     proptest! {
         #[test]
         fn long_members_are_left_out_and_named_and_the_others_stay(
@@ -347,10 +333,15 @@ mod tests {
             };
             let (before, after) = (image(&before), image(&after));
             let text = format!(
-                r#"{{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"committed_at":"2000-01-01T00:00:00+00:00","database":"d","schema":"s","table":"t","operation":"CREATE","primary_key":"k","before":{},"after":{},"context":{{}},"omitted":{{"zz":"why"}}}}"#,
+                concat!(
+                    r#"{{"position":"0/10","commit_position":"0/20","sequence":3,"transaction_id":4,"#,
+                    r#""committed_at":"2000-01-01T00:00:00+00:00","database":"d","schema":"s","table":"t","#,
+                    r#""operation":"CREATE","primary_key":"k","before":{},"after":{},"context":{{}},"#,
+                    r#""omitted":{{"zz":"why"}}}}"#,
+                ),
                 json!(before), json!(after)
             );
-            let document = Document::parse(text.as_bytes()).unwrap();
+            let document = Committed::read(text.as_bytes()).unwrap();
             let mut out = Vec::new();
             let stamp = Stamp { source: 3, queued_at: 6, created_at: 7 };
             write(&mut out, &document, "{}", stamp, Reduction::MembersOver1K, Encoding::Utf8).unwrap();
@@ -369,7 +360,7 @@ mod tests {
             }
             named.insert("zz".to_owned(), json!("why"));
             prop_assert_eq!(read(16), Value::Object(named));
-            let longest = 2 * longest(&document, "{}");
+            let longest = 2 * longest(&document.change, "{}");
             prop_assert!(out.len() <= longest);
         }
 
@@ -393,22 +384,6 @@ mod tests {
             // Whatever it is given, it gives something.
             unescaped(&other);
             unescaped(&format!("\\u{other}"));
-        }
-
-        #[test]
-        fn ids_differ_and_sort_by_time(
-            changes in prop::collection::vec((0i64..1 << 57, 0u64..1 << 33, 1u32..), 2..20)
-        ) {
-            // Positions of commits are multiples of eight, and grow with time as far as clocks do.
-            let id = |&(time, position, sequence): &(i64, u64, u32)| id(1, Identity { commit_position: position << 3, sequence }, time);
-            for (one, other) in changes.iter().zip(&changes[1..]) {
-                let is_one = one.0 == other.0 && (one.1 & 0x3FFF_FFFF) == (other.1 & 0x3FFF_FFFF) && one.2 == other.2;
-                prop_assert_eq!(id(one) == id(other), is_one);
-                if one.0 != other.0 {
-                    prop_assert_eq!(id(one) < id(other), one.0 < other.0);
-                }
-                prop_assert_eq!((id(one)[6] >> 4, id(one)[8] >> 6), (8, 2));
-            }
         }
     }
 }

@@ -4,8 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 
-/// Makes an empty file that goes when it is closed.
-pub type MakeFile = fn() -> io::Result<File>;
+use crate::decoder::scope::MakeFile;
 
 /// Memory that only a giant needed is given back, down to this, in bytes.
 pub const KEPT: usize = 1 << 20;
@@ -67,8 +66,8 @@ impl Spool {
         self.mark = self.len();
     }
 
-    /// Adds one document of a transaction, or several with newlines between them. Where the transaction would need a larger
-    /// file than allowed, its documents are only counted from then on. Fails if the file or memory does.
+    /// Adds one document of a transaction, or several with newlines between them. Where the transaction would need a
+    /// larger file than allowed, its documents are only counted from then on. Fails if the file or memory does.
     pub fn push(&mut self, transaction: u32, documents: &[u8]) -> io::Result<()> {
         let more = documents.len() as u64 + 1;
         if let Some(excess) = &mut self.excess {

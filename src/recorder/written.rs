@@ -4,14 +4,15 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::document::Document;
 use super::portion::Reduction;
 use super::row::{self, Encoding, Stamp};
-use crate::decoder::change::{self, Operation, column_key, relation_keys};
-use crate::decoder::json::{Json, Omission};
 use crate::decoder::scope::no_file;
-use crate::decoder::txn::{Moment, Transaction};
-use crate::json::{Charset, quoted};
+use crate::decoder::txn::Transaction;
+use crate::document::change::{Committed, Draft, column_key, relation_keys};
+use crate::document::json::{Charset, Json, quoted};
+use crate::document::moment::Moment;
+use crate::document::omission::Omission;
+use crate::document::operation::Operation;
 
 const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Update, Operation::Delete, Operation::Truncate];
 
@@ -55,14 +56,15 @@ proptest! {
         }
         let mut json = Json::new(charset);
         let keys = relation_keys(schema.as_bytes(), table.as_bytes(), charset);
-        let mut document = change::Document::open(&mut json, &txn, position, None, &keys, OPERATIONS[operation], charset);
+        let mut document = Draft::open(&mut json, &txn.head, position, None, &keys, OPERATIONS[operation], charset);
         let write_key = |json: &mut Json, key: &Option<String>| match key {
             Some(key) => json.string(key.as_bytes()).unwrap(),
             None => json.raw(b"null"),
         };
         write_key(document.json, &key);
-        for (name, pick) in [("before", 0), ("after", 1)] {
-            document.json.raw(format!(",\"{name}\":{{").as_bytes());
+        for pick in 0..2 {
+            if pick == 0 { document.before() } else { document.after() }
+            document.json.raw(b"{");
             for (i, (column, before, after)) in columns.iter().enumerate() {
                 document.json.raw(if i > 0 { b"," } else { b"" });
                 document.json.raw(&column_key(column.as_bytes(), charset));
@@ -72,10 +74,10 @@ proptest! {
         }
         document.context();
         if old_key.is_some() {
-            document.json.raw(b",\"old_primary_key\":");
+            document.old_primary_key();
             write_key(document.json, &old_key);
         }
-        document.json.raw(format!(",\"relation\":{xid}").as_bytes());
+        document.relation(xid);
         for name in &unchanged {
             document.unchanged(name.as_bytes());
         }
@@ -86,10 +88,11 @@ proptest! {
         }
         let finished = document.close().unwrap();
         let text = finished.pieces(json.as_bytes(), number.to_string().as_bytes(), txn.context()).concat();
-        let read = Document::parse(&text).map_err(|reason| TestCaseError::fail(format!("{reason}: {}", String::from_utf8_lossy(&text))))?;
-        prop_assert_eq!((read.committed_at, read.position, read.transaction_id), (committed_at, position, xid));
-        prop_assert_eq!((read.identity.commit_position, read.identity.sequence), (commit_position, number));
-        prop_assert_eq!((&read.database, &read.schema, &read.table), (&database.as_str().into(), &schema.as_str().into(), &table.as_str().into()));
+        let committed = Committed::read(&text).map_err(|reason| TestCaseError::fail(format!("{reason}: {}", String::from_utf8_lossy(&text))))?;
+        let read = &committed.change;
+        prop_assert_eq!((committed.committed_at, read.head.position, committed.transaction_id), (committed_at, position, xid));
+        prop_assert_eq!((committed.identity.commit_position, committed.identity.sequence), (commit_position, number));
+        prop_assert_eq!((&read.head.database, &read.schema, &read.table), (&database.as_str().into(), &schema.as_str().into(), &table.as_str().into()));
         prop_assert_eq!(read.relation, Some(xid));
         prop_assert_eq!(read.omitted.is_some(), columns.iter().zip(&reasons).any(|(_, reason)| reason.is_some()));
         prop_assert_eq!((read.primary_key.as_deref(), read.old_primary_key.as_deref()), (key.as_deref(), old_key.as_deref()));
@@ -103,7 +106,7 @@ proptest! {
         for reduction in [Reduction::None, Reduction::Key, Reduction::MembersOver1K, Reduction::Images, Reduction::Context] {
             for encoding in [Encoding::Utf8, Encoding::Other, Encoding::Unknown] {
                 let stamp = Stamp { source: i32::MAX, queued_at: i64::MAX, created_at: i64::MIN };
-                row::write(&mut Vec::new(), &read, read.context, stamp, reduction, encoding).unwrap();
+                row::write(&mut Vec::new(), &committed, read.context, stamp, reduction, encoding).unwrap();
             }
         }
     }

@@ -81,7 +81,7 @@ impl<'call> Call<'call> {
 
     /// Returns the type that an argument has in the statement that calls the function.
     pub fn type_of(&self, index: i32) -> pg_sys::Oid {
-        // SAFETY: looks at the expression that calls; gives no type for an argument that is not there.
+        // SAFETY: reads the expression that calls the function, which is kept as long; an argument that is not there has no type.
         unsafe { pg_sys::get_fn_expr_argtype((*self.fcinfo).flinfo, index) }
     }
 
@@ -93,7 +93,7 @@ impl<'call> Call<'call> {
 
     /// Returns the memory context that lives as long as the expression which calls the function.
     pub fn memory(&self) -> pg_sys::MemoryContext {
-        // SAFETY: as above.
+        // SAFETY: the server keeps the call, and what it knows of the function, until the function returns.
         unsafe { (*(*self.fcinfo).flinfo).fn_mcxt }
     }
 

@@ -7,7 +7,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_sys};
 
 use super::{memory, transaction};
-use crate::json::Charset;
+use crate::document::json::Charset;
 
 /// Returns the encoding of the database. It is kept once the process is connected, and not looked up for every value.
 #[inline]
@@ -48,7 +48,7 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
         // In SQL_ASCII the database does not know what its bytes mean; UTF-8 is the most likely. In UTF-8, names of
         // databases, roles and origins may come from a database in another encoding.
-        return crate::json::utf8_lossy(text).unwrap_or_else(|_| memory::out_of_memory());
+        return crate::document::json::utf8_lossy(text).unwrap_or_else(|_| memory::out_of_memory());
     }
     // SAFETY: the function reads the bytes of the slice, and returns the text itself or a new C string, which is copied
     // before it is freed.
@@ -104,7 +104,7 @@ pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// Returns text in UTF-8 as a message of the server may hold it, whatever the database's encoding.
 pub fn message_text(text: &str) -> String {
-    if charset() == Charset::Utf8 { text.to_owned() } else { crate::json::escape_non_ascii(text) }
+    if charset() == Charset::Utf8 { text.to_owned() } else { crate::document::json::escape_non_ascii(text) }
 }
 
 /// Converts text in UTF-8 to the encoding of this database. Raises the server's error if a character has no such form.

@@ -2,19 +2,23 @@
 
 CREATE FUNCTION bemi.recorded_names(relations oid[])
 RETURNS TABLE (relation oid, schema text, "table" text, since bigint, until bigint)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH versions AS (
-    SELECT v.relation, v.schema, v."table", bemi.place(v.source, v.position) AS place,
-      (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
-    FROM bemi.table_versions v
-    WHERE v.relation = ANY (relations)
-      AND v."table" IS NOT NULL
-    WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
-  )
-  SELECT v.relation, v.schema, v."table", v.place,
-    COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
-  FROM versions v
-  WHERE v.is_renamed
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    WITH versions AS (
+      SELECT v.relation, v.schema::text, v."table"::text, bemi.place(v.source, v.position) AS place,
+        (v.schema, v."table") IS DISTINCT FROM (lag(v.schema) OVER w, lag(v."table") OVER w) AS is_renamed
+      FROM bemi.table_versions v
+      WHERE v.relation = ANY (relations)
+        AND v."table" IS NOT NULL
+      WINDOW w AS (PARTITION BY v.relation ORDER BY v.source, v.position)
+    )
+    SELECT v.relation, v.schema, v."table", v.place,
+      COALESCE(lead(v.place) OVER (PARTITION BY v.relation ORDER BY v.place), 9223372036854775807)
+    FROM versions v
+    WHERE v.is_renamed;
+END
 $$;
 
 COMMENT ON FUNCTION bemi.recorded_names(oid[]) IS

@@ -9,9 +9,9 @@ use pgrx::{pg_sys, trigger_support};
 
 use super::emit::{End, Running, Written};
 use crate::context::pg::{gucs, revision, statement};
+use crate::document::context::PREFIX;
 use crate::sys::transaction::nesting_level;
 use crate::sys::{catalog, function, process, wal};
-use crate::wire;
 
 mod hooks;
 
@@ -217,6 +217,6 @@ fn is_of_client(statement: *const pg_sys::PlannedStmt) -> bool {
 fn write(revision: Option<u64>, content: Rc<str>) {
     // An empty object ends the context that is in force.
     let message = if content.is_empty() { "{}" } else { &content };
-    wal::log_logical_message(wire::PREFIX, message.as_bytes());
+    wal::log_logical_message(PREFIX, message.as_bytes());
     WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
 }

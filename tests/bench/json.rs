@@ -3,10 +3,9 @@
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
 use std::hint::black_box;
 
-use bemi::decoder::encode;
-use bemi::decoder::json::Json;
-use bemi::decoder::numeric::numeric;
-use bemi::json::{self, Charset};
+use bemi::document::json::{self, Charset, Json};
+use bemi::document::numeric::numeric;
+use bemi::document::{time, uuid};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A character at a time.
@@ -67,8 +66,8 @@ fn values(c: &mut Criterion) {
             });
         });
     };
-    bench("timestamptz", &|out| encode::timestamptz(out, 848_489_935_720_782));
-    bench("uuid", &|out| encode::uuid(out, &[0xa5; 16]));
+    bench("timestamptz", &|out| time::push_timestamptz(out, 848_489_935_720_782));
+    bench("uuid", &|out| uuid::push(out, &[0xa5; 16]));
     // 1234.56, with the short header.
     let stored: Vec<u8> = [0x8100u16, 1234, 5600].iter().flat_map(|word| word.to_ne_bytes()).collect();
     bench("numeric", &|out| _ = numeric(out, &stored));

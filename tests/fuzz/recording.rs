@@ -1,16 +1,16 @@
 //! What must hold for any input on the way from the log to the table: the rules of a trigger, stored `jsonb`, the
 //! document as the decoder writes it and the recorder reads it, and the row that COPY gets.
-use bemi::decoder::change::{Document as Written, Operation, column_key, relation_keys};
-use bemi::decoder::encode;
-use bemi::decoder::json::Json;
 use bemi::decoder::jsonb::jsonb;
-use bemi::decoder::txn::{Moment, Transaction};
-use bemi::json::Charset;
-use bemi::recorder::document::Document;
+use bemi::decoder::txn::Transaction;
+use bemi::document::change::{Committed, Draft, column_key, relation_keys};
+use bemi::document::json::{Charset, Json};
+use bemi::document::moment::Moment;
+use bemi::document::operation::Operation;
+use bemi::document::{Document, lsn, time};
 use bemi::recorder::portion::Reduction;
 use bemi::recorder::row::{self, Encoding, Stamp};
 use bemi::recorder::spool::Spool;
-use bemi::rules::{self, Kind};
+use bemi::tracking::rules::{self, Kind};
 use serde_json::{Map, Value};
 
 use crate::targets::Target;
@@ -241,7 +241,8 @@ fn numeric(number: i64) -> Vec<u8> {
 
 /// Documents: any text is read or refused, and what is read becomes a row that COPY can take.
 pub fn documents(input: &[u8]) {
-    if let Ok(document) = Document::parse(input) {
+    let _ = Document::read(input);
+    if let Ok(document) = Committed::read(input) {
         rows(&document);
     }
     let spool_limit = usize::from(Source(input).byte());
@@ -281,15 +282,19 @@ pub fn written(input: &[u8]) {
         _ => Operation::Truncate,
     };
     let keys = relation_keys(&names[1], &names[2], charset);
-    let mut document = Written::open(&mut json, &txn, position, subtransaction, &keys, operation, charset);
+    let mut document = Draft::open(&mut json, &txn.head, position, subtransaction, &keys, operation, charset);
     let key = (source.byte() % 2 == 0).then(|| source.text());
     match key {
         Some(key) => document.json.string(key).expect("it is short"),
         None => document.json.raw(b"null"),
     }
     let mut images = Vec::new();
-    for name in [&b",\"before\":"[..], b",\"after\":"] {
-        document.json.raw(name);
+    for is_before in [true, false] {
+        if is_before {
+            document.before()
+        } else {
+            document.after()
+        }
         let start = document.json.len();
         image(document.json, &mut source, charset);
         images.push(document.json.as_bytes()[start..].to_vec());
@@ -297,7 +302,7 @@ pub fn written(input: &[u8]) {
     document.context();
     let old_key = (source.byte() % 2 == 0).then(|| source.text());
     if let Some(key) = old_key {
-        document.json.raw(b",\"old_primary_key\":");
+        document.old_primary_key();
         document.json.string(key).expect("it is short");
     }
     for _ in 0..source.byte() % 3 {
@@ -307,12 +312,17 @@ pub fn written(input: &[u8]) {
     let number = txn.count(subtransaction).expect("there is memory");
     let text = finished.pieces(json.as_bytes(), number.to_string().as_bytes(), &context).concat();
     assert!(!text.contains(&b'\n'));
-    let found = Document::parse(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+    let committed =
+        Committed::read(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+    let found = &committed.change;
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert_eq!([&found.database, &found.schema, &found.table], names.each_ref().map(|name| lossy(name)).each_ref());
-    assert_eq!((found.position, found.identity.commit_position), (position, commit.position));
-    assert_eq!((found.transaction_id, u64::from(found.identity.sequence)), (transaction_id, number));
-    assert_eq!(found.committed_at, commit.time);
+    assert_eq!(
+        [&found.head.database, &found.schema, &found.table],
+        names.each_ref().map(|name| lossy(name)).each_ref()
+    );
+    assert_eq!((found.head.position, committed.identity.commit_position), (position, commit.position));
+    assert_eq!((committed.transaction_id, u64::from(committed.identity.sequence)), (transaction_id, number));
+    assert_eq!(committed.committed_at, commit.time);
     assert_eq!(found.primary_key.as_deref(), key.map(lossy).as_deref());
     assert_eq!(found.old_primary_key.as_deref(), old_key.map(lossy).as_deref());
     assert_eq!([found.before.as_bytes(), found.after.as_bytes()], [&images[0][..], &images[1]]);
@@ -321,7 +331,7 @@ pub fn written(input: &[u8]) {
     for json in [found.before, found.after, found.context] {
         assert!(serde_json::from_str::<Map<String, Value>>(json).is_ok(), "{json}");
     }
-    rows(&found);
+    rows(&committed);
 }
 
 /// The image of a row: columns with values of all kinds.
@@ -349,7 +359,8 @@ fn image(json: &mut Json, source: &mut Source, charset: Charset) {
 }
 
 /// The rows of a document: as COPY's binary form has them, whatever is left out.
-fn rows(document: &Document) {
+fn rows(document: &Committed) {
+    let change = &document.change;
     const COLUMNS: usize = 20;
     assert_eq!(row::COLUMNS.split(',').count(), COLUMNS);
     let stamp = Stamp { source: 1, queued_at: 1, created_at: 2 };
@@ -358,7 +369,7 @@ fn rows(document: &Document) {
             [Reduction::None, Reduction::Key, Reduction::MembersOver1K, Reduction::Images, Reduction::Context]
         {
             let mut out = Vec::new();
-            row::write(&mut out, document, document.context, stamp, reduction, encoding).expect("there is memory");
+            row::write(&mut out, document, change.context, stamp, reduction, encoding).expect("there is memory");
             let fields = fields(&out);
             assert_eq!(fields.len(), COLUMNS);
             let text = |at: usize| fields[at].map(|bytes| std::str::from_utf8(bytes).expect("texts are UTF-8"));
@@ -373,10 +384,7 @@ fn rows(document: &Document) {
             }
             if reduction == Reduction::None && encoding == Encoding::Utf8 {
                 let [before, after, context] = [6, 7, 8].map(|at| &fields[at].expect("it is there")[1..]);
-                assert_eq!(
-                    [before, after, context],
-                    [document.before, document.after, document.context].map(str::as_bytes)
-                );
+                assert_eq!([before, after, context], [change.before, change.after, change.context].map(str::as_bytes));
             }
         }
     }
@@ -408,17 +416,17 @@ pub fn times(input: &[u8]) {
             .replace("\"2026-11-20T11:38:55.720782+00:00\"", &quoted(time))
     };
     let any = String::from_utf8_lossy(input);
-    let _ = Document::parse(with("0/0", &any).as_bytes()).is_ok();
-    let _ = Document::parse(with(&any, "2026-11-20T11:38:55+00:00").as_bytes()).is_ok();
+    let _ = Committed::read(with("0/0", &any).as_bytes()).is_ok();
+    let _ = Committed::read(with(&any, "2026-11-20T11:38:55+00:00").as_bytes()).is_ok();
     let mut source = Source(input);
-    let (position, time) = (source.number(), source.time());
+    let (position, at) = (source.number(), source.time());
     let mut text = Vec::new();
-    encode::timestamptz(&mut text, time);
+    time::push_timestamptz(&mut text, at);
     let text = String::from_utf8(text).expect("it is ASCII");
-    let document = with(&encode::lsn(position), &text);
-    let found = Document::parse(document.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(found.position, position);
-    if !matches!(time, i64::MIN | i64::MAX) {
-        assert_eq!(found.committed_at, time, "{text}");
+    let document = with(&lsn::text(position), &text);
+    let found = Committed::read(document.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found.change.head.position, position);
+    if !matches!(at, i64::MIN | i64::MAX) {
+        assert_eq!(found.committed_at, at, "{text}");
     }
 }

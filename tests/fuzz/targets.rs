@@ -2,10 +2,9 @@
 //! beside this file, and by cargo-fuzz (see `cargo-fuzz/`).
 use bemi::context::comment::{self, Outline, State, Strings};
 use bemi::decoder::filter::{self, Prefixes, Tables};
-use bemi::decoder::json::Json;
 use bemi::decoder::options::{OptionError, Options};
-use bemi::json::{self, Charset};
-use bemi::wire::Context;
+use bemi::document::context::Context;
+use bemi::document::json::{self, Charset, Json};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;

@@ -4,10 +4,10 @@ use pgrx::prelude::*;
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
 use super::{gucs, session};
-use crate::json::Charset;
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 use crate::sys::encoding;
 use crate::sys::function::{Jsonb, Text, sql_functions};
-use crate::wire::{Context, ContextError};
 
 sql_functions! {
     bemi_set_context_jsonb => set_context_jsonb,

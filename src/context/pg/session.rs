@@ -9,10 +9,10 @@ use pgrx::prelude::*;
 
 use super::gucs;
 use crate::context::value::{self as context_value, Value};
-use crate::json::Charset;
+use crate::document::context::{Context, ContextError};
+use crate::document::json::Charset;
 use crate::sys::encoding;
 use crate::sys::guc::{self, Scope};
-use crate::wire::{Context, ContextError};
 
 const SETTING: &CStr = c"bemi.context";
 

@@ -10,8 +10,8 @@ use pgrx::prelude::*;
 use super::{gucs, session};
 use crate::context::comment::{self, Comment, Outline, State, Strings};
 use crate::context::composition::Composition;
+use crate::document::context::{Context, ContextError, INVALID_CONTEXT_KEY, QUERY_KEY};
 use crate::sys::{encoding, guc, node};
-use crate::wire::{self, Context, ContextError};
 
 /// The text that the client sent: one statement or several.
 struct ClientText {
@@ -126,7 +126,7 @@ fn add_statement(context: &mut Composition, limit: usize) {
     }
     if gucs::capture_query() {
         let text = comment::text_without(sql, whole, comments);
-        context.set_text(wire::QUERY_KEY, &encoding::to_utf8_lossy(&text));
+        context.set_text(QUERY_KEY, &encoding::to_utf8_lossy(&text));
     }
 }
 
@@ -168,7 +168,7 @@ fn warn_once(error: &ContextError, came: i64, start: usize) {
             WARNING,
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "the context in the comment of this statement cannot be read",
-            format!("{error} It is kept under the key \"{}\".", wire::INVALID_CONTEXT_KEY)
+            format!("{error} It is kept under the key \"{}\".", INVALID_CONTEXT_KEY)
         );
     }
 }

@@ -2,7 +2,8 @@
 use pgrx::pg_sys;
 
 use super::attribute::Attribute;
-use crate::decoder::json::{Json, Omission};
+use crate::document::json::Json;
+use crate::document::omission::Omission;
 
 /// How the arrays of one type are stored.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use super::attribute::Attribute;
 use super::catch;
 use super::open_relation::column_name;
 use super::value::{ArrayReader, CompositeReader, Function, Reader};
-use crate::decoder::change::column_key;
-use crate::json::Charset;
+use crate::document::change::column_key;
+use crate::document::json::Charset;
 
 /// The composite types that were met so far.
 #[derive(Debug)]

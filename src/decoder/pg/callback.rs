@@ -8,8 +8,8 @@ use core::ptr::NonNull;
 use pgrx::pg_sys;
 
 use super::open_relation::OpenRelation;
-use crate::decoder::change::Operation;
-use crate::decoder::txn::Moment;
+use crate::document::moment::Moment;
+use crate::document::operation::Operation;
 use crate::sys::{encoding, output};
 
 /// A callback of the output plugin that is running. It gives access to the reader, who gets the documents.
@@ -120,48 +120,51 @@ pub struct Txn<'cb> {
     running: PhantomData<&'cb ()>,
 }
 
-impl<'cb> Txn<'cb> {
+impl Txn<'_> {
+    fn get(&self) -> &pg_sys::ReorderBufferTXN {
+        // SAFETY: the server keeps a transaction that it passes until the callback returns, and changes nothing of it meanwhile.
+        unsafe { &*self.txn }
+    }
+
+    fn time(self) -> i64 {
+        // SAFETY: the server keeps the transaction. Of one that is not committed, the time is another one, which is a number too.
+        unsafe { output::commit_time(self.txn) }
+    }
+
     /// Its number.
     pub fn xid(self) -> u32 {
-        // SAFETY: the server keeps the transaction until the callback returns.
-        unsafe { (*self.txn).xid.into_inner() }
+        self.get().xid.into_inner()
     }
 
     /// When it was committed: where the record of that begins.
     pub fn commit_moment(self) -> Moment {
-        // SAFETY: as above. Of one that is not committed, the time is another one, which is a number too.
-        unsafe { Moment { position: (*self.txn).final_lsn, time: output::commit_time(self.txn) } }
+        Moment { position: self.get().final_lsn, time: self.time() }
     }
 
     /// When it was prepared: where the record of that ends, which is the position that the server reports when the
     /// transaction is rolled back.
     pub fn prepare_moment(self) -> Moment {
-        // SAFETY: as above.
-        unsafe { Moment { position: (*self.txn).end_lsn, time: output::commit_time(self.txn) } }
+        Moment { position: self.get().end_lsn, time: self.time() }
     }
 
     /// The name of a prepared transaction, in UTF-8; empty for another one.
     pub fn gid(self) -> Vec<u8> {
-        // SAFETY: as above; a name is a C string, or null.
-        unsafe {
-            let name = (*self.txn).gid;
-            if name.is_null() {
-                return Vec::new();
-            }
-            encoding::to_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned()
+        let name = self.get().gid;
+        if name.is_null() {
+            return Vec::new();
         }
+        // SAFETY: the name of a prepared transaction is a C string, which the server keeps with the transaction.
+        encoding::to_utf8_lossy(unsafe { CStr::from_ptr(name) }.to_bytes()).into_owned()
     }
 
     /// Whether a part of it is of savepoints.
     pub fn has_subtransactions(self) -> bool {
-        // SAFETY: as above.
-        unsafe { (*self.txn).nsubtxns != 0 }
+        self.get().nsubtxns != 0
     }
 
-    /// The transaction of which this is a subtransaction.
+    /// The transaction of which this is a subtransaction; it is kept as long.
     pub fn top(self) -> Option<Self> {
-        // SAFETY: as above; a subtransaction points to its transaction, which the server keeps as long.
-        let top = unsafe { (*self.txn).toptxn };
+        let top = self.get().toptxn;
         (!top.is_null()).then_some(Self { txn: top, running: PhantomData })
     }
 }

@@ -12,17 +12,19 @@ use super::scratch::Scratch;
 use super::sink::Sink;
 use super::tuple::{Buffers, Rows};
 use super::{catch, origin, settings};
-use crate::decoder::change::{Document, Operation};
-use crate::decoder::json::Json;
-use crate::decoder::marker::{self, Event};
-use crate::decoder::message::{self, Content, Message};
 use crate::decoder::options::Options;
 use crate::decoder::outbox::Outbox;
-use crate::decoder::txn::{Moment, Transaction};
-use crate::json::Charset;
+use crate::decoder::txn::Transaction;
+use crate::document::change::Draft;
+use crate::document::context::{INVALID_CONTEXT_LIMIT, PREFIX};
+use crate::document::json::{Charset, Json};
+use crate::document::lsn;
+use crate::document::marker::{self, Event};
+use crate::document::message::{self, Content, Message};
+use crate::document::moment::Moment;
+use crate::document::operation::Operation;
 use crate::sys::{encoding, memory, output, temporary_file};
 use crate::trigger;
-use crate::wire::INVALID_CONTEXT_LIMIT;
 
 /// After this many changes and messages that are not shown, the decoder reports progress to the server.
 const SILENCE: u32 = 100;
@@ -112,7 +114,7 @@ impl Decoder {
 
     /// Ends a transaction that was decoded as a whole, or a part of one in progress; `event` is what became of it.
     /// Returns whether a document of it was sent.
-    pub fn end(&mut self, callback: Callback, event: Option<Event>) -> bool {
+    pub fn end(&mut self, callback: Callback, event: Option<Event<&[u8]>>) -> bool {
         self.settle(callback);
         let Some(txn) = self.txn.take() else { return false };
         if let Some(event) = event {
@@ -132,7 +134,7 @@ impl Decoder {
     }
 
     /// Ends a transaction in progress of which a part was decoded. Returns whether a document of it was sent.
-    pub fn end_stream(&mut self, callback: Callback, xid: u32, event: Event) -> bool {
+    pub fn end_stream(&mut self, callback: Callback, xid: u32, event: Event<&[u8]>) -> bool {
         let is_sent = self.streams.remove(&xid).is_some_and(|txn| txn.is_sent);
         if is_sent {
             self.send_event(callback, xid, event);
@@ -141,7 +143,7 @@ impl Decoder {
     }
 
     /// Ends a transaction in progress of which a part was decoded, and which is prepared now.
-    pub fn prepare_stream(&mut self, callback: Callback, xid: u32, event: Event) {
+    pub fn prepare_stream(&mut self, callback: Callback, xid: u32, event: Event<&[u8]>) {
         self.streams.remove(&xid);
         self.send_event(callback, xid, event);
     }
@@ -155,12 +157,12 @@ impl Decoder {
     }
 
     /// Sends what becomes of a transaction, outside of its decoding.
-    pub fn send_event(&mut self, callback: Callback, xid: u32, event: Event) {
+    pub fn send_event(&mut self, callback: Callback, xid: u32, event: Event<&[u8]>) {
         self.write_marker(callback, xid, event);
         self.sink.flush(callback);
     }
 
-    fn write_marker(&mut self, callback: Callback, xid: u32, event: Event) {
+    fn write_marker(&mut self, callback: Callback, xid: u32, event: Event<&[u8]>) {
         let document = marker::document(event, xid, &self.database, self.charset);
         self.sink.write(callback, callback.position(), &[&document]);
     }
@@ -199,7 +201,7 @@ impl Decoder {
         // A conversion leaves memory behind.
         self.scratch.run(|| {
             let prefix = encoding::to_utf8_lossy(prefix);
-            let is_context = prefix == crate::wire::PREFIX.to_bytes();
+            let is_context = prefix == PREFIX.to_bytes();
             if !self.options.shows_message(&prefix, is_context) {
                 return self.skip(callback);
             }
@@ -219,7 +221,7 @@ impl Decoder {
         let Some(txn) = &mut self.txn else { return };
         let subtransaction = subtransaction(self.is_streaming, txn, output::transaction_in_progress());
         let json = &mut self.outbox.json;
-        let written = message::write(json, txn, position, subtransaction, message, self.charset)
+        let written = message::write(json, &txn.head, position, subtransaction, message, self.charset)
             .unwrap_or_else(|_| memory::out_of_memory());
         txn.show_context();
         let queued = self.outbox.push_message(position, written, subtransaction);
@@ -231,7 +233,7 @@ impl Decoder {
     fn send_message(&mut self, callback: Callback, position: u64, message: Message) {
         let mut json = Json::new(self.charset);
         let txn = Transaction::none(&self.database, self.charset, temporary_file::create);
-        let written = message::write(&mut json, &txn, position, None, message, self.charset)
+        let written = message::write(&mut json, &txn.head, position, None, message, self.charset)
             .unwrap_or_else(|_| memory::out_of_memory());
         self.sink.write(callback, position, &written.pieces(json.as_bytes(), b"null", txn.context()));
         self.sink.flush(callback);
@@ -267,24 +269,22 @@ impl Decoder {
         let json = &mut self.outbox.json;
         let subtransaction = subtransaction(self.is_streaming, txn, Some(change.xid));
         let Some(keys) = keys_of(rows.relation(), operation) else { return false };
-        let mut document = Document::open(json, txn, change.position, subtransaction, keys, operation, self.charset);
+        let mut document = Draft::open(json, &txn.head, change.position, subtransaction, keys, operation, self.charset);
         let key_start = document.json.len();
         rows.write_key(&mut document, operation == Operation::Delete);
         let key = key_start..document.json.len();
-        document.json.raw(b",\"before\":");
+        document.before();
         rows.write_before(&mut document);
-        document.json.raw(b",\"after\":");
+        document.after();
         rows.write_after(&mut document);
         document.context();
         rows.write_old_key(&mut document, key);
         if self.options.include_origin {
-            document.json.raw(b",\"origin\":");
-            document.json.raw(self.origin_names.get(change.origin));
+            document.origin(self.origin_names.get(change.origin));
         }
         let oid = change.relation().oid();
         if self.options.include_relation {
-            document.json.raw(b",\"relation\":");
-            document.json.integer(oid.to_u32());
+            document.relation(oid.to_u32());
         }
         if !document.omissions().is_empty() && self.warned.insert(oid) {
             warn_of_omissions(rows.relation(), document.omissions());
@@ -391,7 +391,7 @@ fn warn_of_omissions(relation: &Relation, omissions: &[u8]) {
 }
 
 fn warn_of_context(xid: u32, position: u64) {
-    let position = crate::decoder::encode::lsn(position);
+    let position = lsn::text(position);
     let message = format!("message with prefix \"_bemi\" in transaction {xid} at {position} is not a context");
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "set_context")
         .set_hint("Its changes show it as \"bemi_invalid_context\". This is logged once for each reader.")

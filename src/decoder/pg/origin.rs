@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::json::{Charset, quoted};
+use crate::document::json::{Charset, quoted};
 use crate::sys::encoding;
 
 /// The number of no origin: the change was made here.

@@ -7,9 +7,9 @@ use pgrx::prelude::*;
 use super::callback::{Callback, Txn};
 use super::decoder::Decoder;
 use super::startup;
-use crate::decoder::marker::Event;
-use crate::decoder::txn::Moment;
-use crate::wire;
+use crate::document::context::PREFIX;
+use crate::document::marker::Event;
+use crate::document::moment::Moment;
 
 /// Gives the server the callbacks (`pg_recvlogical -P bemi_decoder`).
 ///
@@ -157,7 +157,7 @@ unsafe extern "C-unwind" fn message(
         (decoder, callback, CStr::from_ptr(prefix), content)
     };
     // A message outside of transactions belongs to no change.
-    if is_transactional && prefix == wire::PREFIX {
+    if is_transactional && prefix == PREFIX {
         decoder.set_context(callback, lsn, content);
     }
     decoder.write_message(callback, lsn, prefix.to_bytes(), content, is_transactional);

@@ -12,9 +12,9 @@ use super::catalogs;
 use super::open_relation::{OpenRelation, Opened, column_name};
 use super::rules::{Inherited, Rules};
 use super::value::Reader;
-use crate::decoder::change;
 use crate::decoder::options::Options;
-use crate::json::Charset;
+use crate::document::change;
+use crate::document::json::Charset;
 use crate::sys::catalog;
 use crate::trigger;
 

@@ -4,8 +4,8 @@ use core::ffi::CStr;
 use pgrx::pg_sys;
 
 use super::open_relation::OpenRelation;
-use crate::rules::{self, ColumnRules};
 use crate::sys::memory;
+use crate::tracking::rules::{self, ColumnRules};
 
 /// The arguments of its triggers that call `bemi.emit_context()`, in the database's encoding. Those of the trigger that
 /// tracking makes are apart: any other one may hide values, but not changes.

@@ -2,7 +2,7 @@
 use pgrx::pg_sys;
 
 use super::builder::{Builder, Composites};
-use crate::decoder::json::Json;
+use crate::document::json::Json;
 use crate::sys::{encoding, memory};
 
 /// Appends the JSON of a value, or returns the reason why it has none. The caller pins the settings under which values are

@@ -1,8 +1,8 @@
 //! Where documents leave the decoder: through the server to the reader.
 use super::callback::Callback;
 use crate::decoder::batch::Batch;
-use crate::decoder::json::MAX_DOCUMENT;
-use crate::json;
+use crate::document::json;
+use crate::document::omission::MAX_DOCUMENT;
 use crate::sys::memory;
 
 /// Capacity that the buffers keep from one document to the next, in bytes.

@@ -8,7 +8,7 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::decoder::Decoder;
 use super::origin;
 use crate::decoder::options::{OptionError, Options};
-use crate::json::{Charset, quoted};
+use crate::document::json::{Charset, quoted};
 use crate::sys::{encoding, node, output, transaction};
 
 /// Longest name or value of an option, in bytes.

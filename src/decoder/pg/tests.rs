@@ -6,10 +6,9 @@ mod tests {
     use pgrx::pg_sys::errcodes::PgSqlErrorCode;
     use pgrx::{PgTryBuilder, pg_sys, prelude::*};
 
-    use crate::decoder::json::Json;
     use crate::decoder::pg::builder::{Builder, Composites};
     use crate::decoder::pg::{catch, settings};
-    use crate::json::Charset;
+    use crate::document::json::{Charset, Json};
 
     /// What a reader makes of the value of an expression, and what `to_jsonb` makes of it.
     fn both(expression: &str) -> (String, String) {

@@ -11,9 +11,10 @@ use super::relation::{Column, Identity, Relation, Relations};
 use super::scratch::Scratch;
 use super::value::Reader;
 use super::varlena::varlena_bytes;
-use crate::decoder::change::Document;
-use crate::decoder::json::{Json, Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
-use crate::json::Charset;
+use crate::document::change::Draft;
+use crate::document::json::{Charset, Json};
+use crate::document::keys::Key;
+use crate::document::omission::{Limit, MAX_DOCUMENT, MAX_VALUE, Omission, try_append, try_copy};
 use crate::sys::memory;
 
 /// What rows are read into, kept from one change to the next so that nothing is allocated for each.
@@ -77,7 +78,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Appends the image of the row before a change: the columns that the replica identity has.
-    pub fn write_before(&mut self, document: &mut Document) {
+    pub fn write_before(&mut self, document: &mut Draft) {
         let identity = self.relation.identity;
         self.places.clear();
         let is_shown = |column: &Column| identity.holds(column);
@@ -86,7 +87,7 @@ impl<'a> Rows<'a> {
 
     /// Appends the image of the row after a change, behind that of the row before it. Where the whole row before is known, what
     /// did not change is copied from there.
-    pub fn write_after(&mut self, document: &mut Document) {
+    pub fn write_after(&mut self, document: &mut Draft) {
         let (row, before, places) = (self.after, self.before, &*self.places);
         let is_known = before.is_there && self.relation.identity == Identity::Full && !before.may_be_external;
         let same = |place: usize, column: &Column| {
@@ -98,7 +99,7 @@ impl<'a> Rows<'a> {
 
     /// Appends the text of the row's key as a JSON string: the value of one column, a JSON array of the values of several. Null
     /// without a key, and where WAL does not contain all of it. The row is the one after the change, or before it.
-    pub fn write_key(&mut self, document: &mut Document, is_before: bool) {
+    pub fn write_key(&mut self, document: &mut Draft, is_before: bool) {
         let row = if is_before { self.before } else { self.after };
         let start = document.json.len();
         let result = if has_key(row, self.relation, is_before) {
@@ -111,14 +112,14 @@ impl<'a> Rows<'a> {
             document.json.truncate(start);
             document.json.raw(b"null");
             if let Some(omission) = omission {
-                document.omitted(b"primary_key", &omission);
+                document.omitted(Key::PrimaryKey.name().as_bytes(), &omission);
             }
         }
     }
 
     /// Appends a member with the key of the row before an UPDATE, if WAL contains it and its text is not that of the key after
     /// it, which is in a part of the document.
-    pub fn write_old_key(&mut self, document: &mut Document, key: Range<usize>) {
+    pub fn write_old_key(&mut self, document: &mut Draft, key: Range<usize>) {
         let (before, after) = (self.before, self.after);
         // Only an UPDATE has both. Nearly always it leaves the key as it is.
         let has_same = |&i: &usize| after.has_same(before, &self.relation.columns[i]);
@@ -130,7 +131,7 @@ impl<'a> Rows<'a> {
             return;
         }
         let start = document.json.len();
-        document.json.raw(b",\"old_primary_key\":");
+        document.old_primary_key();
         let key_start = document.json.len();
         let result = write_text_of_key(document, before, self.relation, self.key);
         let (text, old) = document.json.as_bytes().split_at(key_start);
@@ -139,7 +140,7 @@ impl<'a> Rows<'a> {
         }
         // Any other value that cannot be written is named where the image is.
         if let Err(Some(omission)) = result {
-            document.omitted(b"old_primary_key", &omission);
+            document.omitted(Key::OldPrimaryKey.name().as_bytes(), &omission);
         }
     }
 }
@@ -294,7 +295,7 @@ type Places = Vec<Range<usize>>;
 
 /// Appends the image of a row. `same` gives the part of the document that a column can be copied from.
 fn write_image(
-    document: &mut Document,
+    document: &mut Draft,
     row: &Row,
     relation: &mut Relation,
     scratch: Scratch,
@@ -393,7 +394,7 @@ fn has_key(row: &Row, relation: &Relation, is_before: bool) -> bool {
 /// Appends the text of the row's key, all of which WAL contains. If that fails, what was written so far is left, and the
 /// reason is given if it is too long.
 fn write_text_of_key(
-    document: &mut Document,
+    document: &mut Draft,
     row: &Row,
     relation: &mut Relation,
     scratch: &mut Json,

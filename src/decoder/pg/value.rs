@@ -9,10 +9,10 @@ use pgrx::{pg_sys, varlena};
 use super::array::ArrayLayout;
 use super::attribute::Attribute;
 use super::varlena::{is_in_place, raw_len, varlena_bytes};
-use crate::decoder::encode;
-use crate::decoder::json::{Json, Omission, hex_len};
-use crate::decoder::{jsonb, numeric};
-use crate::json::Charset;
+use crate::decoder::jsonb;
+use crate::document::json::{Charset, Json, hex_len};
+use crate::document::omission::Omission;
+use crate::document::{numeric, time, uuid};
 use crate::sys::{encoding, float};
 
 /// Reads the values of one type.
@@ -118,12 +118,12 @@ impl Reader {
                     json.check_room(hex_len(raw_len(value)))?;
                     return json.hex(varlena_bytes(value));
                 }
-                Self::Date => json.quoted(|out| encode::date(out, value.value() as i32)),
-                Self::Timestamp => json.quoted(|out| encode::timestamp(out, value.value() as i64)),
-                Self::Timestamptz => json.quoted(|out| encode::timestamptz(out, value.value() as i64)),
+                Self::Date => json.quoted(|out| time::push_date(out, value.value() as i32)),
+                Self::Timestamp => json.quoted(|out| time::push_timestamp(out, value.value() as i64)),
+                Self::Timestamptz => json.quoted(|out| time::push_timestamptz(out, value.value() as i64)),
                 Self::Uuid => {
                     let bytes: &[u8; 16] = &*value.cast_mut_ptr();
-                    json.quoted(|out| encode::uuid(out, bytes));
+                    json.quoted(|out| uuid::push(out, bytes));
                 }
                 Self::Json => {
                     // Without its white space a document is rarely half as long.

@@ -40,6 +40,19 @@ pub fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>, wo
 /// Runs something behind a savepoint, or returns the message of the error that data caused. Other errors are passed on. The result
 /// is in the memory context of the caller, not in one of the savepoint.
 pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    savepoint(is_of_data, || Ok(work()))
+}
+
+/// Runs something behind a savepoint. If it returns None, or raises an error that is expected, takes back what it did. Other errors
+/// are passed on. The result is as that of [`data_errors`].
+pub fn behind_savepoint<R>(is_expected: fn(PgSqlErrorCode) -> bool, work: impl FnOnce() -> Option<R>) -> Option<R> {
+    savepoint(is_expected, || work().ok_or_else(String::new)).ok()
+}
+
+fn savepoint<R>(
+    is_expected: fn(PgSqlErrorCode) -> bool,
+    work: impl FnOnce() -> Result<R, String>,
+) -> Result<R, String> {
     // SAFETY: a function of the past is called in a transaction; this is what the server's own procedural languages do.
     let (memory, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -51,8 +64,8 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     // SAFETY: the savepoint is the innermost one again, since `work` ends those that it begins, and so does an error.
     unsafe {
         match &result {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => {
+            Ok(Ok(_)) => pg_sys::ReleaseCurrentSubTransaction(),
+            Ok(Err(_)) | Err(_) => {
                 pg_sys::MemoryContextSwitchTo(memory);
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();
             }
@@ -61,14 +74,14 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         pg_sys::CurrentResourceOwner = owner;
     }
     let payload = match result {
-        Ok(result) => return Ok(result),
+        Ok(result) => return result,
         Err(payload) => payload,
     };
     PgTryBuilder::new(AssertUnwindSafe(move || resume_unwind(payload)))
         .catch_others(|error| {
             let message = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-                    is_of_data(report.sql_error_code()).then(|| report.message().to_owned())
+                    is_expected(report.sql_error_code()).then(|| report.message().to_owned())
                 }
                 CaughtError::RustPanic { .. } => None,
             };
@@ -77,12 +90,20 @@ pub fn data_errors<R>(work: impl FnOnce() -> R) -> Result<R, String> {
         .execute()
 }
 
+/// Returns the class of an error: of its five characters, which have six bits each, the first two.
+fn class(code: PgSqlErrorCode) -> isize {
+    code as isize & 0xFFF
+}
+
+/// Returns whether a constraint raises such an error: of the class 23.
+pub fn is_of_a_constraint(code: PgSqlErrorCode) -> bool {
+    class(code) == class(PgSqlErrorCode::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+}
+
 /// Whether a value causes such an error: of the classes 22 (data exception), 42 (syntax error or access rule violation: a
 /// name that nothing has), 23 (a constraint), 54 (a limit), and features that are not there. Not what somebody may not run.
 fn is_of_data(code: PgSqlErrorCode) -> bool {
     use PgSqlErrorCode::*;
-    // A code holds five characters of six bits each; the first two are the class.
-    let class = |code: PgSqlErrorCode| code as isize & 0xFFF;
     let of_data = [
         ERRCODE_DATA_EXCEPTION,
         ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,

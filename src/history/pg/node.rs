@@ -101,7 +101,7 @@ impl<'query> Node<'query> {
 
     /// Returns its type and its collation.
     pub fn kind(self) -> (pg_sys::Oid, pg_sys::Oid) {
-        // SAFETY: as above.
+        // SAFETY: the node is an expression of a query, which both functions read.
         unsafe { (pg_sys::exprType(self.as_ptr()), pg_sys::exprCollation(self.as_ptr())) }
     }
 }

@@ -1,5 +1,5 @@
--- How changes are undone: literals and statements, and the plan for a selection of changes. Nothing here looks at the rows
--- that are there now.
+-- How changes are undone: literals and statements, and the plan for a selection of changes. Nothing here looks at the
+-- rows that are there now.
 
 -- How a change is undone.
 CREATE TYPE bemi.undo AS (
@@ -24,28 +24,26 @@ CREATE TYPE bemi.undo AS (
   problem text,
   transaction_id bigint,
   commit_position pg_lsn,
-  sequence int,
-  -- It waits for a newer change of the same row.
-  is_behind boolean,
-  -- Why it waits.
-  reason text
+  sequence int
 );
 
--- A key as the column primary_key has it.
+-- Returns a key as the column primary_key has it.
 CREATE FUNCTION bemi.key_text(key jsonb, image jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF jsonb_array_length(key) = 1 THEN
     RETURN image ->> (key ->> 0);
   END IF;
-  RETURN (SELECT CASE WHEN bool_and(image ? k) THEN jsonb_agg(image ->> k ORDER BY place) END FROM jsonb_array_elements_text(key) WITH ORDINALITY e (k, place));
+  RETURN (
+    SELECT CASE WHEN bool_and(image ? k) THEN jsonb_agg(image ->> k ORDER BY place) END
+    FROM jsonb_array_elements_text(key) WITH ORDINALITY e (k, place));
 END
 $$;
 
 COMMENT ON FUNCTION bemi.key_text(jsonb, jsonb) IS
 'the key of a row as text';
 
--- Under the settings of the log, which settings.sql pins for those who call it.
+-- Runs under the settings of the recorded text, which settings.sql pins for its callers.
 CREATE FUNCTION bemi.made_text(type oid, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -57,31 +55,40 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.made_text(oid, jsonb) IS
-'the text of a value, of its JSON';
+'the text of a value, made of its JSON';
 
 CREATE FUNCTION bemi.literal(col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
-    -- What is JSON has a null of its own, which looks the same.
-    RETURN CASE WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type') ELSE 'NULL' END;
+    -- JSON has a null of its own, which looks the same.
+    RETURN CASE
+      WHEN col ->> 'kind' = 'json' AND (col -> 'is_not_null')::boolean THEN format('''null''::%s', col ->> 'type')
+      ELSE 'NULL' END;
   END IF;
-  RETURN format('%L::%s', CASE col ->> 'kind' WHEN 'plain' THEN value #>> '{}' WHEN 'json' THEN value::text
-    ELSE bemi.made_text((col ->> 'type_oid')::oid, value) END, col ->> 'type');
+  RETURN format('%L::%s',
+    CASE col ->> 'kind'
+      WHEN 'plain' THEN value #>> '{}'
+      WHEN 'json' THEN value::text
+      ELSE bemi.made_text((col ->> 'type_oid')::oid, value) END,
+    col ->> 'type');
 END
 $$;
 
 COMMENT ON FUNCTION bemi.literal(jsonb, jsonb) IS
-'a value as SQL, of its JSON';
+'a value as SQL, made of its JSON';
 
--- The condition that a column has a value.
+-- Returns the condition that a column has a value.
 CREATE FUNCTION bemi.is_still(name text, col jsonb, value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF value IS NULL OR value = 'null' THEN
-    RETURN CASE WHEN col ->> 'kind' = 'json' THEN format('COALESCE(pg_catalog.to_jsonb(%I), ''null'') OPERATOR(pg_catalog.=) ''null''::jsonb', name)
+    RETURN CASE col ->> 'kind'
+      WHEN 'json' THEN
+        format('COALESCE(pg_catalog.to_jsonb(%I), ''null'') OPERATOR(pg_catalog.=) ''null''::jsonb', name)
       -- Of a composite value, IS NULL would ask for its members.
-      WHEN col ->> 'kind' = 'made' THEN format('%I IS NOT DISTINCT FROM NULL', name) ELSE format('%I IS NULL', name) END;
+      WHEN 'made' THEN format('%I IS NOT DISTINCT FROM NULL', name)
+      ELSE format('%I IS NULL', name) END;
   ELSIF col ->> 'equality' IS NULL THEN
     RETURN format('pg_catalog.to_jsonb(%I) OPERATOR(pg_catalog.=) %L::jsonb', name, value);
   END IF;
@@ -100,14 +107,17 @@ BEGIN
   IF jsonb_array_length(t -> 'key') = 1 THEN
     RETURN bemi.is_still(name, t -> 'columns' -> name, image -> name);
   END IF;
-  RETURN (SELECT string_agg(bemi.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place) FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
+  RETURN (
+    SELECT string_agg(bemi.is_still(k, t -> 'columns' -> k, image -> k), ' AND ' ORDER BY place)
+    FROM jsonb_array_elements_text(t -> 'key') WITH ORDINALITY e (k, place));
 END
 $$;
 
 COMMENT ON FUNCTION bemi.where_key(jsonb, jsonb) IS
 'the condition that a row has the key of an image, as SQL';
 
--- What `now` says of the columns is what has to be there still; most often it is the image after the change.
+-- Returns the statement that undoes a change. The columns have to be as `now` has them; most often that is the image
+-- after the change.
 CREATE FUNCTION bemi.undo_statement(t jsonb, u bemi.undo, now jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -118,16 +128,24 @@ BEGIN
   IF u.operation = 'CREATE' THEN
     RETURN format('DELETE FROM %s WHERE %s;', t ->> 'source', u.where_after);
   ELSIF u.operation = 'UPDATE' THEN
-    SELECT string_agg(format('%I = %s', c, CASE WHEN (cols -> c -> 'is_ignored')::boolean
-          -- Nobody looks whether it changed since.
-          THEN format('CASE WHEN %s THEN %s ELSE %I END', bemi.is_still(c, cols -> c, now -> c), bemi.literal(cols -> c, u.before -> c), c)
-          ELSE bemi.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
-      string_agg(' AND ' || bemi.is_still(c, cols -> c, now -> c), '' ORDER BY place) FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
-    INTO sets, guards FROM (SELECT n AS c, (cols -> n -> 'place')::int AS place FROM unnest(u.changed) n) e;
+    SELECT
+      string_agg(format('%I = %s', c, CASE
+        -- An ignored column may have changed since: then it stays as it is.
+        WHEN (cols -> c -> 'is_ignored')::boolean THEN format('CASE WHEN %s THEN %s ELSE %I END',
+          bemi.is_still(c, cols -> c, now -> c), bemi.literal(cols -> c, u.before -> c), c)
+        ELSE bemi.literal(cols -> c, u.before -> c) END), ', ' ORDER BY place),
+      string_agg(' AND ' || bemi.is_still(c, cols -> c, now -> c), '' ORDER BY place)
+        FILTER (WHERE NOT (t -> 'key') ? c AND NOT (cols -> c -> 'is_ignored')::boolean)
+    INTO sets, guards
+    FROM (SELECT n AS c, (cols -> n -> 'place')::int AS place FROM unnest(u.changed) n) e;
     RETURN format('UPDATE %s SET %s WHERE %s%s;', t ->> 'source', sets, u.where_after, guards);
   END IF;
-  SELECT string_agg(quote_ident(c), ', ' ORDER BY place), string_agg(bemi.literal(cols -> c, u.before -> c), ', ' ORDER BY place) INTO sets, guards
-  FROM (SELECT key AS c, (value -> 'place')::int AS place FROM jsonb_each(cols)) e WHERE u.before ? c AND NOT (t -> 'generated') ? c;
+  SELECT
+    string_agg(quote_ident(c), ', ' ORDER BY place),
+    string_agg(bemi.literal(cols -> c, u.before -> c), ', ' ORDER BY place)
+  INTO sets, guards
+  FROM (SELECT key AS c, (value -> 'place')::int AS place FROM jsonb_each(cols)) e
+  WHERE u.before ? c AND NOT (t -> 'generated') ? c;
   RETURN format('INSERT INTO %s (%s)%s VALUES (%s);', t ->> 'name', sets,
     CASE WHEN t -> 'always' <> '[]' THEN ' OVERRIDING SYSTEM VALUE' ELSE '' END, guards);
 END
@@ -136,19 +154,22 @@ $$;
 COMMENT ON FUNCTION bemi.undo_statement(jsonb, bemi.undo, jsonb) IS
 'the statement that undoes a change';
 
--- An image as the table of today would have it: the one place where reverting asks what columns were when it was recorded.
+-- Returns an image as the table of today would have it. Nothing else here asks what columns were like when it was
+-- recorded.
 CREATE FUNCTION bemi.undo_image(t jsonb, image jsonb, "position" bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN CASE WHEN (t -> 'is_as_ever')::boolean THEN image ELSE bemi.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
+  RETURN CASE
+    WHEN (t -> 'is_as_ever')::boolean THEN image
+    ELSE bemi.image_today((t ->> 'oid')::oid::regclass, image, "position") END;
 END
 $$;
 
 COMMENT ON FUNCTION bemi.undo_image(jsonb, jsonb, bigint) IS
 'an image of a row, recorded at a position of the log, as the table of today would have it';
 
--- The columns of an image whose values can no longer be read as they were, and why: {"column": reason}. What it takes somebody
--- else's code to read is left to the statement.
+-- Returns the columns of an image whose values can no longer be read as they were, and why: {"column": reason}. Values
+-- that only the code of others could read are left to the statement.
 CREATE FUNCTION bemi.undo_problems(t jsonb, image jsonb, place bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -157,10 +178,10 @@ DECLARE
 BEGIN
   IF NOT (t -> 'is_as_ever')::boolean THEN
     BEGIN
-      -- By itself, so that what is looked up for it is kept.
+      -- In a statement of its own, so that what is looked up for it is kept.
       result := COALESCE(bemi.image_problems((t ->> 'oid')::oid::regclass, image, place), '{}');
       IF result <> '{}' THEN
-        -- What is computed need not be read.
+        -- Generated columns need not be read.
         result := result - ARRAY(SELECT jsonb_array_elements_text(t -> 'generated'));
       END IF;
       RETURN result;
@@ -169,13 +190,16 @@ BEGIN
     END;
   END IF;
   FOR col IN
-    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type FROM jsonb_array_elements_text(t -> 'looked_up') r
+    SELECT r AS name, image -> r AS value, (t #>> ARRAY['columns', r, 'type_oid'])::oid AS type
+    FROM jsonb_array_elements_text(t -> 'looked_up') r
     WHERE image -> r NOT IN ('null', '"[masked]"')
   LOOP
     BEGIN
       PERFORM bemi.value_text(col.type, col.value);
     EXCEPTION
-      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function OR invalid_schema_name OR datatype_mismatch OR syntax_error THEN
+      WHEN data_exception OR undefined_object OR undefined_table OR undefined_function OR ambiguous_function
+        OR invalid_schema_name OR datatype_mismatch OR syntax_error
+      THEN
         result := result || jsonb_build_object(col.name, SQLERRM);
       WHEN insufficient_privilege THEN
         NULL;
@@ -196,46 +220,23 @@ $$;
 COMMENT ON FUNCTION bemi.quoted(text[]) IS
 'names as a list in SQL';
 
--- Why a change cannot be undone whatever its row is like now: a message, and what goes with it as an error.
-CREATE FUNCTION bemi.undo_problem(t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text)
+-- Returns why the columns of a table keep a change from being undone.
+CREATE FUNCTION bemi.column_problem(
+  t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text
+)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  key jsonb := t -> 'key';
   cols jsonb := t -> 'columns';
-  image jsonb := CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN u.after ELSE u.before END;
   names text[];
 BEGIN
   code := 'object_not_in_prerequisite_state';
-  hint := 'Narrow the selection, and mend this row by hand.';
-  IF u.primary_key IS NULL OR omitted ? 'primary_key' THEN
-    problem := 'nothing names the row';
-    hint := 'The table had no key, or one that is too long to be recorded. ' || hint;
-    RETURN;
-  ELSIF omitted ?| '{before,after}' THEN
-    problem := 'bemi.changes could not hold its images';
-    RETURN;
-  ELSIF u.operation = 'UPDATE' AND NOT u.before ?& ARRAY(SELECT jsonb_object_keys(u.after))
-    OR u.operation <> 'CREATE' AND NOT EXISTS (SELECT FROM jsonb_object_keys(u.before) k WHERE NOT key ? k)
-      AND (u.before = '{}' OR EXISTS (SELECT FROM jsonb_object_keys(cols) k WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
-  THEN
-    problem := 'the row before it was not recorded';
-    hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s', t ->> 'name', hint);
-    RETURN;
-  ELSIF key = '[]' OR bemi.key_text(key, image) IS DISTINCT FROM u.primary_key AND (jsonb_array_length(key) = 1
-    OR u.primary_key NOT LIKE '[%]' OR bemi.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
-  THEN
-    problem := 'the table no longer has the key by which the row was recorded';
-    hint := 'Give the table that primary key again, or narrow the selection, and mend this row by hand.';
-    RETURN;
-  ELSIF u.operation = 'CREATE' THEN
-    RETURN;
-  END IF;
+  hint := 'Narrow the selection, and fix this row by hand.';
   IF u.operation = 'UPDATE' THEN
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT cols ? c);
     IF names <> '{}' THEN
       problem := format('the table no longer has the column %s', bemi.quoted(names));
       code := 'undefined_column';
-      hint := 'Add the column again, or narrow the selection, and mend this row by hand.';
+      hint := 'Add the column again, or narrow the selection, and fix this row by hand.';
       RETURN;
     END IF;
     names := ARRAY(SELECT c FROM unnest(u.changed) c WHERE (t -> 'always') ? c);
@@ -260,20 +261,68 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION bemi.column_problem(jsonb, bemi.undo, jsonb) IS
+'why the columns of a table keep a change from being undone';
+
+-- Returns why a change cannot be undone whatever its row is like now: a message, and what belongs to it as an error.
+CREATE FUNCTION bemi.undo_problem(
+  t jsonb, u bemi.undo, omitted jsonb, OUT problem text, OUT code text, OUT more text, OUT hint text
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  key jsonb := t -> 'key';
+  image jsonb := CASE WHEN u.operation IN ('CREATE', 'UPDATE') THEN u.after ELSE u.before END;
+BEGIN
+  code := 'object_not_in_prerequisite_state';
+  hint := 'Narrow the selection, and fix this row by hand.';
+  IF u.primary_key IS NULL OR omitted ? 'primary_key' THEN
+    problem := 'nothing names the row';
+    hint := 'The table had no key, or one that is too long to be recorded. ' || hint;
+  ELSIF omitted ?| '{before,after}' THEN
+    problem := 'bemi.changes could not hold its images';
+  ELSIF u.operation = 'UPDATE' AND NOT u.before ?& ARRAY(SELECT jsonb_object_keys(u.after))
+    OR u.operation <> 'CREATE'
+      AND NOT EXISTS (SELECT FROM jsonb_object_keys(u.before) k WHERE NOT key ? k)
+      AND (u.before = '{}' OR EXISTS (
+        SELECT
+        FROM jsonb_object_keys(t -> 'columns') k
+        WHERE NOT key ? k AND NOT (t -> 'generated') ? k))
+  THEN
+    problem := 'the row before it was not recorded';
+    hint := format('From now on it is with SELECT bemi.track(%L); which sets REPLICA IDENTITY FULL. %s',
+      t ->> 'name', hint);
+  ELSIF key = '[]'
+    OR bemi.key_text(key, image) IS DISTINCT FROM u.primary_key
+      AND (jsonb_array_length(key) = 1
+        OR u.primary_key NOT LIKE '[%]'
+        OR bemi.key_text(key, image)::jsonb IS DISTINCT FROM u.primary_key::jsonb)
+  THEN
+    problem := 'the table no longer has the key by which the row was recorded';
+    hint := 'Give the table that primary key again, or narrow the selection, and fix this row by hand.';
+  ELSIF u.operation <> 'CREATE' THEN
+    SELECT c.* INTO problem, code, more, hint FROM bemi.column_problem(t, u, omitted) c;
+  END IF;
+END
+$$;
+
 COMMENT ON FUNCTION bemi.undo_problem(jsonb, bemi.undo, jsonb) IS
 'why a change cannot be undone, whatever the row is like now';
 
 CREATE FUNCTION bemi.masked_in(t jsonb, u bemi.undo) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY(SELECT c FROM jsonb_array_elements_text(t -> 'masked') c WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
+  SELECT ARRAY(
+    SELECT c
+    FROM jsonb_array_elements_text(t -> 'masked') c
+    WHERE '"[masked]"' IN (u.before -> c, u.after -> c) AND NOT (t -> 'generated') ? c)
 $$;
 
 COMMENT ON FUNCTION bemi.masked_in(jsonb, bemi.undo) IS
 'the columns that are masked in an image of a change';
 
--- Completes what is known of a change, of which before and after are images of today. If it cannot be undone, that is an error, or,
--- for those who skip it, its problem.
-CREATE FUNCTION bemi.plan_undo(t jsonb, u bemi.undo, omitted jsonb, problems jsonb, is_skipping boolean) RETURNS bemi.undo
+-- Completes the undo of a change, whose images are those of today. If it cannot be undone, that is an error, or its
+-- problem if such changes are skipped.
+CREATE FUNCTION bemi.plan_undo(t jsonb, u bemi.undo, omitted jsonb, problems jsonb, is_skipping boolean)
+RETURNS bemi.undo
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := t -> 'key';
@@ -282,17 +331,24 @@ DECLARE
 BEGIN
   u.after := u.after - ARRAY(SELECT jsonb_object_keys(omitted));
   IF u.operation = 'UPDATE' THEN
-    u.changed := ARRAY(SELECT b.key FROM jsonb_each(u.before) b WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
+    u.changed := ARRAY(
+      SELECT b.key
+      FROM jsonb_each(u.before) b
+      WHERE b.value::text IS DISTINCT FROM (u.after -> b.key)::text AND NOT omitted ? b.key);
   END IF;
   SELECT * INTO refused FROM bemi.undo_problem(t, u, omitted);
   IF refused.problem IS NOT NULL AND NOT is_skipping THEN
     PERFORM bemi.refuse_undo(t ->> 'name', u, refused.problem, refused.code, refused.more, refused.hint);
   END IF;
-  u.problem := COALESCE(refused.problem, (SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
+  u.problem := COALESCE(refused.problem, (
+    SELECT string_agg(format('what was recorded of %I cannot be read: %s', p.key, p.value), '. ')
     FROM jsonb_each_text(problems) p));
   IF u.operation = 'UPDATE' THEN
     IF t -> 'masked' <> '[]' THEN
-      u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
+      u.changed := ARRAY(
+        SELECT c
+        FROM unnest(u.changed) c
+        WHERE NOT (t -> 'masked') ? c OR '"[masked]"' NOT IN (u.before -> c, u.after -> c));
       u.kept := nullif(bemi.masked_in(t, u), '{}');
     END IF;
     u.changed := ARRAY(SELECT c FROM unnest(u.changed) c WHERE NOT (t -> 'generated') ? c);
@@ -310,7 +366,9 @@ BEGIN
   IF u.problem IS NULL THEN
     BEGIN
       u.where_after := CASE WHEN u.row_after IS NOT NULL THEN bemi.where_key(t, u.after) END;
-      u.where_before := CASE WHEN u.row_before = u.row_after THEN u.where_after WHEN u.row_before IS NOT NULL THEN bemi.where_key(t, u.before) END;
+      u.where_before := CASE
+        WHEN u.row_before = u.row_after THEN u.where_after
+        WHEN u.row_before IS NOT NULL THEN bemi.where_key(t, u.before) END;
     EXCEPTION WHEN data_exception OR undefined_object OR undefined_table OR datatype_mismatch THEN
       u.problem := 'its key cannot be read: ' || SQLERRM;
     END;
@@ -336,193 +394,3 @@ $$;
 
 COMMENT ON FUNCTION bemi.refuse_undo(text, bemi.undo, text, text, text, text) IS
 'raises the error that a change cannot be undone';
-
-CREATE FUNCTION bemi.check_reading() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN
-    RAISE EXCEPTION 'bemi cannot see what is recorded now in a transaction that is %', upper(current_setting('transaction_isolation')) USING
-      ERRCODE = 'active_sql_transaction', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED;';
-  ELSIF to_regclass('bemi.changes') IS NOT NULL AND NOT has_table_privilege('bemi.changes', 'SELECT') THEN
-    RAISE EXCEPTION 'permission denied for table bemi.changes' USING
-      ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON bemi.changes TO %I;', current_user);
-  END IF;
-  PERFORM bemi.sync();
-END
-$$;
-
-COMMENT ON FUNCTION bemi.check_reading() IS
-'returns when everything that was committed before can be read in bemi.changes';
-
--- The rows that a TRUNCATE took; if they are not all recorded, that is an error, or for those who skip it a problem.
-CREATE FUNCTION bemi.rows_to_undo(u bemi.undo, source int, is_skipping boolean) RETURNS TABLE (primary_key text, image jsonb, place bigint, problem text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-BEGIN
-  RETURN QUERY SELECT r.primary_key, r.image, r.place, NULL::text FROM bemi.truncated_rows(u.relation, rows_to_undo.source, u.commit_position, u.sequence) r;
-EXCEPTION WHEN object_not_in_prerequisite_state THEN
-  IF NOT is_skipping THEN
-    RAISE;
-  END IF;
-  RETURN QUERY SELECT NULL::text, NULL::jsonb, NULL::bigint, SQLERRM;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.rows_to_undo(bemi.undo, int, boolean) IS
-'the rows that a TRUNCATE took, or why they are not known';
-
--- The keys of a selection, as they are recorded: [{schema, table, key}], under no name for those of a given table.
-CREATE FUNCTION bemi.selected_keys(conditions text, transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz)
-RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_variable
-DECLARE
-  result jsonb := '[]';
-  named record;
-BEGIN
-  IF relation IS NOT NULL THEN
-    RETURN (SELECT jsonb_agg(jsonb_build_object('key', k)) FROM unnest(bemi.recorded_keys(relation, primary_key)) k);
-  END IF;
-  -- Each table has its own way to write a key; in some it cannot be one.
-  FOR named IN EXECUTE 'SELECT DISTINCT c.schema, c."table" FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'')' || conditions
-    USING transaction_id, context, relation, NULL::jsonb, since, until
-  LOOP
-    BEGIN
-      result := result || (SELECT jsonb_agg(jsonb_build_object('schema', named.schema, 'table', named."table", 'key', k))
-        FROM unnest(bemi.recorded_keys(to_regclass(format('%I.%I', named.schema, named."table")), primary_key)) k);
-    EXCEPTION WHEN data_exception THEN
-      CONTINUE;
-    END;
-  END LOOP;
-  RETURN result;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.selected_keys(text, bigint, jsonb, regclass, text, timestamptz, timestamptz) IS
-'the spellings of a key in the changes of a selection';
-
--- The table that a recorded change is about, or why its changes cannot be undone.
-CREATE FUNCTION bemi.undone_table(c record, OUT relation regclass, OUT since bigint, OUT until bigint, OUT problem text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  is_another boolean;
-BEGIN
-  SELECT t.relation, t.since, t.until, t.is_another INTO relation, since, until, is_another
-  FROM bemi.table_at(c.schema, c."table", c.place, c.relation) t;
-  problem := CASE WHEN is_another THEN 'they are of an earlier table of that name' WHEN relation IS NULL THEN 'it is no longer there' END;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.undone_table(record) IS
-'the table that a recorded change is about, and between which places it has had that name';
-
--- The plan for a selection, the newest change first. It is kept in a file if it is long. With is_skipping, what cannot be undone
--- has a problem; else it is an error.
-CREATE FUNCTION bemi.undos(
-  transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz, is_skipping boolean
-) RETURNS SETOF bemi.undo
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_variable
-DECLARE
-  conditions text := concat(
-    CASE WHEN transaction_id IS NOT NULL THEN ' AND c.transaction_id = $1' END,
-    CASE WHEN context IS NOT NULL THEN ' AND c.context @> $2' END,
-    CASE WHEN relation IS NOT NULL THEN ' AND (c.schema, c."table") IN (SELECT n.schema, n."table" FROM bemi.table_names($3) n)
-      AND (SELECT t.relation FROM bemi.table_at(c.schema, c."table", bemi.place(c.source, c."position"), c.relation) t) IN (SELECT member FROM bemi.tree($3) member)' END,
-    CASE WHEN since IS NOT NULL THEN ' AND c.committed_at >= $5' END, CASE WHEN until IS NOT NULL THEN ' AND c.committed_at < $6' END);
-  keys jsonb;
-  c record;
-  r record;
-  -- Which table the last change was about, and between which places it has had that name.
-  named_relation regclass;
-  since_then bigint;
-  until_then bigint;
-  problem_then text;
-  last_schema text;
-  last_table text;
-  last_recorded oid;
-  u bemi.undo;
-  tables jsonb := '{}';
-  t jsonb;
-  source_of_all int;
-  position_of_all pg_lsn;
-  times text;
-  number bigint := 0;
-BEGIN
-  IF conditions = '' AND primary_key IS NULL THEN
-    RAISE EXCEPTION 'nothing says which changes are to be undone' USING ERRCODE = 'invalid_parameter_value',
-      HINT = 'Give one or more of transaction_id, context, relation, primary_key, since and until.';
-  ELSIF primary_key IS NOT NULL THEN
-    keys := bemi.selected_keys(conditions, transaction_id, context, relation, primary_key, since, until);
-    conditions := conditions || CASE WHEN relation IS NOT NULL
-      THEN ' AND (c.primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)) OR c.old_primary_key = ANY (ARRAY(SELECT k ->> ''key'' FROM jsonb_array_elements($4) k)))'
-      ELSE ' AND EXISTS (SELECT FROM jsonb_to_recordset($4) AS k (schema text, "table" text, key text)
-        WHERE k.schema = c.schema AND k."table" = c."table" AND k.key IN (c.primary_key, c.old_primary_key))' END;
-  END IF;
-  FOR c IN EXECUTE 'SELECT c.*, bemi.place(c.source, c."position") AS place FROM bemi.changes c WHERE c.operation IN (''CREATE'', ''UPDATE'', ''DELETE'', ''TRUNCATE'')' || conditions
-    || ' ORDER BY c.source DESC, c.commit_position DESC, c.sequence DESC' USING transaction_id, context, relation, keys, since, until
-  LOOP
-    IF transaction_id IS NOT NULL AND (c.source, c.commit_position) <> (source_of_all, position_of_all) THEN
-      EXECUTE 'SELECT string_agg(DISTINCT c.committed_at::text, '', '') FROM bemi.changes c WHERE true' || conditions
-        INTO times USING transaction_id, context, relation, keys, since, until;
-      RAISE EXCEPTION 'several transactions had the id %', transaction_id USING ERRCODE = 'ambiguous_parameter',
-        DETAIL = format('They committed at %s.', times), HINT = 'Give since and until too.';
-    END IF;
-    source_of_all := c.source;
-    position_of_all := c.commit_position;
-    IF (c.schema, c."table", c.relation) IS DISTINCT FROM (last_schema, last_table, last_recorded) OR c.place < since_then OR c.place >= until_then THEN
-      SELECT * INTO named_relation, since_then, until_then, problem_then FROM bemi.undone_table(c);
-      last_schema := c.schema;
-      last_table := c."table";
-      last_recorded := c.relation;
-    END IF;
-    u := NULL;
-    u.relation := named_relation;
-    u.operation := c.operation;
-    u.primary_key := c.primary_key;
-    u.transaction_id := c.transaction_id;
-    u.commit_position := c.commit_position;
-    u.sequence := c.sequence;
-    u.is_behind := false;
-    IF problem_then IS NOT NULL THEN
-      u.problem := format('%I.%I: %s', c.schema, c."table", problem_then);
-      IF NOT is_skipping THEN
-        RAISE EXCEPTION 'bemi cannot undo changes of the table %', u.problem USING
-          ERRCODE = 'undefined_table', HINT = 'Name another table as relation, or narrow the selection.';
-      END IF;
-      number := number + 1;
-      u.number := number;
-      RETURN NEXT u;
-      CONTINUE;
-    END IF;
-    IF t ->> 'oid' IS DISTINCT FROM u.relation::oid::text THEN
-      t := tables -> u.relation::oid::text;
-      IF t IS NULL THEN
-        t := bemi.undo_table(u.relation);
-        tables := tables || jsonb_build_object(u.relation::oid::text, t);
-      END IF;
-    END IF;
-    IF c.operation = 'TRUNCATE' THEN
-      u.after := '{}';
-      FOR r IN SELECT * FROM bemi.rows_to_undo(u, c.source, is_skipping) LOOP
-        number := number + 1;
-        u.number := number;
-        u.primary_key := r.primary_key;
-        u.problem := r.problem;
-        u.before := bemi.undo_image(t, r.image, r.place);
-        RETURN NEXT CASE WHEN u.problem IS NULL THEN bemi.plan_undo(t, u, '{}'::jsonb, bemi.undo_problems(t, r.image, r.place), is_skipping) ELSE u END;
-      END LOOP;
-    ELSE
-      number := number + 1;
-      u.number := number;
-      u.before := bemi.undo_image(t, c.before, c.place);
-      u.after := bemi.undo_image(t, c.after, c.place);
-      RETURN NEXT bemi.plan_undo(t, u, COALESCE(bemi.keys_today(u.relation, c.omitted, c.place), '{}'),
-        bemi.undo_problems(t, c.before, c.place) || bemi.undo_problems(t, c.after, c.place), is_skipping);
-    END IF;
-  END LOOP;
-END
-$$;
-
-COMMENT ON FUNCTION bemi.undos(bigint, jsonb, regclass, text, timestamptz, timestamptz, boolean) IS
-'how the changes of a selection are to be undone, the newest first; an error if one cannot be';

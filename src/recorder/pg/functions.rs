@@ -4,8 +4,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{launcher, slots, start_lock};
-use crate::recorder::document::Identity;
-use crate::recorder::{place, row};
+use crate::document::identity::{self, Identity};
+use crate::recorder::place;
 use crate::sys::call::Call;
 use crate::sys::function::{Uuid, sql_functions};
 use crate::sys::{catalog, node, process, slot, wal};
@@ -49,7 +49,7 @@ fn create_slot(name: pg_sys::NameData) {
 
 /// `bemi.change_id(timestamptz, pg_lsn, integer, integer)`: returns the id of a change, of the source that comes last.
 fn change_id(committed_at: i64, commit_position: u64, sequence: i32, source: i32) -> Uuid {
-    Uuid(row::id(source, Identity { commit_position, sequence: sequence as u32 }, committed_at))
+    Uuid(identity::id(source, Identity { commit_position, sequence: sequence as u32 }, committed_at))
 }
 
 /// `bemi.place(integer, bigint)`, and with `pg_lsn`: returns the place of a position of a source. Both types of SQL

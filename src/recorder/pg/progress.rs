@@ -1,12 +1,16 @@
 //! How far WAL is recorded, which `bemi.recorder` keeps.
+use std::borrow::Cow;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::failure::{Failure, transaction};
 use super::spi::{one, run};
 use super::start_lock;
-use crate::decoder::encode;
-use crate::recorder::document::{self, Identity};
+use crate::document::gap::Gap;
+use crate::document::identity::Identity;
+use crate::document::lsn;
+use crate::sys::memory;
 
 /// How far WAL is recorded, and by which slot.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ pub struct Progress {
     /// Everything before this position is recorded, and nothing behind it is confirmed.
     pub read: u64,
     /// The document of a gap before the slot, which is to be recorded first.
-    pub gap: Option<String>,
+    pub gap: Option<Vec<u8>>,
 }
 
 /// Runs before anything is read or written there: else a trigger of others would run with the rights of this worker.
@@ -80,7 +84,7 @@ pub fn read(wanted: Wanted) -> Result<Progress, Failure> {
         let source = one::<i32>("SELECT bemi.continue_source()").unwrap_or_default();
         let position = |column: &str| {
             let text: Option<String> = one(&format!("SELECT {column}::text FROM bemi.recorder"));
-            text.and_then(|text| document::lsn(&text)).unwrap_or_default()
+            text.and_then(|text| lsn::read(&text)).unwrap_or_default()
         };
         let sequence: Option<i32> = one("SELECT sequence FROM bemi.recorder");
         let recorded =
@@ -90,22 +94,41 @@ pub fn read(wanted: Wanted) -> Result<Progress, Failure> {
 }
 
 /// Returns the document of the gap that `bemi.recorder` describes, whose values `bemi.slot_problem()` has checked.
-fn gap() -> Option<String> {
-    let document: Option<Vec<u8>> = one("
-        SELECT convert_to(concat(
-            '{\"position\":', to_json(gap_to), ',\"commit_position\":', to_json(gap_to),
-            ',\"sequence\":0,\"transaction_id\":', gap_transaction & 4294967295,
-            ',\"committed_at\":', to_json(to_char(gap_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')),
-            ',\"database\":', to_json(current_database()), ',\"schema\":\"\",\"table\":\"\",\"operation\":\"GAP\"',
-            ',\"primary_key\":null',
-            ',\"before\":{},\"after\":{},\"context\":',
-            CASE WHEN gap_source < source THEN json_build_object('reason', gap_reason, 'from', gap_from,
-                'from_source', gap_source, 'to', gap_to, 'accepted_by', gap_accepted_by)
-              ELSE json_build_object('reason', gap_reason, 'from', gap_from, 'to', gap_to,
-                'accepted_by', gap_accepted_by) END,
-            '}'), 'UTF8')
-        FROM bemi.recorder WHERE gap_reason IS NOT NULL");
-    document.map(|document| String::from_utf8_lossy(&document).replace('\n', " "))
+fn gap() -> Option<Vec<u8>> {
+    // Texts in UTF-8, whatever the encoding of this database is.
+    let statement = "
+        SELECT (gap_transaction & 4294967295)::bigint,
+            ((extract(epoch FROM gap_at) - extract(epoch FROM timestamptz '2000-01-01 UTC')) * 1000000)::bigint,
+            CASE WHEN gap_source < source THEN gap_source END, gap_from::text, gap_to::text,
+            convert_to(current_database()::text, 'UTF8'), convert_to(gap_reason, 'UTF8'),
+            convert_to(gap_accepted_by::text, 'UTF8')
+        FROM bemi.recorder WHERE gap_reason IS NOT NULL";
+    let document = Spi::connect(|client| -> Result<_, pgrx::spi::Error> {
+        let found = client.select(statement, Some(1), &[])?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let row = found.first();
+        let text = |column| row.get::<Vec<u8>>(column).map(|text| text.map(|text| lossy(&text)));
+        let position = |column| row.get::<String>(column).map(|text| text.and_then(|text| lsn::read(&text)));
+        let gap = Gap {
+            transaction_id: row.get::<i64>(1)?.unwrap_or_default() as u32,
+            at: row.get::<i64>(2)?.unwrap_or_default(),
+            from_source: row.get::<i32>(3)?,
+            from: position(4)?,
+            to: position(5)?.unwrap_or_default(),
+            database: text(6)?.unwrap_or_default(),
+            reason: text(7)?.unwrap_or_default(),
+            accepted_by: text(8)?,
+        };
+        Ok(Some(gap.document()))
+    });
+    let document = document.unwrap_or_else(|error| error!("{error}"))?;
+    Some(document.unwrap_or_else(|_| memory::out_of_memory()))
+}
+
+fn lossy(text: &[u8]) -> Cow<'static, str> {
+    Cow::Owned(String::from_utf8_lossy(text).into_owned())
 }
 
 /// Writes into `bemi.recorder` that everything before a position is recorded.
@@ -114,6 +137,6 @@ pub fn keep(position: u64) -> Result<(), Failure> {
         run(REQUIRE_SAFE);
         run("SELECT bemi.require_own_trail()");
         let statement = "UPDATE bemi.recorder SET read_position = GREATEST(read_position, $1::pg_lsn)";
-        Spi::run_with_args(statement, &[encode::lsn(position).into()]).unwrap_or_else(|error| error!("{error}"));
+        Spi::run_with_args(statement, &[lsn::text(position).into()]).unwrap_or_else(|error| error!("{error}"));
     })
 }

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use super::failure::{Failure, transaction};
 use super::progress::REQUIRE_SAFE;
 use super::spi::run;
-use crate::decoder::encode;
+use crate::document::lsn;
 use crate::recorder::state::State;
 use crate::sys::{encoding, process};
 
@@ -36,7 +36,7 @@ pub fn show(state: State, error: Option<&str>, recorded: Option<u64>) {
         activity += &format!(": {error}");
     }
     if let Some(position) = recorded {
-        activity += &format!(" up to {}", encode::lsn(position));
+        activity += &format!(" up to {}", lsn::text(position));
     }
     process::show(&activity, recorded.is_none());
 }

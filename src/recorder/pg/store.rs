@@ -12,9 +12,11 @@ use pgrx::prelude::*;
 use super::failure::{Failure, transaction};
 use super::reader::{file_failed, out_of_memory};
 use super::spi::{one, run};
-use crate::decoder::encode::lsn;
-use crate::json::Charset;
-use crate::recorder::document::{self, Document, Identity};
+use crate::document::change::{Committed, SAME_CONTEXT};
+use crate::document::identity::Identity;
+use crate::document::json::Charset;
+use crate::document::lsn;
+use crate::document::values::OUT_OF_MEMORY;
 use crate::recorder::portion::Portion;
 use crate::recorder::row::{self, Encoding, Stamp};
 use crate::recorder::spool::{KEPT, Lines, Spool};
@@ -61,12 +63,13 @@ struct LastContext {
 
 impl LastContext {
     /// Returns the context of a document; None if it is that of a document that was not seen.
-    fn of(&mut self, document: &Document) -> Result<Option<&str>, TryReserveError> {
-        if document.context != document::SAME_CONTEXT {
+    fn of(&mut self, document: &Committed) -> Result<Option<&str>, TryReserveError> {
+        let context = document.change.context;
+        if context != SAME_CONTEXT {
             self.text.clear();
             self.text.shrink_to(KEPT);
-            self.text.try_reserve(document.context.len())?;
-            self.text.push_str(document.context);
+            self.text.try_reserve(context.len())?;
+            self.text.push_str(context);
             self.commit_position = document.identity.commit_position;
         }
         Ok((self.commit_position == document.identity.commit_position).then_some(&self.text))
@@ -100,7 +103,7 @@ impl Rows {
                 self.written.is_all = !is_full;
                 return;
             }
-            let document = Document::parse(&self.line).unwrap_or_else(|reason| refuse(&self.line, &reason));
+            let document = Committed::read(&self.line).unwrap_or_else(|reason| refuse(&self.line, &reason));
             // Also of what is recorded already: the documents behind it may have the same.
             let context = self.context.of(&document).unwrap_or_else(|_| out_of_memory());
             let context = context.unwrap_or_else(|| refuse(&self.line, "the context that it refers to is missing"));
@@ -124,7 +127,7 @@ impl Rows {
 }
 
 fn refuse(line: &[u8], reason: &str) -> ! {
-    if reason == document::OUT_OF_MEMORY {
+    if reason == OUT_OF_MEMORY {
         out_of_memory();
     }
     let message = format!("a document cannot be read: {reason}");
@@ -238,13 +241,13 @@ fn advance(written: &Written, spilled: i64, read: u64) {
     // them.)
     let committed_at = unsafe { DatumWithOid::new(written.committed_at, pg_sys::TIMESTAMPTZOID) };
     let arguments = [
-        lsn(written.last.commit_position).into(),
+        lsn::text(written.last.commit_position).into(),
         (written.last.sequence as i32).into(),
         written.transactions.into(),
         written.changes.into(),
         spilled.into(),
         if written.changes > 0 { committed_at } else { DatumWithOid::null_oid(pg_sys::TIMESTAMPTZOID) },
-        lsn(read).into(),
+        lsn::text(read).into(),
         written.is_all.into(),
     ];
     match Spi::get_one_with_args::<bool>(statement, &arguments) {

@@ -99,7 +99,7 @@ fn run() -> Result<(), Failure> {
     };
     recorder.spool.file_limit = gucs::temporary_file_limit();
     if let Some(gap) = gap {
-        recorder.spool.push(0, gap.as_bytes()).unwrap_or_else(|error| file_failed(&error));
+        recorder.spool.push(0, &gap).unwrap_or_else(|error| file_failed(&error));
         let read = recorder.progress.read;
         recorder.flush(read)?;
     }

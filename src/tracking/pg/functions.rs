@@ -4,9 +4,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::TRACKING;
-use crate::rules::{self, Kind};
 use crate::sys::function::{Text, sql_functions};
 use crate::sys::{arguments, catalog};
+use crate::tracking::rules::{self, Kind};
 
 sql_functions! {
     bemi_rules => rules_of_kind,

@@ -1,7 +1,7 @@
 //! The rules of a tracked table, as they travel in the arguments of its trigger: `ignore=column` and `mask=column`, one
 //! argument for each column, and `identity=…` for the replica identity to put back when tracking ends. Behind the `=`
-//! everything belongs to the name, so no name needs quotes. `numbers=16384:2,5` says once more which columns are masked:
-//! the OID of the table, and their numbers, which stay as they are when a column is renamed.
+//! everything belongs to the name, so no name needs quotes. `numbers=16384:2,5` says once more which columns are
+//! masked: the OID of the table, and their numbers, which stay as they are when a column is renamed.
 #![forbid(unsafe_code)]
 
 /// A kind of rule.

@@ -1,20 +1,11 @@
 //! JSON text under construction.
 #![forbid(unsafe_code)]
 
-use std::fmt;
-
-use crate::json::{self, Charset, NotJsonb};
-
-/// Longest document without its context, in bytes. With the longest context it is still below 1 GiB, which is the
-/// most that the server passes on as one text, with room for the headers of the tuple or message that carries it. That
-/// of a change ends far below, by the limits of its images; that of a message may come near.
-pub const MAX_DOCUMENT: usize = 1_000_000_000;
-
-/// Longest JSON of one image of a row, in bytes.
-pub const MAX_IMAGE: usize = 128 << 20;
-
-/// Longest JSON of one value, in bytes, and of the text of a key.
-pub const MAX_VALUE: usize = 64 << 20;
+use super::Charset;
+use super::compact::{compact, next_token};
+use super::strings::{ascii_len, escape_lossy, escaped_len, is_plain, push_ascii};
+use crate::document::hex;
+use crate::document::omission::{Limit, MAX_DOCUMENT, MAX_IMAGE, MAX_VALUE, Omission};
 
 /// What is kept free in an image for each member that is still to come, in bytes: a name and a small value, so that
 /// large ones do not take the room of small ones behind them.
@@ -26,61 +17,10 @@ const KEPT_CAPACITY: usize = 1 << 20;
 /// Texts below this length, in bytes, are not counted before they are written: at worst each byte becomes six.
 const UNCOUNTED: usize = 1 << 16;
 
-/// Longest reason that is given, in bytes: the message of an output function may hold the value.
-const MAX_REASON: usize = 1024;
-
-/// Why a value is left out of its document, which names it under `omitted`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Omission {
-    /// It would pass this limit.
-    TooLong(Limit),
-    /// There is no memory for it: no fault of the value, so the server has to hear of it.
-    OutOfMemory,
-    /// A value of type `json` that `jsonb` could not hold, and so no consumer could store.
-    NotJsonb(NotJsonb),
-    /// A text that is none in the encoding of its database, which is UTF-8.
-    NotUtf8,
-    /// The type's output function failed; its message.
-    Output(String),
-}
-
-/// What has a longest length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// [`MAX_VALUE`].
-    Value,
-    /// [`MAX_IMAGE`].
-    Image,
-    /// [`MAX_DOCUMENT`].
-    Document,
-}
-
-impl Omission {
-    /// The failure of an output function, whose message may be long.
-    pub fn output(message: &str) -> Self {
-        let end = json::floor_char_boundary(message.as_bytes(), MAX_REASON);
-        Self::Output(message.get(..end).unwrap_or_default().to_owned())
-    }
-}
-
-impl fmt::Display for Omission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong(Limit::Value) => write!(f, "the value would be longer than {MAX_VALUE} bytes"),
-            Self::TooLong(Limit::Image) => write!(f, "the row would be longer than {MAX_IMAGE} bytes"),
-            Self::TooLong(Limit::Document) => write!(f, "the document would be longer than {MAX_DOCUMENT} bytes"),
-            Self::OutOfMemory => f.write_str("out of memory"),
-            Self::NotJsonb(reason) => write!(f, "json that jsonb cannot hold: {reason}"),
-            Self::NotUtf8 => f.write_str("invalid byte sequence for encoding \"UTF8\""),
-            Self::Output(message) => f.write_str(message),
-        }
-    }
-}
-
 /// A JSON text that grows at its end, up to a limit.
 ///
-/// Where there is no memory for a part, it is not written, and [`Json::check_room`] says so from then on: what writes small parts
-/// need not ask each time.
+/// Where there is no memory for a part, it is not written, and [`Json::check_room`] says so from then on: what writes
+/// small parts need not ask each time.
 #[derive(Debug)]
 pub struct Json {
     out: Vec<u8>,
@@ -114,8 +54,8 @@ impl Json {
         self.allow(MAX_VALUE, Limit::Value);
     }
 
-    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image` and
-    /// in which `left` members come behind it.
+    /// Lets a value follow behind a key of this length, and be as long as one may be, in an image that began at `image`
+    /// and in which `left` members come behind it.
     pub fn allow_value(&mut self, key: usize, image: usize, left: usize) {
         let value = (self.out.len() + key).saturating_add(MAX_VALUE);
         let image = image + MAX_IMAGE.saturating_sub((left + 1) * KEPT_FREE);
@@ -189,8 +129,8 @@ impl Json {
             self.make_room(json.len())?;
             self.out.extend_from_slice(json);
         } else {
-            self.make_room(json::ascii_len(json))?;
-            json::push_ascii(&mut self.out, json);
+            self.make_room(ascii_len(json))?;
+            push_ascii(&mut self.out, json);
         }
         Ok(())
     }
@@ -225,7 +165,7 @@ impl Json {
     fn string_lossy(&mut self, text: &[u8]) -> Result<bool, Omission> {
         // No text is shorter as a string.
         self.check_room(text.len().saturating_add(2))?;
-        if json::is_plain(text) {
+        if is_plain(text) {
             if !self.reserve(text.len() + 2) {
                 return Err(Omission::OutOfMemory);
             }
@@ -238,22 +178,19 @@ impl Json {
         if text.len() < UNCOUNTED && self.check_room(at_worst).is_ok() {
             self.make_room(at_worst)?;
         } else {
-            self.make_room(json::escaped_len(text, self.charset) + 2)?;
+            self.make_room(escaped_len(text, self.charset) + 2)?;
         }
         self.out.push(b'"');
-        let is_utf8 = json::escape_lossy(&mut self.out, text, self.charset);
+        let is_utf8 = escape_lossy(&mut self.out, text, self.charset);
         self.out.push(b'"');
         Ok(is_utf8)
     }
 
     /// Appends bytes as a string, in the hexadecimal form that `bytea` has: `"\\x00ff"`.
     pub fn hex(&mut self, bytes: &[u8]) -> Result<(), Omission> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.make_room(hex_len(bytes.len()))?;
         self.out.extend_from_slice(b"\"\\\\x");
-        for byte in bytes {
-            self.out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
+        hex::push(&mut self.out, bytes);
         self.out.push(b'"');
         Ok(())
     }
@@ -293,10 +230,10 @@ impl Json {
         let is_as_it_is = self.charset == Charset::Utf8 || json.is_ascii();
         if is_as_it_is && self.check_room(json.len()).is_ok() {
             self.make_room(json.len())?;
-            return json::compact(&mut self.out, json).map(|_| ()).map_err(Omission::NotJsonb);
+            return compact(&mut self.out, json).map(|_| ()).map_err(Omission::NotJsonb);
         }
         let mut at = 0;
-        while let Some(token) = json::next_token(json, &mut at).map_err(Omission::NotJsonb)? {
+        while let Some(token) = next_token(json, &mut at).map_err(Omission::NotJsonb)? {
             self.raw_utf8(token)?;
         }
         Ok(())
@@ -306,20 +243,6 @@ impl Json {
 /// Length in bytes of what [`Json::hex`] appends.
 pub fn hex_len(bytes: usize) -> usize {
     bytes.saturating_mul(2).saturating_add(5)
-}
-
-/// Bytes in memory that may be lacking.
-pub fn try_copy(bytes: &[u8]) -> Result<Vec<u8>, Omission> {
-    let mut copy = Vec::new();
-    try_append(&mut copy, bytes)?;
-    Ok(copy)
-}
-
-/// Appends bytes, if there is memory for them.
-pub fn try_append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Omission> {
-    out.try_reserve(bytes.len()).map_err(|_| Omission::OutOfMemory)?;
-    out.extend_from_slice(bytes);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the stages share: the form in which a context travels through the write-ahead log.
+//! The form of a context, in the WAL and in a document.
 //!
 //! A context is a JSON object that `jsonb` accepts. It is written as the content of a logical decoding message with
 //! the prefix [`PREFIX`] and read again by the decoder, so both sides judge it by the same rules.
@@ -10,7 +10,7 @@ use std::fmt;
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
-use crate::json::{self, Charset, NotJsonb};
+use super::json::{self, Charset, NotJsonb};
 
 /// Prefix of the logical decoding messages that carry a context.
 pub const PREFIX: &CStr = c"_bemi";
@@ -28,8 +28,8 @@ pub const INVALID_CONTEXT_LIMIT: usize = 1024;
 /// documents can go, serde_json among them.
 pub const MAX_DEPTH: usize = 127;
 
-/// Most members of objects and elements of arrays in a context, all levels together: each is an entry of the index on the
-/// contexts of `bemi.changes`.
+/// Most members of objects and elements of arrays in a context, all levels together: each is an entry of the index on
+/// the contexts of `bemi.changes`.
 pub const MAX_MEMBERS: usize = 1000;
 
 /// Why a text is no context.
@@ -169,18 +169,8 @@ impl Context {
     }
 }
 
-/// The bytes of a member of a context in the log, with the comma or brace behind it. The value is compact JSON in UTF-8.
-pub fn logged_len(key: &str, value: &str, charset: Charset) -> usize {
-    let of_json = |c: char| if c.is_ascii() { 1 } else { 6 * c.len_utf16() };
-    let value_len = match charset {
-        Charset::Ascii if !value.is_ascii() => value.chars().map(of_json).sum(),
-        _ => value.len(),
-    };
-    json::escaped_len(key.as_bytes(), charset) + "\"\":,".len() + value_len
-}
-
-/// How many members and elements a member of a context is for [`MAX_MEMBERS`]. What is added to contexts here is none, so that
-/// it is never too much.
+/// How many members and elements a member of a context is for [`MAX_MEMBERS`]. What is added to contexts here is none,
+/// so that it is never too much.
 pub fn counted_members(key: &str, value: &str) -> usize {
     let is_ours = [INVALID_CONTEXT_KEY, QUERY_KEY].contains(&key) && value.starts_with('"');
     if is_ours { 0 } else { 1 + count_members(value.as_bytes()) }
