@@ -12,7 +12,7 @@ use super::spi::{self, Connection, Parameter, Statement, Value};
 use crate::history::revert::rows::{self, Name, Rows};
 use crate::history::revert::schedule::{self, Attempt, Database, Undo};
 use crate::sys::call::Call;
-use crate::sys::{function, memory};
+use crate::sys::{arguments, function, memory};
 
 /// How often rows that triggers changed again are looked at. Before the last time, they are set again.
 const ROUNDS: usize = 3;
