@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install uninstall demo test check test-pure test-server test-cluster installcheck test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
+.PHONY: help deps build upgrade-script install uninstall demo test check test-pure test-server test-cluster installcheck test-clients test-orms test-assert fuzz-pure fuzz-decoder torture bench clean
 
 PG_CONFIG ?= pg_config
 PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
@@ -38,10 +38,13 @@ target/sql/bemi--$(VERSION).sql: $(SQL_FILES) src/lib.rs Cargo.toml
 	@mkdir -p $(@D)
 	cat $(SQL_FILES) | sed 's/@MODULE_PATHNAME@/MODULE_PATHNAME/g' > $@
 
+upgrade-script: ## Write the checksum of the SQL and the script that upgrades to this version, after a change of SQL.
+	BEMI_UPGRADE_WRITE=1 cargo test -q --no-default-features --test release -- checksum_and_upgrade_script
+
 install: build ## Build it and install it into the server of PG_CONFIG=/path/to/pg_config, of any version from 14 to 18.
 	install -d '$(DESTDIR)$(PG_LIB)' '$(DESTDIR)$(PG_EXTENSION)'
 	install -m 755 '$(LIBRARY)' '$(DESTDIR)$(PG_LIB)/'
-	install -m 644 target/sql/bemi.control 'target/sql/bemi--$(VERSION).sql' '$(DESTDIR)$(PG_EXTENSION)/'
+	install -m 644 target/sql/bemi.control 'target/sql/bemi--$(VERSION).sql' sql/bemi--*.sql '$(DESTDIR)$(PG_EXTENSION)/'
 	ln -sfn bemi.so '$(DESTDIR)$(PG_LIB)/bemi_decoder.so'
 
 uninstall: ## Remove its files from the server of PG_CONFIG.
@@ -53,12 +56,13 @@ demo: ## See it work: on a fresh Debian as root, install all it takes, build, an
 test: ## Run all tests: pure, and on real servers of the versions 14 to 18 (Debian, as root).
 	tests/test.sh
 
-check: ## Check format, lints (warnings as errors), and that no module imports what it may not.
+check: ## Check format, lints and documentation, warnings as errors, and that no module imports what it may not.
 	cargo fmt --all --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --no-default-features --features cluster,fuzz --all-targets -- -D warnings
 	cargo clippy --no-default-features --features pg$(PG_MAJOR) --lib -- -D warnings
 	cargo test -q --no-default-features --test imports
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
 
 test-pure: ## Run the tests that need no server, in seconds.
 	cargo test --no-default-features

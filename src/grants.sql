@@ -12,6 +12,9 @@ DO $do$
 DECLARE
   made record;
   other record;
+  is_given boolean;
+  -- What the script of an update found: rights that somebody granted since the extension was made.
+  granted jsonb := COALESCE(NULLIF(current_setting('bemi_update.granted', true), ''), '[]')::jsonb;
 BEGIN
   FOR made IN
     WITH decisions (kind, name, who) AS (VALUES
@@ -147,6 +150,11 @@ BEGIN
       ('function', 'rules_by_others', 'PUBLIC'),
       ('function', 'rules_remedy', 'PUBLIC'),
       ('function', 'was_tracked', 'PUBLIC'),
+      -- tracking/library.sql
+      ('function', 'doctor_of_library', 'PUBLIC'),
+      ('function', 'library_checksum', 'PUBLIC'),
+      ('function', 'library_version', 'PUBLIC'),
+      ('function', 'sql_checksum', 'PUBLIC'),
       -- tracking/doctor.sql
       ('function', 'doctor', 'PUBLIC'),
       ('function', 'doctor_of_capacity', 'PUBLIC'),
@@ -154,7 +162,6 @@ BEGIN
       ('function', 'doctor_of_recorder', 'PUBLIC'),
       ('function', 'doctor_of_slots', 'PUBLIC'),
       ('function', 'doctor_of_triggers', 'PUBLIC'),
-      ('function', 'library_version', 'PUBLIC'),
       ('function', 'own_event_triggers', 'PUBLIC'),
       ('function', 'setting', 'PUBLIC'),
       -- recorder/changes.sql
@@ -458,7 +465,8 @@ BEGIN
         AND NOT EXISTS (SELECT FROM pg_type y WHERE d.classid = 'pg_type'::regclass AND y.typarray = d.objid)
         AND NOT EXISTS (SELECT FROM pg_class y WHERE y.oid = t.typrelid AND y.relkind <> 'c'::"char")
     )
-    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who
+    SELECT m.*, COALESCE(m.kind, d.kind) AS what, COALESCE(m.identity, d.name) AS called, d.who,
+      CASE m.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END AS privilege
     FROM made m
       FULL JOIN decisions d ON d.kind = m.kind AND d.name = m.name
     ORDER BY m.identity
@@ -467,18 +475,24 @@ BEGIN
       RAISE EXCEPTION 'the % % %', made.what, made.called,
         CASE WHEN made.who IS NULL THEN 'has no line in grants.sql' ELSE 'in grants.sql does not exist' END;
     END IF;
+    is_given := false;
     FOR other IN
-      SELECT DISTINCT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee
+      SELECT COALESCE(quote_ident(r.rolname), 'PUBLIC') AS grantee,
+        bool_and(a.privilege_type = made.privilege AND NOT a.is_grantable) AS is_it
       FROM aclexplode(made.acl) a
         LEFT JOIN pg_roles r ON r.oid = a.grantee
       WHERE a.grantee <> made.owner
+        AND NOT granted @> jsonb_build_array(jsonb_build_array(made.classid, made.objid, a.grantee))
+      GROUP BY r.rolname
     LOOP
-      EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      IF other.is_it AND other.grantee = made.who THEN
+        is_given := true;
+      ELSE
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s CASCADE', made.kind, made.identity, other.grantee);
+      END IF;
     END LOOP;
-    IF made.who <> 'nobody' THEN
-      EXECUTE format('GRANT %s ON %s %s TO %s',
-        CASE made.kind WHEN 'function' THEN 'EXECUTE' WHEN 'type' THEN 'USAGE' ELSE 'SELECT' END,
-        made.kind, made.identity, made.who);
+    IF made.who <> 'nobody' AND NOT is_given THEN
+      EXECUTE format('GRANT %s ON %s %s TO %s', made.privilege, made.kind, made.identity, made.who);
     END IF;
   END LOOP;
 END

@@ -37,9 +37,15 @@ mod sys;
 
 #[cfg(feature = "pgrx")]
 mod extension {
+    use core::ffi::CStr;
+
     use pgrx::prelude::*;
 
-    pgrx::pg_module_magic!(name = c"bemi", version = c"0.1.0");
+    const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => c"",
+    };
+    pgrx::pg_module_magic!(name = c"bemi", version = VERSION);
 
     pgrx::extension_sql_file!("tracking/guard.sql", name = "guard", bootstrap);
     pgrx::extension_sql_file!("tracking/unsafe_code.sql", name = "unsafe_code", requires = ["guard"]);
@@ -58,7 +64,8 @@ mod extension {
     pgrx::extension_sql_file!("tracking/bemihq.sql", name = "bemihq", requires = ["follow"]);
     pgrx::extension_sql_file!("tracking/doctor_tracking.sql", name = "doctor_tracking", requires = ["bemihq"]);
     pgrx::extension_sql_file!("tracking/doctor_rules.sql", name = "doctor_rules", requires = ["doctor_tracking"]);
-    pgrx::extension_sql_file!("tracking/doctor.sql", name = "doctor", requires = ["doctor_rules"]);
+    pgrx::extension_sql_file!("tracking/library.sql", name = "library", requires = ["doctor_rules"]);
+    pgrx::extension_sql_file!("tracking/doctor.sql", name = "doctor", requires = ["library"]);
     pgrx::extension_sql_file!("recorder/changes.sql", name = "changes", requires = ["doctor"]);
     pgrx::extension_sql_file!("recorder/partitions.sql", name = "partitions", requires = ["changes"]);
     pgrx::extension_sql_file!("recorder/recorder.sql", name = "recorder", requires = ["partitions"]);

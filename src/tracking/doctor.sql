@@ -1,12 +1,6 @@
 -- bemi.doctor(): what has to hold for the recorded changes to be complete, and the statement that fixes what does not
 -- hold.
 
-CREATE FUNCTION bemi.library_version() RETURNS text
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bemi_library_version';
-
-COMMENT ON FUNCTION bemi.library_version() IS
-'returns the version of the library that this session has loaded';
-
 CREATE FUNCTION bemi.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT s.setting FROM pg_settings s WHERE s.name = setting.name
@@ -38,13 +32,7 @@ BEGIN
       WHERE n <> '')) END;
   RETURN NEXT;
 
-  "check" := 'library';
-  ok := bemi.library_version() = (SELECT extversion FROM pg_extension WHERE extname = 'bemi');
-  detail := format('the library has version %s, the extension %s',
-    bemi.library_version(), (SELECT extversion FROM pg_extension WHERE extname = 'bemi'));
-  fix := CASE WHEN NOT ok THEN
-    'ALTER EXTENSION bemi UPDATE; -- in a new session, with the new library installed' END;
-  RETURN NEXT;
+  RETURN QUERY SELECT * FROM bemi.doctor_of_library();
 
   "check" := 'preload';
   fix := NULL;

@@ -169,7 +169,7 @@ BEGIN
   ok := names = '{}';
   detail := CASE WHEN ok THEN 'no publication includes tables of bemi that nobody added by name'
     ELSE 'a subscriber without the tables of bemi stops: ' || bemi.some_of(names)
-      || '; see "Publications and subscribers" in README.md' END;
+      || '; see "Publications and subscribers" in docs/tracking.md' END;
   fix := CASE WHEN NOT ok THEN (SELECT string_agg(p.fix, ' ') FROM bemi.publications_of_bemi() p) END;
   RETURN NEXT;
 END

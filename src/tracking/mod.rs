@@ -5,3 +5,10 @@ pub mod rules;
 
 #[cfg(feature = "pgrx")]
 mod pg;
+
+/// Returns the checksum of the SQL files of this build, as `bemi.sql_checksum()` has it.
+#[must_use]
+pub fn sql_checksum() -> &'static str {
+    let file = include_str!("library.sql");
+    file.split_once("SELECT '").and_then(|(_, rest)| rest.split_once('\'')).map_or("", |(checksum, _)| checksum)
+}

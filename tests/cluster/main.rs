@@ -33,6 +33,7 @@ mod masks_decoded;
 mod memory;
 mod not_utf8;
 mod options;
+mod pages;
 mod past;
 mod past_random;
 mod past_types;
@@ -62,6 +63,7 @@ mod takeover_while;
 mod tracking;
 mod types;
 mod untriggered;
+mod upgrade;
 mod versions;
 mod workload;
 
@@ -117,6 +119,7 @@ fn main() {
         lock_queue::TESTS,
         publications::TESTS,
         questions::TESTS,
+        pages::TESTS,
         progress::TESTS,
         reading_runs_nothing::TESTS,
         recorder::TESTS,
@@ -151,6 +154,7 @@ fn main() {
         masks_decoded::TESTS,
         relcache::TESTS,
         untriggered::TESTS,
+        upgrade::TESTS,
         backtrace::TESTS,
         ddl::TESTS,
         &[("a_crash_or_a_leak_in_the_log_is_found", |_| bemi_test_support::log::test())],

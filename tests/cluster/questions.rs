@@ -1,4 +1,4 @@
-//! The queries of the README's section "Questions you can ask", as they stand there.
+//! The queries of the section "Questions you can ask" of docs/past.md, as they stand there.
 use std::collections::BTreeMap;
 
 use postgres::{Client, SimpleQueryMessage};
@@ -6,16 +6,16 @@ use postgres::{Client, SimpleQueryMessage};
 use crate::Test;
 use crate::server::{Server, run};
 
-pub const TESTS: &[Test] = &[("the_questions_of_the_readme_have_the_answers_that_they_promise", questions)];
+pub const TESTS: &[Test] = &[("the_questions_of_the_page_past_have_the_answers_that_they_promise", questions)];
 
-/// The times that the README names.
+/// The times that the page names.
 const MONDAY: &str = "2026-11-16 09:00+00";
 const FRIDAY: &str = "2026-11-20 11:00+00";
 
 /// The statements under each question.
 fn statements() -> BTreeMap<String, Vec<String>> {
-    let readme = include_str!("../../README.md");
-    let section = readme.split("\n## Questions you can ask\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let page = include_str!("../../docs/past.md");
+    let section = page.split("\n## Questions you can ask\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let mut found = BTreeMap::new();
     for part in section.split("\n**").skip(1) {
         let (question, rest) = part.split_once("**").unwrap();
@@ -50,46 +50,56 @@ fn request(client: &mut Client, context: &str, statements: &str) {
         .unwrap_or_else(|error| panic!("{statements}: {error:?}"));
 }
 
-fn questions(server: &Server) {
-    let database = server.database("questions");
-    let mut client = database.connect();
+/// Runs what an application does in a week. Returns the two times that the page names, with when they were.
+pub fn fixture(client: &mut Client) -> Vec<(&'static str, String)> {
     run(
-        &mut client,
+        client,
         "SELECT bemi.track_all(); SELECT bemi.start(); \
-         CREATE TABLE users (id int PRIMARY KEY, email text); CREATE TABLE products (id int PRIMARY KEY, price numeric); \
-         CREATE TABLE orders (id int PRIMARY KEY, product_id int REFERENCES products, ordered_at timestamptz DEFAULT clock_timestamp()); \
+         CREATE TABLE users (id int PRIMARY KEY, email text); \
+         CREATE TABLE products (id int PRIMARY KEY, price numeric); \
+         CREATE TABLE orders (id int PRIMARY KEY, product_id int REFERENCES products, \
+         ordered_at timestamptz DEFAULT clock_timestamp()); \
          CREATE TABLE todo (id int PRIMARY KEY, task text, is_completed boolean DEFAULT false)",
     );
     let ana = r#"{"user_id":187234,"request_id":"r-1"}"#;
     request(
-        &mut client,
+        client,
         ana,
         "INSERT INTO users VALUES (7, 'ana@old.example'); INSERT INTO products VALUES (1, 10); \
          INSERT INTO todo VALUES (3, 'Eat', false), (26, 'Sleep', false), (27, 'Repeat', true)",
     );
-    let monday = now(&mut client);
-    request(&mut client, r#"{"user_id":187234,"request_id":"r-41"}"#, "INSERT INTO orders VALUES (1, 1)");
+    let monday = now(client);
+    request(client, r#"{"user_id":187234,"request_id":"r-41"}"#, "INSERT INTO orders VALUES (1, 1)");
     request(
-        &mut client,
+        client,
         r#"{"user_id":42,"request_id":"r-42"}"#,
         "UPDATE users SET email = 'ana@new.example' WHERE id = 7; UPDATE todo SET is_completed = true WHERE id = 26",
     );
     client.batch_execute("UPDATE products SET price = 12").unwrap();
-    let friday = now(&mut client);
-    request(&mut client, r#"{"user_id":42,"request_id":"r-43"}"#, "DELETE FROM todo WHERE id = 3");
+    let friday = now(client);
+    request(client, r#"{"user_id":42,"request_id":"r-43"}"#, "DELETE FROM todo WHERE id = 3");
     request(
-        &mut client,
+        client,
         r#"{"job":"import-7"}"#,
         "UPDATE products SET price = 0; INSERT INTO products VALUES (2, 0); DELETE FROM todo WHERE id = 27",
     );
-    run(&mut client, "SELECT bemi.sync()");
+    run(client, "SELECT bemi.sync()");
+    vec![(MONDAY, monday), (FRIDAY, friday)]
+}
 
+fn questions(server: &Server) {
+    let database = server.database("questions");
+    let mut client = database.connect();
+    let times = fixture(&mut client);
     let statements = statements();
     let mut asked = 0;
     let mut ask = |client: &mut Client, question: &str| -> Vec<Vec<String>> {
         asked += 1;
         let statements = statements.get(question).unwrap_or_else(|| panic!("no question is {question:?}"));
-        let timed = statements.iter().map(|statement| statement.replace(MONDAY, &monday).replace(FRIDAY, &friday));
+        let at = |statement: &String, (named, time): &(&str, String)| statement.replace(named, time);
+        let timed = statements
+            .iter()
+            .map(|statement| times.iter().fold(statement.clone(), |statement, time| at(&statement, time)));
         timed.map(|statement| rows(client, &statement)).collect()
     };
     /// The values of some columns of rows.

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             println!(
                 "\nEvery change came out of the log once, and was recorded once, with the context it was made under."
             );
-            println!("Next: README.md, \"Install it on your own server\".");
+            println!("Next: README.md, \"Quickstart on your own server\".");
             ExitCode::SUCCESS
         }
         Ok(problems) => {

@@ -246,6 +246,12 @@ impl Server {
         self.database_with(name, "")
     }
 
+    /// Makes a new database without the extension.
+    pub fn bare_database(&self, name: &str) -> Database<'_> {
+        self.connect("postgres").batch_execute(&format!("CREATE DATABASE {name}")).expect("a new database");
+        Database { server: self, name: name.to_owned(), slot_is_made: false }
+    }
+
     /// As [`Server::database`], with more clauses for CREATE DATABASE.
     pub fn database_with(&self, name: &str, clauses: &str) -> Database<'_> {
         let is_copy = self.has_template && clauses.is_empty();

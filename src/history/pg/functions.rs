@@ -2,6 +2,7 @@
 use core::ffi::CStr;
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::home::Home;
@@ -32,7 +33,8 @@ unsafe fn pass_on(call: Call, name: &CStr, types: &[pg_sys::Oid]) -> pg_sys::Dat
     unsafe { Home::of(&call).call_latest(name, &arguments) }
 }
 
-/// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot.
+/// `bemi.latest_versions(oid[], oid[])`: calls `bemi.read_new_versions` under the latest snapshot. In version 0.1.0 both have
+/// one argument, with which they are called until ALTER EXTENSION.
 ///
 /// # Safety
 /// Called by the server, with arguments that are not null.
@@ -40,7 +42,26 @@ unsafe fn pass_on(call: Call, name: &CStr, types: &[pg_sys::Oid]) -> pg_sys::Dat
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_latest_versions(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the server calls this with the arguments above, which are passed on as they are.
-    unsafe { pass_on(Call::new(&fcinfo), c"read_new_versions", &[pg_sys::OIDARRAYOID, pg_sys::OIDARRAYOID]) }
+    unsafe {
+        let types = [pg_sys::OIDARRAYOID; 2];
+        let count = usize::try_from((*fcinfo).nargs).unwrap_or_default().min(types.len());
+        pass_on(Call::new(&fcinfo), c"read_new_versions", &types[..count])
+    }
+}
+
+/// `bemi.latest_query(oid)` of version 0.1.0, whose SQL can be installed, and restored by pg_upgrade, only if the library has
+/// all of its functions.
+///
+/// # Safety
+/// Called by the server.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn bemi_latest_query(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    ErrorReport::new(code, "the extension bemi is older than its library", "bemi_latest_query")
+        .set_hint("ALTER EXTENSION bemi UPDATE;")
+        .report(PgLogLevel::ERROR);
+    pg_sys::Datum::from(0)
 }
 
 /// `bemi.lock_writers(oid)`: locks a table, if it is there still, as CREATE TRIGGER does.
@@ -75,6 +96,7 @@ pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCa
 function::sql_callable!(
     pg_finfo_bemi_latest_changes,
     pg_finfo_bemi_latest_versions,
+    pg_finfo_bemi_latest_query,
     pg_finfo_bemi_lock_writers,
     pg_finfo_bemi_current_command
 );

@@ -231,8 +231,8 @@ $$;
 COMMENT ON FUNCTION bemi.refuse_table(text) IS
 'raises the error that changes of a table cannot be undone';
 
--- Returns the plan for a selection, the newest change first. The server keeps a long one in a file. If changes that cannot
--- be undone are skipped, they have a problem; else one is an error.
+-- Returns the plan for a selection, the newest change first. The server keeps a long one in a file. If changes that
+-- cannot be undone are skipped, they have a problem; else one is an error.
 CREATE FUNCTION bemi.undos(
   transaction_id bigint, context jsonb, relation regclass, primary_key text, since timestamptz, until timestamptz,
   is_skipping boolean

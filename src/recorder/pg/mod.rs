@@ -11,6 +11,7 @@ mod slots;
 mod spi;
 mod start_lock;
 mod store;
+mod update;
 mod worker;
 mod worker_session;
 

@@ -9,7 +9,7 @@ use super::failure::{Failure, guarded, transaction};
 use super::progress::{self, Progress};
 use super::reader::{Reader, file_failed};
 use super::spi::one;
-use super::{gucs, partitions, report, slots, store, worker_session};
+use super::{gucs, partitions, report, slots, store, update, worker_session};
 use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::{Excess, Spool};
 use crate::recorder::state::{CONFIRM, State, delay};
@@ -63,6 +63,7 @@ pub unsafe extern "C-unwind" fn bemi_recorder_main(argument: pg_sys::Datum) {
 
 /// Records until it is no longer wanted.
 fn run() -> Result<(), Failure> {
+    update::wait_for()?;
     let Some(wanted) = progress::begin()? else { return Ok(()) };
     worker_session::limit_locks();
     report::show(State::Starting, None, None);

@@ -13,6 +13,7 @@ sql_functions! {
     bemi_lock => lock,
     bemi_try_lock_tracking => try_lock_tracking,
     bemi_library_version => library_version,
+    bemi_library_checksum => library_checksum,
 }
 
 /// `bemi.rules(bytea, text)`: returns the arguments of a trigger that are of a kind, or `every` one with its kind.
@@ -69,4 +70,9 @@ fn try_lock_tracking() -> bool {
 /// `bemi.library_version()`.
 fn library_version() -> Text {
     Text(env!("CARGO_PKG_VERSION").as_bytes().to_vec())
+}
+
+/// `bemi.library_checksum()`.
+fn library_checksum() -> Text {
+    Text(crate::tracking::sql_checksum().as_bytes().to_vec())
 }
