@@ -2,6 +2,8 @@
 //! [`MAY_IMPORT`] lists for it: of the stages, the one before it. The pure halves import nothing of the server.
 //!
 //! Sources are read as tokens, so that comments and texts do not count, and what stands in a macro does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
