@@ -56,11 +56,12 @@ demo: ## See it work: on a fresh Debian as root, install all it takes, build, an
 test: ## Run all tests: pure, and on real servers of the versions 14 to 18 (Debian, as root).
 	tests/test.sh
 
-check: ## Check format, lints and documentation, warnings as errors.
+check: ## Check format, lints and documentation, warnings as errors, and that no module imports what it may not.
 	cargo fmt --all --check
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --no-default-features --features cluster,fuzz --all-targets -- -D warnings
 	cargo clippy --no-default-features --features pg$(PG_MAJOR) --lib -- -D warnings
+	cargo test -q --no-default-features --test imports
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
 
 test-pure: ## Run the tests that need no server, in seconds.

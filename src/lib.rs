@@ -102,16 +102,10 @@ mod extension {
     /// Called by the server when it loads the library.
     #[pg_guard]
     pub extern "C-unwind" fn _PG_init() {
-        crate::sys::keep_stack_traces_off();
-        crate::context::pg::settings::init();
-        crate::recorder::pg::settings::init();
-        crate::recorder::pg::launcher::register();
-        crate::decoder::pg::init(crate::context::pg::settings::max_context_size);
-        crate::trigger::pg::init(crate::trigger::pg::ContextSource {
-            revision: crate::context::pg::settings::revision,
-            session_revision: crate::context::pg::statement::session_revision,
-            content: crate::context::pg::statement::content,
-        });
+        crate::sys::process::keep_stack_traces_off();
+        crate::context::pg::init();
+        crate::trigger::pg::init();
+        crate::recorder::pg::init();
     }
 }
 

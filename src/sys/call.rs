@@ -24,6 +24,27 @@ impl<'call> Call<'call> {
         Self { fcinfo: *fcinfo, running: PhantomData }
     }
 
+    /// Returns the same call once more, for a function that takes it beside its arguments.
+    pub(super) fn again(&self) -> Self {
+        Self { fcinfo: self.fcinfo, running: PhantomData }
+    }
+
+    /// Returns the statement for which the function is called as an event trigger; None if it is called for another event.
+    /// Raises an error if it is not called as an event trigger.
+    pub fn statement(&self, event: &CStr) -> Option<*mut pg_sys::Node> {
+        // SAFETY: the context is null or a node, and what a node is stands in its tag. The event of such a trigger is a C
+        // string.
+        unsafe {
+            let context = (*self.fcinfo).context;
+            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+                error!("this function can only be called by an event trigger");
+            }
+            let data: *const pg_sys::EventTriggerData = context.cast();
+            let is_wanted = CStr::from_ptr((*data).event) == event && !(*data).parsetree.is_null();
+            is_wanted.then_some((*data).parsetree)
+        }
+    }
+
     /// Returns an argument; None for NULL and for one that is not there.
     pub fn value(&self, index: usize) -> Option<pg_sys::Datum> {
         // SAFETY: the server keeps the call until the function returns, and it has as many arguments as it says.

@@ -1,12 +1,14 @@
-//! COPY from within, as the synchronisation of logically replicated tables does it.
+//! COPY inside of the server, as logical replication copies tables.
 use core::ffi::{CStr, c_int};
 use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-/// Runs COPY FROM into columns of a table, with what `rows` gives in the binary form. In a transaction.
+/// Runs COPY FROM into columns of a table, with what `rows` returns in the binary format. In a transaction.
 pub fn from(schema: &CStr, table: &CStr, columns: &str, rows: pg_sys::copy_data_source_cb) {
-    // SAFETY: in a transaction, which gives back what an error leaves behind. Names are copied.
+    // SAFETY: the transaction releases the relation and its lock if this raises an error. The names are copies that
+    // live as long as the current memory context, and so as the COPY; `columns` is a list of strings, and so are the
+    // options.
     unsafe {
         let copy = |name: &CStr| pg_sys::pstrdup(name.as_ptr());
         let name = pg_sys::makeRangeVar(copy(schema), copy(table), -1);

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::{PgTryBuilder, pg_sys};
 
-use super::memory;
+use super::{memory, transaction};
 use crate::document::json::Charset;
 
-/// The encoding of the database. Once the process has one, it stays, and need not be asked for at every value.
+/// Returns the encoding of the database. It is kept once the process is connected, and not looked up for every value.
 #[inline]
 fn database_encoding() -> i32 {
     let known = KNOWN.load(Ordering::Relaxed);
@@ -20,7 +20,7 @@ static KNOWN: AtomicI32 = AtomicI32::new(-1);
 
 #[cold]
 fn ask_encoding() -> i32 {
-    // SAFETY: both read a number that the process keeps.
+    // SAFETY: both read a number of the process, which is there before it is connected too.
     let (encoding, database) = unsafe { (pg_sys::GetDatabaseEncoding(), pg_sys::MyDatabaseId) };
     if database != pg_sys::InvalidOid {
         KNOWN.store(encoding, Ordering::Relaxed);
@@ -28,12 +28,12 @@ fn ask_encoding() -> i32 {
     encoding
 }
 
-/// How text beyond ASCII is written so that it is valid in this database.
+/// Returns how text beyond ASCII is written so that it is valid in this database.
 pub fn charset() -> Charset {
     if database_encoding() == pg_sys::pg_enc::PG_UTF8 as i32 { Charset::Utf8 } else { Charset::Ascii }
 }
 
-/// Whether the database knows what its bytes beyond ASCII mean.
+/// Returns whether the database knows what its bytes beyond ASCII mean.
 pub fn is_known() -> bool {
     database_encoding() != pg_sys::pg_enc::PG_SQL_ASCII as i32
 }
@@ -50,7 +50,7 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
         // databases, roles and origins may come from a database in another encoding.
         return crate::document::json::utf8_lossy(text).unwrap_or_else(|_| memory::out_of_memory());
     }
-    // SAFETY: the function reads as many bytes as it is told, and gives the text itself or a new C string, which is copied
+    // SAFETY: the function reads the bytes of the slice, and returns the text itself or a new C string, which is copied
     // before it is freed.
     unsafe {
         let utf8 = pg_sys::pg_server_to_any(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
@@ -63,7 +63,7 @@ pub fn to_utf8(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Converts bytes that may be no text of this database to UTF-8; None if they are none.
+/// Converts bytes to UTF-8 that may not be text of this database; None if they are not.
 pub fn to_utf8_if_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     if bytes.is_ascii() {
         return Some(Cow::Borrowed(bytes));
@@ -71,7 +71,7 @@ pub fn to_utf8_if_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     if [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(database_encoding() as u32)) {
         return std::str::from_utf8(bytes).ok().map(|_| Cow::Borrowed(bytes));
     }
-    // What a conversion raises because of the text, or because there is none; anything else is passed on.
+    // What a conversion raises because of the text, or because it does not exist; anything else is passed on.
     let of_text = [
         PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
         PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
@@ -79,7 +79,7 @@ pub fn to_utf8_if_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
         // In UTF-8 it is longer than the server can hold.
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
     ];
-    super::in_transaction(|| {
+    transaction::in_transaction(|| {
         let mut attempt = PgTryBuilder::new(AssertUnwindSafe(|| Some(to_utf8(bytes))));
         for code in of_text {
             attempt = attempt.catch_when(code, |_| None);
@@ -102,7 +102,7 @@ pub fn to_utf8_lossy(text: &[u8]) -> Cow<'_, [u8]> {
     })
 }
 
-/// Text of ours as a message of the server may hold it, whatever the database's encoding.
+/// Returns text in UTF-8 as a message of the server may hold it, whatever the database's encoding.
 pub fn message_text(text: &str) -> String {
     if charset() == Charset::Utf8 { text.to_owned() } else { crate::document::json::escape_non_ascii(text) }
 }
@@ -113,7 +113,7 @@ pub fn from_utf8(text: &str) -> Vec<u8> {
         return text.as_bytes().to_vec();
     }
     // The result is in the current memory context, or it is the text itself, which then has the given length.
-    // SAFETY: the function reads as many bytes as it is told; what it makes is a C string.
+    // SAFETY: the function reads the bytes of the slice; a result of its own is a C string.
     unsafe {
         let ours = pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
         if core::ptr::eq(ours.cast(), text.as_ptr()) {

@@ -1,5 +1,5 @@
-//! Memory that may be lacking. Where Rust has none it aborts, and the server restarts; where the server has none it raises
-//! an error.
+//! Memory that may run out. Rust aborts then, and the server restarts; the server raises an error.
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -10,7 +10,7 @@ pub fn out_of_memory() -> ! {
     unreachable!("a report at level ERROR does not return")
 }
 
-/// A copy of bytes, or that error.
+/// Returns a copy of bytes, or raises that error.
 pub fn copy(bytes: &[u8]) -> Vec<u8> {
     let mut copy = Vec::new();
     append(&mut copy, bytes);
@@ -23,4 +23,17 @@ pub fn append(out: &mut Vec<u8>, bytes: &[u8]) {
         out_of_memory();
     }
     out.extend_from_slice(bytes);
+}
+
+/// Frees what was allocated in a memory context, if anything was.
+///
+/// # Safety
+/// The memory context belongs to the caller, and nothing in it is used any more.
+pub unsafe fn reset(memory: pg_sys::MemoryContext) {
+    // SAFETY: the memory context exists, since the caller owns it; nobody holds a pointer into it.
+    unsafe {
+        if !(*memory).isReset || !(*memory).firstchild.is_null() {
+            pg_sys::MemoryContextReset(memory);
+        }
+    }
 }

@@ -2,49 +2,47 @@
 use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{pg_sys, trigger_support};
 
 use super::emit::{End, Running, Written};
+use crate::context::pg::{gucs, revision, statement};
 use crate::document::context::PREFIX;
-use crate::sys;
+use crate::sys::transaction::nesting_level;
+use crate::sys::{catalog, function, process, wal};
 
 mod hooks;
 
-/// Where the trigger learns the context of the running statement.
-#[derive(Clone, Copy, Debug)]
-pub struct ContextSource {
-    /// A number that stands for the session's context.
-    pub revision: fn() -> u64,
-    /// The same, if that is all of it.
-    pub session_revision: fn() -> Option<u64>,
-    /// Compact JSON in the database's encoding; empty for no context.
-    pub content: fn() -> Rc<str>,
-}
-
-static SOURCE: OnceLock<ContextSource> = OnceLock::new();
-
 thread_local! {
     static WRITTEN: RefCell<Written> = const { RefCell::new(Written::new()) };
-    /// When the client's statement came in which the library was loaded.
+    /// When the client's statement arrived that loaded the library.
     static LOADED: Cell<i64> = const { Cell::new(i64::MIN) };
     static RUNNING: RefCell<Running> = const { RefCell::new(Running::new()) };
 }
 
 /// Registers the callbacks, for as long as the process lives.
-pub fn init(source: ContextSource) {
-    if SOURCE.set(source).is_ok() {
-        // SAFETY: both callbacks are guarded and take no argument; the time is a number.
-        unsafe {
-            pg_sys::RegisterXactCallback(Some(transaction_event), sys::NO_ARGUMENT);
-            pg_sys::RegisterSubXactCallback(Some(savepoint_event), sys::NO_ARGUMENT);
-            LOADED.set(pg_sys::GetCurrentStatementStartTimestamp());
-        }
-        hooks::install();
+pub fn init() {
+    // SAFETY: both callbacks are guarded, and ignore their argument. The server calls them in the thread that runs
+    // this.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), core::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(savepoint_event), core::ptr::null_mut());
+        LOADED.set(pg_sys::GetCurrentStatementStartTimestamp());
     }
+    hooks::install();
+}
+
+/// Returns the trigger function of this extension, `bemi.emit_context()`; None if it does not exist. Reads the
+/// catalogs.
+pub fn emit_context() -> Option<pg_sys::Oid> {
+    catalog::function(c"bemi", c"emit_context", &[])
+}
+
+/// Returns the size of the longest message that carries a context, in bytes: as long as a context may be.
+pub fn max_message_size() -> usize {
+    gucs::max_context_size()
 }
 
 /// Raises no error: the transaction has ended already.
@@ -83,20 +81,15 @@ unsafe extern "C-unwind" fn savepoint_event(
     }
 }
 
-/// 1 in the transaction itself, one more in each savepoint.
-fn nesting_level() -> u32 {
-    // SAFETY: reads a number that the server keeps.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
-}
-
-/// `bemi.emit_context()`: writes the context of the statement into the log, if it is not in force there already.
+/// `bemi.emit_context()`: writes the context of the statement into WAL, if it is not in force there already. A trigger
+/// has no arguments of SQL, and runs for each statement: so it reads its call itself.
 ///
 /// # Safety
-/// Called by the server.
+/// Called by the server's function manager.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call. Called as a trigger, its context is the trigger's data.
+    // SAFETY: the function manager passes no null. In a call as a trigger, the context is the trigger's data.
     let (event, relation) = unsafe {
         if !trigger_support::called_as_trigger(fcinfo) {
             refuse("bemi.emit_context() was not called as a trigger");
@@ -110,7 +103,7 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
     if !trigger_support::trigger_fired_for_statement(event) {
         refuse("bemi.emit_context() was called by a trigger FOR EACH ROW");
     }
-    // SAFETY: the relation is open as long as its trigger runs.
+    // SAFETY: the server keeps the relation open as long as its trigger runs.
     if unsafe { is_logged(relation) } {
         emit();
         note_first();
@@ -118,7 +111,7 @@ pub unsafe extern "C-unwind" fn bemi_emit_context(fcinfo: pg_sys::FunctionCallIn
     pg_sys::Datum::from(0)
 }
 
-sys::sql_callable!(pg_finfo_bemi_emit_context);
+function::sql_callable!(pg_finfo_bemi_emit_context);
 
 fn refuse(message: &'static str) -> ! {
     let code = PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED;
@@ -131,12 +124,13 @@ fn refuse(message: &'static str) -> ! {
     unreachable!("a report at level ERROR does not return")
 }
 
-/// Whether the statement may make changes that are in the log for a decoder to find.
+/// Returns whether the statement may make changes that a decoder finds in WAL.
 ///
 /// # Safety
 /// The relation is open.
 unsafe fn is_logged(relation: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise; the setting is a number.
+    // SAFETY: the entry of an open relation has its row of pg_class, which is kept while nothing reads a catalog, as
+    // here.
     unsafe {
         let form = &*(*relation).rd_rel;
         // A relation that is not logged may have partitions or children that are.
@@ -146,14 +140,13 @@ unsafe fn is_logged(relation: pg_sys::Relation) -> bool {
     }
 }
 
-/// Writes the context of the running statement into the log, if it is not in force there already.
+/// Writes the context of the running statement into WAL, if it is not in force there already.
 fn emit() {
-    let Some(source) = SOURCE.get() else { return };
-    let revision = (source.session_revision)();
+    let revision = statement::session_revision();
     if revision.is_some_and(|revision| WRITTEN.with_borrow(|written| written.is_revision(revision))) {
         return;
     }
-    let content = (source.content)();
+    let content = statement::content();
     if WRITTEN.with_borrow(|written| written.is_due(&content)) {
         write(revision, content.clone());
         set_content(Some(content));
@@ -162,7 +155,7 @@ fn emit() {
     }
 }
 
-/// The statement whose trigger loaded the library began before the hooks were there.
+/// Notes the context of the statement whose trigger loaded the library: it began before the hooks were there.
 fn note_first() {
     if RUNNING.with_borrow(Running::is_empty) {
         set_content(WRITTEN.with_borrow(Written::last));
@@ -173,11 +166,7 @@ fn set_content(content: Option<Rc<str>>) {
     RUNNING.with_borrow_mut(|running| running.set_content(nesting_level(), revision(), content));
 }
 
-fn revision() -> u64 {
-    SOURCE.get().map_or(0, |source| (source.revision)())
-}
-
-/// A statement begins that may write rows. If a context is in force already, it has its own written: its trigger may not
+/// Begins a statement that may write rows. If a context is in force already, its own is written: its trigger may not
 /// fire.
 fn begin(id: usize) {
     let is_in_force = WRITTEN.with_borrow(|written| !written.is_empty());
@@ -188,14 +177,12 @@ fn begin(id: usize) {
     }
 }
 
-/// Such a statement has ended. What it wrote is taken back for the statement around it.
+/// Ends such a statement: puts the context of the statement around it back in force.
 fn end(id: usize, statement: *const pg_sys::PlannedStmt) {
     let around = match RUNNING.with_borrow_mut(|running| running.end(id)) {
         End::Inside(Ok(content)) => content,
-        // Nothing was in force when it began. What it would have had is known as long as the session's context is the same.
-        End::Inside(Err(began)) if began == revision() => {
-            SOURCE.get().map_or_else(Rc::default, |source| (source.content)())
-        }
+        // Nothing was in force when that began. Its context is known as long as the session's context is the same.
+        End::Inside(Err(began)) if began == revision() => statement::content(),
         End::Inside(Err(_)) => "".into(),
         End::Outermost if WRITTEN.with_borrow(|written| !written.is_empty()) && may_be_inside(statement) => "".into(),
         _ => return,
@@ -205,21 +192,21 @@ fn end(id: usize, statement: *const pg_sys::PlannedStmt) {
     }
 }
 
-/// Whether rows may be written around the outermost statement that is known, which ends.
+/// Returns whether rows may be written around the outermost statement that is known, which ends.
 fn may_be_inside(statement: *const pg_sys::PlannedStmt) -> bool {
-    // In the apply worker of logical replication, rows are written without a statement; what ran is a trigger's. And while
-    // the client's statement runs that loaded the library, it may be around what a function of it ran; who is called by a
-    // function has something to say about the context of an error.
+    // The apply worker of logical replication writes rows without a statement; what ran is a trigger's. And the
+    // client's statement that loaded the library may be around a statement that a function ran; what a function calls
+    // has an error context.
     // SAFETY: reads a number and a pointer of the process.
     let (now, is_called) =
         unsafe { (pg_sys::GetCurrentStatementStartTimestamp(), !pg_sys::error_context_stack.is_null()) };
-    is_called && LOADED.get() == now && !is_of_client(statement) || sys::is_apply_worker()
+    is_called && LOADED.get() == now && !is_of_client(statement) || process::is_apply_worker()
 }
 
-/// Whether a statement is known to be the client's own. The portal without a name is the client's alone; it has an error
-/// context in the extended query protocol, like a function.
+/// Returns whether a statement is known to be the client's own. The portal without a name is the client's alone; it has
+/// an error context in the extended query protocol, like a function.
 fn is_of_client(statement: *const pg_sys::PlannedStmt) -> bool {
-    // SAFETY: an active portal has a name, and a list of its statements, until it is done.
+    // SAFETY: a portal that is not null has a name that is a C string, and a list of its statements, until it is done.
     unsafe {
         pg_sys::ActivePortal
             .as_ref()
@@ -228,8 +215,8 @@ fn is_of_client(statement: *const pg_sys::PlannedStmt) -> bool {
 }
 
 fn write(revision: Option<u64>, content: Rc<str>) {
-    // The reader has to be told that there is no context any more.
+    // An empty object ends the context that is in force.
     let message = if content.is_empty() { "{}" } else { &content };
-    sys::log_logical_message(PREFIX, message.as_bytes());
+    wal::log_logical_message(PREFIX, message.as_bytes());
     WRITTEN.with_borrow_mut(|written| written.record(nesting_level(), revision, content));
 }

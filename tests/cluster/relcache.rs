@@ -139,7 +139,7 @@ fn recorder(_: &Server) {
 
 fn no_crash(server: &Server) {
     let log = server.log();
-    for sign in ["terminated by signal", "capacity overflow", "PANIC", "failed, and is started again"] {
+    for sign in ["terminated by signal", "capacity overflow", "PANIC", "of bemi failed and restarts"] {
         let found = log.lines().find(|line| line.contains(sign));
         assert_eq!(found, None);
     }

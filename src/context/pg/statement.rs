@@ -7,15 +7,15 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::settings::{self, CAPTURE_QUERY, READ_COMMENTS};
+use super::{gucs, session};
 use crate::context::comment::{self, Comment, Outline, State, Strings};
 use crate::context::composition::Composition;
 use crate::document::context::{Context, ContextError, INVALID_CONTEXT_KEY, QUERY_KEY};
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, guc, node};
 
-/// What the client sent: one statement or several.
+/// The text that the client sent: one statement or several.
 struct ClientText {
-    /// Where it is, and when it came, in microseconds: the same place may hold another text later.
+    /// Where it is, and when it arrived, in microseconds: the same place may hold another text later.
     at: *const c_char,
     came: i64,
     len: usize,
@@ -26,20 +26,21 @@ struct ClientText {
 thread_local! {
     /// The text that was read last, since a text may hold thousands of statements, and one may call thousands more.
     static TEXT: RefCell<Option<Rc<ClientText>>> = const { RefCell::new(None) };
-    /// The statement that was warned of last: when its text came, and where in the text it begins.
+    /// The statement of the last warning: when its text arrived, and where in the text it begins.
     static WARNED: Cell<(i64, usize)> = const { Cell::new((i64::MIN, 0)) };
 }
 
 impl ClientText {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `current` has found that the text is still there; its length was measured.
+        // SAFETY: `client_text`, which alone makes or returns one, has found that the server still shows this text, and
+        // the server keeps it until the statement ends. Its length was measured.
         unsafe { core::slice::from_raw_parts(self.at.cast(), self.len) }
     }
 }
 
-/// The text whose statement runs; None in a process that serves no client.
+/// Returns the text whose statement runs; None in a process that serves no client.
 fn client_text() -> Option<Rc<ClientText>> {
-    // SAFETY: null or a C string that lives as long as the client's statement runs; the time is a number.
+    // SAFETY: reads a pointer and a number of the process.
     let (at, came) = unsafe { (pg_sys::debug_query_string, pg_sys::GetCurrentStatementStartTimestamp()) };
     if at.is_null() {
         return None;
@@ -50,7 +51,7 @@ fn client_text() -> Option<Rc<ClientText>> {
     {
         return Some(known);
     }
-    // SAFETY: as above.
+    // SAFETY: what is not null is a C string, which the server keeps as long as the client's statement runs.
     let text = unsafe { CStr::from_ptr(at) }.to_bytes();
     let outline = comment::may_occur_in(text).then(|| Outline::read(text, strings()));
     let text = Rc::new(ClientText { at, came, len: text.len(), outline });
@@ -58,17 +59,19 @@ fn client_text() -> Option<Rc<ClientText>> {
     Some(text)
 }
 
-/// Which of its contexts the session has, if that is all of the running statement's context: a number that changes
-/// with each new value of the setting. None if the statement adds something of its own.
+/// Returns a number for the session's context, which changes with each new value of the setting, if that is all of the
+/// running statement's context. None if the statement adds something of its own.
 pub fn session_revision() -> Option<u64> {
-    let adds = CAPTURE_QUERY.get() || READ_COMMENTS.get() && client_text().is_some_and(|text| text.outline.is_some());
-    (!adds).then(settings::revision)
+    let adds =
+        gucs::capture_query() || gucs::read_comments() && client_text().is_some_and(|text| text.outline.is_some());
+    (!adds).then(session::revision)
 }
 
-/// The context of the running statement as compact JSON, at most as long as `bemi.max_context_size` says; empty for none.
+/// Returns the context of the running statement as compact JSON, at most as long as `bemi.max_context_size` allows;
+/// empty for none.
 pub fn content() -> Rc<str> {
-    let session = settings::session();
-    let limit = settings::max_context_size();
+    let session = session::session();
+    let limit = gucs::max_context_size();
     let is_all = session_revision().is_some();
     if is_all && session.content.len() <= limit {
         return session.content.clone();
@@ -82,32 +85,32 @@ pub fn content() -> Rc<str> {
     if !is_all {
         add_statement(&mut context, limit);
     }
-    settings::compact(&context.finish())
+    session::compact(&context.finish())
 }
 
-/// The context of the running statement's comment as compact JSON, if that is all that the statement adds, and written
-/// plainly, as most are.
+/// Returns the context of the running statement's comment as compact JSON, if that is all that the statement adds, and
+/// written plainly, as most are.
 fn plain_comment() -> Option<String> {
-    if CAPTURE_QUERY.get() || !READ_COMMENTS.get() {
+    if gucs::capture_query() || !gucs::read_comments() {
         return None;
     }
     let text = client_text()?;
     let sql = text.bytes();
     match text.outline.as_ref()?.comments(statement_span(sql.len())) {
-        [Comment { content, state: State::Whole, .. }] if content.len() <= settings::max_context_size() => {
+        [Comment { content, state: State::Whole, .. }] if content.len() <= gucs::max_context_size() => {
             Context::plain(&sql[content.clone()])
         }
         _ => None,
     }
 }
 
-/// Adds what the running statement brings itself.
+/// Adds what the running statement itself brings.
 fn add_statement(context: &mut Composition, limit: usize) {
     let Some(text) = client_text() else { return };
     let sql = text.bytes();
     let statement = statement_span(sql.len());
     let mut comments: &[Comment] = &[];
-    if READ_COMMENTS.get()
+    if gucs::read_comments()
         && let Some(outline) = &text.outline
     {
         comments = outline.comments(statement.clone());
@@ -121,26 +124,26 @@ fn add_statement(context: &mut Composition, limit: usize) {
             context.add_invalid(&content);
         }
     }
-    if CAPTURE_QUERY.get() {
+    if gucs::capture_query() {
         let text = comment::text_without(sql, whole, comments);
         context.set_text(QUERY_KEY, &encoding::to_utf8_lossy(&text));
     }
 }
 
-/// How the client's text was read: by `standard_conforming_strings` as it was then. It may have been set otherwise
-/// since, by a statement of the text or for a function; so only where it is on and nobody touched it, that is sure.
+/// Returns how the server read the client's text: by `standard_conforming_strings` as it was then. A statement of the
+/// text or a function may have set it since; so the answer is sure only where the setting is on and nobody has set it.
 fn strings() -> Strings {
     // SAFETY: reads a setting of the process.
     let is_on = unsafe { pg_sys::standard_conforming_strings };
-    if is_on && sys::standard_conforming_strings_is_untouched() { Strings::Standard } else { Strings::Unsure }
+    if is_on && guc::standard_conforming_strings_is_untouched() { Strings::Standard } else { Strings::Unsure }
 }
 
-/// Where in the client's text the running statement stands. Inside of a function it is the client's statement that
-/// called it. None where the server does not say: in deferred triggers, which run at the end of the transaction.
+/// Returns where in the client's text the running statement stands. Inside of a function it is the client's statement
+/// that called it. None where the server does not know: in deferred triggers, which run at the end of the transaction.
 fn statement_span(len: usize) -> Option<Range<usize>> {
     // What EXECUTE, FETCH and loops in functions run has a portal of its own; the client's statement, if it came in a
     // text of several, is in the unnamed one.
-    // SAFETY: a portal, where there is one, has a list of planned statements.
+    // SAFETY: a portal that is not null has a list of planned statements, which stays as it is while the portal runs.
     let planned = unsafe {
         let is_the_clients = |portal: pg_sys::Portal| {
             portal.as_ref().filter(|portal| core::ptr::eq(portal.sourceText, pg_sys::debug_query_string))
@@ -148,7 +151,7 @@ fn statement_span(len: usize) -> Option<Range<usize>> {
         is_the_clients(pg_sys::ActivePortal)
             .or_else(|| is_the_clients(pg_sys::GetPortalByName(c"".as_ptr())))
             .into_iter()
-            .flat_map(|portal| sys::members::<pg_sys::PlannedStmt>(portal.stmts))
+            .flat_map(|portal| node::members::<pg_sys::PlannedStmt>(portal.stmts))
             .map(|planned| ((*planned).stmt_location, (*planned).stmt_len))
             // What a rule adds has no place in the text.
             .find(|(location, _)| *location >= 0)

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use super::open_relation::OpenRelation;
 use crate::document::moment::Moment;
 use crate::document::operation::Operation;
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, output};
 
 /// A callback of the output plugin that is running. It gives access to the reader, who gets the documents.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ impl<'cb> Callback<'cb> {
                 REORDER_BUFFER_CHANGE_DELETE => Operation::Delete,
                 _ => return None,
             };
-            let (before, after) = sys::tuples(change);
+            let (before, after) = output::tuples(change);
             let tuple = |tuple| NonNull::new(tuple).map(|tuple| Tuple { tuple, running: PhantomData });
             let relation = OpenRelation::new(relation);
             Some(Change::new(relation, operation, (tuple(before), tuple(after)), change))
@@ -102,14 +102,14 @@ impl<'cb> Callback<'cb> {
     /// are shorter than an `int` counts, as a document is.
     pub fn send(self, position: u64, pieces: &[&[u8]]) {
         // SAFETY: this is the context of the running callback.
-        unsafe { sys::send(self.ctx, position, pieces) }
+        unsafe { output::send(self.ctx, position, pieces) }
     }
 
     /// Reports to the server how far the plugin is, so that a waiting client hears of it; at the end of a transaction also
     /// whether nothing of it was sent.
     pub fn update_progress(self, is_skipped: bool) {
         // SAFETY: this is the context of the running callback.
-        unsafe { sys::update_progress(self.ctx, is_skipped) }
+        unsafe { output::update_progress(self.ctx, is_skipped) }
     }
 }
 
@@ -128,7 +128,7 @@ impl Txn<'_> {
 
     fn time(self) -> i64 {
         // SAFETY: the server keeps the transaction. Of one that is not committed, the time is another one, which is a number too.
-        unsafe { sys::commit_time(self.txn) }
+        unsafe { output::commit_time(self.txn) }
     }
 
     /// Its number.

@@ -23,7 +23,8 @@ use crate::document::marker::{self, Event};
 use crate::document::message::{self, Content, Message};
 use crate::document::moment::Moment;
 use crate::document::operation::Operation;
-use crate::sys::{self, encoding, memory};
+use crate::sys::{encoding, memory, output, temporary_file};
+use crate::trigger;
 
 /// After this many changes and messages that are not shown, the decoder reports progress to the server.
 const SILENCE: u32 = 100;
@@ -88,7 +89,7 @@ impl Decoder {
 
     /// Begins a transaction that is decoded as a whole.
     pub fn begin(&mut self, xid: u32, commit: Option<Moment>) {
-        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset, sys::temporary_file));
+        self.txn = Some(Transaction::new(xid, commit, &self.database, self.charset, temporary_file::create));
         self.start(false);
     }
 
@@ -96,7 +97,7 @@ impl Decoder {
     pub fn begin_part(&mut self, xid: u32) {
         let known = self.streams.remove(&xid);
         let mut txn =
-            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, sys::temporary_file));
+            known.unwrap_or_else(|| Transaction::new(xid, None, &self.database, self.charset, temporary_file::create));
         // Parts of other transactions may have been sent since.
         txn.show_context();
         self.txn = Some(txn);
@@ -172,9 +173,9 @@ impl Decoder {
         // A conversion leaves memory behind.
         self.scratch.run(|| {
             let Some(txn) = &mut self.txn else { return };
-            let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+            let subtransaction = subtransaction(self.is_streaming, txn, output::transaction_in_progress());
             // Of what is far too long, no more is read than can be shown.
-            let is_valid = if content.len() > super::max_context_size() {
+            let is_valid = if content.len() > trigger::pg::max_message_size() {
                 let start = encoding::to_utf8_lossy(&content[..content.len().min(INVALID_CONTEXT_LIMIT * 2)]);
                 txn.set_invalid_context(&start, subtransaction).map(|()| false)
             } else {
@@ -218,7 +219,7 @@ impl Decoder {
     fn queue_message(&mut self, callback: Callback, position: u64, message: Message) {
         self.settle_before(callback, position);
         let Some(txn) = &mut self.txn else { return };
-        let subtransaction = subtransaction(self.is_streaming, txn, sys::transaction_in_progress());
+        let subtransaction = subtransaction(self.is_streaming, txn, output::transaction_in_progress());
         let json = &mut self.outbox.json;
         let written = message::write(json, &txn.head, position, subtransaction, message, self.charset)
             .unwrap_or_else(|_| memory::out_of_memory());
@@ -231,7 +232,7 @@ impl Decoder {
     /// waits.
     fn send_message(&mut self, callback: Callback, position: u64, message: Message) {
         let mut json = Json::new(self.charset);
-        let txn = Transaction::none(&self.database, self.charset, sys::temporary_file);
+        let txn = Transaction::none(&self.database, self.charset, temporary_file::create);
         let written = message::write(&mut json, &txn.head, position, None, message, self.charset)
             .unwrap_or_else(|_| memory::out_of_memory());
         self.sink.write(callback, position, &written.pieces(json.as_bytes(), b"null", txn.context()));

@@ -15,7 +15,8 @@ use super::value::Reader;
 use crate::decoder::options::Options;
 use crate::document::change;
 use crate::document::json::Charset;
-use crate::sys;
+use crate::sys::catalog;
+use crate::trigger;
 
 /// A relation as its documents need it.
 #[derive(Debug)]
@@ -148,8 +149,8 @@ impl Relations {
         if !matches!(form.kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE) {
             return None;
         }
-        let function = sys::catalogs::emit_context();
-        let ancestors = if form.is_partition { sys::partition_ancestors(oid) } else { Vec::new() };
+        let function = trigger::pg::emit_context();
+        let ancestors = if form.is_partition { catalog::partition_ancestors(oid) } else { Vec::new() };
         // A partition inherits from nothing else, and so does a table that is partitioned.
         let parents = if ancestors.is_empty() { all_parents(oid) } else { Vec::new() };
         self.ancestors.extend(ancestors.iter().chain(&parents));
@@ -218,10 +219,10 @@ impl Drop for Unfinished {
 
 /// The tables that a table inherits from, directly or not. Reads the catalogs.
 fn all_parents(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    let mut found = sys::catalogs::parents(table);
+    let mut found = catalog::parents(table);
     let mut next = 0;
     while let Some(table) = found.get(next) {
-        for parent in sys::catalogs::parents(*table) {
+        for parent in catalog::parents(*table) {
             if !found.contains(&parent) {
                 found.push(parent);
             }

@@ -1,7 +1,7 @@
 //! The memory context that takes what a change leaves behind.
 use pgrx::pg_sys;
 
-use crate::sys;
+use crate::sys::memory;
 
 /// A memory context that is reset after each change.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ impl Scratch {
             let caller = pg_sys::MemoryContextSwitchTo(self.0);
             let result = work();
             pg_sys::MemoryContextSwitchTo(caller);
-            sys::reset(self.0);
+            memory::reset(self.0);
             result
         }
     }
@@ -41,6 +41,6 @@ impl Scratch {
         // SAFETY: what is here is what values that were written needed: one that was compressed, for example, needs as much
         // as it holds. The row itself is the server's, readers have a memory context of their own, and texts and buffers
         // are not in one.
-        unsafe { sys::reset(self.0) }
+        unsafe { memory::reset(self.0) }
     }
 }

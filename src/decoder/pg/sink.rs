@@ -3,7 +3,7 @@ use super::callback::Callback;
 use crate::decoder::batch::Batch;
 use crate::document::json;
 use crate::document::omission::MAX_DOCUMENT;
-use crate::sys;
+use crate::sys::memory;
 
 /// Capacity that the buffers keep from one document to the next, in bytes.
 const KEPT_CAPACITY: usize = 1 << 20;
@@ -45,7 +45,7 @@ impl Sink {
         if self.batch.is_empty() && !self.batch.has_room_for(len) {
             callback.send(position, pieces);
         } else {
-            self.batch.push(pieces, position).unwrap_or_else(|_| sys::memory::out_of_memory());
+            self.batch.push(pieces, position).unwrap_or_else(|_| memory::out_of_memory());
         }
     }
 

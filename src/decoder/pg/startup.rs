@@ -9,7 +9,7 @@ use super::decoder::Decoder;
 use super::origin;
 use crate::decoder::options::{OptionError, Options};
 use crate::document::json::{Charset, quoted};
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, node, output, transaction};
 
 /// Longest name or value of an option, in bytes.
 const MAX_OPTION: usize = 1 << 20;
@@ -37,7 +37,7 @@ pub unsafe fn run(
         _ if is_new_slot => context.twophase = false,
         Some(false) => context.twophase = false,
         // SAFETY: this is the context of the startup callback, and the slot is not new.
-        Some(true) if !unsafe { sys::decode_at_prepare(context) } => refuse_two_phase(),
+        Some(true) if !unsafe { output::decode_at_prepare(context) } => refuse_two_phase(),
         _ => {}
     }
     let charset = encoding::charset();
@@ -45,7 +45,7 @@ pub unsafe fn run(
     let (database, origins) = if is_new_slot {
         (Vec::new(), origin::Filter::default())
     } else {
-        sys::in_transaction(|| {
+        transaction::in_transaction(|| {
             (database_name(charset), origin::Filter::new(options.only_local, &options.filter_origins))
         })
     };
@@ -67,12 +67,12 @@ unsafe fn option_pairs(list: *mut pg_sys::List) -> Vec<(String, Option<String>)>
         if text.count_bytes() > MAX_OPTION {
             refuse_long_option();
         }
-        let utf8 = sys::in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
+        let utf8 = transaction::in_transaction(|| encoding::to_utf8_lossy(text.to_bytes()).into_owned());
         String::from_utf8_lossy(&utf8).into_owned()
     };
     // SAFETY: nothing changes the list while it is read; names and values are C strings.
     unsafe {
-        sys::members::<pg_sys::DefElem>(list)
+        node::members::<pg_sys::DefElem>(list)
             .map(|element| {
                 let value = (!(*element).arg.is_null()).then(|| text(CStr::from_ptr(pg_sys::defGetString(element))));
                 (text(CStr::from_ptr((*element).defname)), value)

@@ -13,7 +13,7 @@ use crate::decoder::jsonb;
 use crate::document::json::{Charset, Json, hex_len};
 use crate::document::omission::Omission;
 use crate::document::{numeric, time, uuid};
-use crate::sys::{self, encoding};
+use crate::sys::{encoding, float};
 
 /// Reads the values of one type.
 #[derive(Debug)]
@@ -99,12 +99,12 @@ impl Reader {
                 Self::Int8 => json.integer(value.value() as i64),
                 Self::Float4 => {
                     return write_float(json, f32::from_bits(value.value() as u32).into(), |number, json| {
-                        sys::with_shortest_float4(number as f32, |text| json.number(text))
+                        float::with_shortest_float4(number as f32, |text| json.number(text))
                     });
                 }
                 Self::Float8 => {
                     return write_float(json, f64::from_bits(value.value() as u64), |number, json| {
-                        sys::with_shortest_float8(number, |text| json.number(text))
+                        float::with_shortest_float8(number, |text| json.number(text))
                     });
                 }
                 Self::Numeric => return write_numeric(json, varlena_bytes(value)),

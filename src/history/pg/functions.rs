@@ -6,7 +6,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::home::Home;
-use crate::sys::{self, call::Call};
+use crate::sys::call::Call;
+use crate::sys::function;
 
 /// `bemi.latest_changes(oid, timestamptz, pg_snapshot, integer, pg_lsn)`: calls `bemi.read_latest_changes` of the same arguments
 /// under the latest snapshot.
@@ -92,7 +93,7 @@ pub unsafe extern "C-unwind" fn bemi_current_command(_fcinfo: pg_sys::FunctionCa
     pg_sys::Datum::from(i32::try_from(command).unwrap_or(i32::MAX))
 }
 
-sys::sql_callable!(
+function::sql_callable!(
     pg_finfo_bemi_latest_changes,
     pg_finfo_bemi_latest_versions,
     pg_finfo_bemi_latest_query,

@@ -9,7 +9,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::pinned::{self, Need};
-use crate::sys;
+use crate::sys::guc::{self, Scope};
 
 /// Runs something under the settings under which values were recorded, and are read.
 pub fn with_pinned<R>(work: impl FnOnce() -> R) -> R {
@@ -29,7 +29,7 @@ pub fn with_settings<'a, R>(list: impl Iterator<Item = (&'a CStr, &'a CStr)>, wo
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         for (name, value) in list {
-            sys::set_locally(name, value);
+            guc::set(name, value, Scope::NestLevel);
         }
         let result = work();
         pg_sys::AtEOXact_GUC(true, level);

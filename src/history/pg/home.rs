@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::sys::call::Call;
-use crate::sys::{self};
+use crate::sys::catalog;
 
 /// Where the server keeps what it allocates for readers, and the function of the extension that reads. All functions of the past
 /// are called from SQL, so a transaction is active while there is one of these.
@@ -77,7 +77,7 @@ impl Home {
     /// The arguments are values of these types.
     pub unsafe fn call_latest(self, name: &CStr, arguments: &[(pg_sys::Oid, pg_sys::Datum)]) -> pg_sys::Datum {
         let types: Vec<pg_sys::Oid> = arguments.iter().map(|(type_oid, _)| *type_oid).collect();
-        let Some(function) = sys::function_beside(self.function, name, &types) else {
+        let Some(function) = catalog::function_beside(self.function, name, &types) else {
             error!("a function of the extension bemi is missing: {}", name.to_string_lossy());
         };
         let none = pg_sys::InvalidOid;
@@ -98,7 +98,7 @@ impl Home {
 
     /// Finds a function of the extension, which stands beside the one that is called.
     pub fn find(self, name: &CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
-        sys::function_beside(self.function, name, types)
+        catalog::function_beside(self.function, name, types)
     }
 }
 

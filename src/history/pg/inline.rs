@@ -11,7 +11,7 @@ use super::home::Home;
 use super::node::{Expression, Node, Nodes};
 use crate::pinned::{self, Need};
 use crate::sys::call::Call;
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, function, node, query};
 
 /// Operators of which one side's equality to the other means that both have the same text: of `smallint`, `integer` and
 /// `bigint` among each other, of `text` and of `uuid` (pg_operator.dat).
@@ -76,7 +76,7 @@ unsafe fn inline(home: Home, root: &pg_sys::PlannerInfo, call: &pg_sys::FuncExpr
         guard::with_settings(pinned::of(Need::Query), || {
             let known = known_columns(Node::new((*(*root.parse).jointree).quals), index + 1, &mut parameters);
             let Some(text) = query(home, relation, moment, &known) else { return };
-            let query = sys::analyze(&text, &mut parameters.types());
+            let query = query::analyze(&text, &mut parameters.types());
             if has_columns_of(query, root.parse, index + 1) {
                 (*root.glob).dependsOnRole |= (*query).hasRowSecurity;
                 // With its function still, which gives the type of a whole row.
@@ -99,7 +99,7 @@ unsafe fn has_columns_of(query: *const pg_sys::Query, outer: *mut pg_sys::Query,
     // SAFETY: the target list of a query has target entries, whose expressions are nodes. The list of variables has placeholders of
     // whole expressions too, which are passed over.
     unsafe {
-        let columns: Vec<*mut pg_sys::TargetEntry> = sys::members((*query).targetList).collect();
+        let columns: Vec<*mut pg_sys::TargetEntry> = node::members((*query).targetList).collect();
         Nodes::new(pg_sys::pull_vars_of_level(outer.cast(), 0))
             .iter()
             .filter_map(|node| match node.expression() {
@@ -132,7 +132,7 @@ unsafe fn call_in(
         if (*entry).rtekind != pg_sys::RTEKind::RTE_FUNCTION || (*entry).funcordinality {
             return None;
         }
-        let mut functions = sys::members::<pg_sys::RangeTblFunction>((*entry).functions);
+        let mut functions = node::members::<pg_sys::RangeTblFunction>((*entry).functions);
         let (Some(function), None) = (functions.next(), functions.next()) else { return None };
         let found: *const pg_sys::FuncExpr = (*function).funcexpr.cast();
         if (*found).xpr.type_ != pg_sys::NodeTag::T_FuncExpr || (*found).funcid != asked.funcid {
@@ -269,4 +269,4 @@ impl Parameters {
     }
 }
 
-sys::sql_callable!(pg_finfo_bemi_as_of_support);
+function::sql_callable!(pg_finfo_bemi_as_of_support);

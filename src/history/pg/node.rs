@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use pgrx::pg_sys;
 
-use crate::sys;
+use crate::sys::node;
 
 /// A node of a query, which the planner keeps as it is while it asks a support function.
 #[derive(Clone, Copy)]
@@ -125,7 +125,7 @@ impl<'query> Nodes<'query> {
     /// Returns the nodes, one after another.
     pub fn iter(self) -> impl Iterator<Item = Node<'query>> {
         // SAFETY: the list stays as it is for the lifetime, and its members are nodes.
-        unsafe { sys::members::<pg_sys::Node>(self.list).filter_map(|node| Node::new(node)) }
+        unsafe { node::members::<pg_sys::Node>(self.list).filter_map(|node| Node::new(node)) }
     }
 
     /// Returns the node at an index.

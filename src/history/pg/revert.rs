@@ -11,7 +11,8 @@ use super::guard;
 use super::spi::{self, Connection, Parameter, Statement, Value};
 use crate::history::revert::rows::{self, Name, Rows};
 use crate::history::revert::schedule::{self, Attempt, Database, Undo};
-use crate::sys::{self, arguments, memory};
+use crate::sys::call::Call;
+use crate::sys::{arguments, function, memory};
 
 /// How often rows that triggers changed again are looked at. Before the last time, they are set again.
 const ROUNDS: usize = 3;
@@ -39,10 +40,11 @@ pub unsafe extern "C-unwind" fn bemi_run_undos(fcinfo: pg_sys::FunctionCallInfo)
     // SAFETY: the server's call; its arguments are there until it returns.
     unsafe {
         let told = Told::new(fcinfo);
-        let mut given = [0, 1, 2, 3, 4, 5, 6].map(|index| arguments::argument(fcinfo, index));
+        let call = Call::new(&fcinfo);
+        let mut given = [0, 1, 2, 3, 4, 5, 6].map(|index| call.value(index));
         let is_skipping = given[6].is_some_and(|datum| datum.value() as u8 != 0);
         given[6] = Some(pg_sys::Datum::from(is_skipping));
-        let caller = arguments::argument(fcinfo, 7);
+        let caller = call.value(7);
         let connection = Connection::open();
         let mut run = Run::new(&connection, told, given, is_skipping, caller);
         let found = schedule::run(&mut run).unwrap_or_else(|_| memory::out_of_memory());
@@ -53,7 +55,7 @@ pub unsafe extern "C-unwind" fn bemi_run_undos(fcinfo: pg_sys::FunctionCallInfo)
     pg_sys::Datum::from(0)
 }
 
-sys::sql_callable!(pg_finfo_bemi_run_undos);
+function::sql_callable!(pg_finfo_bemi_run_undos);
 
 /// Where the result goes.
 struct Told {

@@ -3,7 +3,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::sys::call::Call;
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, function, node};
 
 /// `bemi.rewritten_columns(pg_ddl_command)`: the columns that ALTER TABLE gave a type, each with the casts that USING was.
 ///
@@ -23,7 +23,7 @@ pub unsafe extern "C-unwind" fn bemi_rewritten_columns(fcinfo: pg_sys::FunctionC
             if (*command).type_ == pg_sys::CollectedCommandType::SCT_AlterTable {
                 let statement: *const pg_sys::AlterTableStmt = (*command).parsetree.cast();
                 if !statement.is_null() && (*statement).type_ == pg_sys::NodeTag::T_AlterTableStmt {
-                    for subcommand in sys::members::<pg_sys::AlterTableCmd>((*statement).cmds) {
+                    for subcommand in node::members::<pg_sys::AlterTableCmd>((*statement).cmds) {
                         columns.extend(rewritten(&*subcommand));
                     }
                 }
@@ -96,8 +96,8 @@ unsafe fn casts(
         }
         let reference: *const pg_sys::ColumnRef = expression.cast();
         // The last part of a name that may be qualified.
-        let last = sys::members::<pg_sys::Node>((*reference).fields).last()?;
-        if (*last).type_ != pg_sys::NodeTag::T_String || sys::string(last).to_bytes() != column {
+        let last = node::members::<pg_sys::Node>((*reference).fields).last()?;
+        if (*last).type_ != pg_sys::NodeTag::T_String || node::string(last).to_bytes() != column {
             return None;
         }
     }
@@ -132,4 +132,4 @@ fn document(columns: &[Rewritten]) -> Vec<u8> {
     text
 }
 
-sys::sql_callable!(pg_finfo_bemi_rewritten_columns);
+function::sql_callable!(pg_finfo_bemi_rewritten_columns);

@@ -9,7 +9,7 @@ use super::image::{Failure, Reader, fail, sound, text_of};
 use crate::history::array;
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::{Definition, Types};
-use crate::sys;
+use crate::sys::descriptor;
 
 /// How JSON becomes an array.
 pub struct ArrayShape {
@@ -127,7 +127,7 @@ impl RowShape {
         let columns = unsafe { (*descriptor).natts as usize };
         for index in 0..columns {
             // SAFETY: the descriptor has as many columns.
-            let column = unsafe { sys::column(descriptor, index) };
+            let column = unsafe { descriptor::column(descriptor, index) };
             if column.attisdropped {
                 continue;
             }

@@ -14,7 +14,7 @@ use super::image::{sound, text_of};
 use super::version_plan::{Plan, Problem, Source, Values};
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::Versions;
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, encoding};
 
 /// How many changes of definitions the server has reported to this process.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
@@ -108,7 +108,7 @@ impl Table {
         for (index, (number, problem)) in problems.iter().enumerate() {
             sound(jsonb::push(&mut out, if index > 0 { b"," } else { b"" }));
             let name = self.versions.today.get(number).cloned().unwrap_or_default();
-            let reason = sys::encoding::from_utf8(&self.reason(problem));
+            let reason = encoding::from_utf8(&self.reason(problem));
             text_of(Value::String(&name), &mut out, true);
             sound(jsonb::push(&mut out, b":"));
             text_of(Value::String(&reason), &mut out, true);

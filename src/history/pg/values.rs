@@ -12,7 +12,7 @@ use super::image::{Failure, Reader, sound};
 use super::table::Table;
 use crate::history::jsonb::{self, Container, Value};
 use crate::sys::call::Call;
-use crate::sys::{self, arguments};
+use crate::sys::{arguments, function};
 
 /// `bemi.image_row(anyelement, bigint, jsonb)`: the row of the type of the first argument whose image was recorded at a position
 /// of WAL.
@@ -158,7 +158,7 @@ fn table<'a>(call: &'a mut Call, row_type: pg_sys::Oid) -> &'a mut Table {
     tables.entry(key).or_insert_with(|| Table::new(row_type, home))
 }
 
-sys::sql_callable!(
+function::sql_callable!(
     pg_finfo_bemi_image_row,
     pg_finfo_bemi_image_today,
     pg_finfo_bemi_image_problems,

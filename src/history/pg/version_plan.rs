@@ -11,7 +11,7 @@ use super::home::Home;
 use super::image::{Failure, Reader, sound, text_of};
 use crate::history::jsonb::{self, Container, Value};
 use crate::history::versions::{Kind, Stop, Versions};
-use crate::sys;
+use crate::sys::descriptor;
 
 /// How the images of one version are read.
 pub struct Plan {
@@ -79,7 +79,7 @@ impl Source<'_> {
         let columns = unsafe { (*self.descriptor).natts as usize };
         for index in 0..columns {
             // SAFETY: the descriptor has as many columns.
-            let column = unsafe { sys::column(self.descriptor, index) };
+            let column = unsafe { descriptor::column(self.descriptor, index) };
             let found = if column.attisdropped { None } else { self.column(version, column, index) };
             let Some((column, is_guess)) = found else { continue };
             plan.can_fail |= is_guess || column.reader.as_ref().is_ok_and(Reader::can_fail);

@@ -3,213 +3,134 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{lock, slots};
-use crate::document::identity::{Identity, id};
+use super::{launcher, slots, start_lock};
+use crate::document::identity::{self, Identity};
 use crate::recorder::place;
-use crate::sys::arguments::{self, argument};
-use crate::sys::{self, decoding, process};
+use crate::sys::call::Call;
+use crate::sys::function::{Uuid, sql_functions};
+use crate::sys::{catalog, node, process, slot, wal};
 
-/// `bemi.launch()`: starts the worker of this database; gives its process id.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_launch(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: reads a number of the process.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    match process::launch(database) {
-        Some(pid) => pg_sys::Datum::from(pid),
-        None => {
-            let code = PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
-            let message = "the recorder cannot be started: no background worker is free";
-            ErrorReport::new(code, message, "bemi_launch")
-                .set_hint("ALTER SYSTEM SET max_worker_processes = 16; -- more than now, and restart the server")
-                .report(PgLogLevel::ERROR);
-            unreachable!("a report at level ERROR does not return")
-        }
-    }
+sql_functions! {
+    bemi_launch => launch,
+    bemi_wake => process::wake,
+    bemi_lock_recorder => lock_recorder,
+    bemi_flush_log => wal::flush,
+    bemi_create_slot => create_slot,
+    bemi_change_id => change_id,
+    bemi_place => place,
+    bemi_place_source => place_source,
+    bemi_place_position => place_position,
+    bemi_before_drop => before_drop,
 }
 
-/// `bemi.wake(integer)`: has a process look whether there is something to do.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_wake(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; to wake a process does no harm.
-    unsafe {
-        if let Some(pid) = argument(fcinfo, 0) {
-            let process = pg_sys::BackendPidGetProc(pid.value() as i32);
-            if !process.is_null() {
-                pg_sys::SetLatch(&raw mut (*process).procLatch);
-            }
-        }
-    }
-    pg_sys::Datum::from(0)
+/// `bemi.launch()`: starts the worker of this database, and returns its process id.
+fn launch() -> i32 {
+    // SAFETY: reads a number of the process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    launcher::recorder(database).launch().unwrap_or_else(|| {
+        let code = PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+        let message = "the recorder cannot be started: no background worker is free";
+        ErrorReport::new(code, message, "bemi_launch")
+            .set_hint("ALTER SYSTEM SET max_worker_processes = 16; -- more than now, and restart the server")
+            .report(PgLogLevel::ERROR);
+        unreachable!("a report at level ERROR does not return")
+    })
 }
 
 /// `bemi.lock_recorder()`: has others that start or stop the recorder wait until the transaction ends.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_lock_recorder(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    lock::take();
-    pg_sys::Datum::from(0)
+fn lock_recorder() {
+    start_lock::take();
 }
 
-/// `bemi.flush_log(pg_lsn)`: has the log on disk up to a position, at which a record or a page ends.
-///
-/// # Safety
-/// Called by the server, with an argument that is not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_flush_log(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; the argument is a position.
+/// `bemi.create_slot(name)`: creates a slot for the decoder.
+fn create_slot(name: pg_sys::NameData) {
+    slot::create(name, c"bemi_decoder");
+}
+
+/// `bemi.change_id(timestamptz, pg_lsn, integer, integer)`: returns the id of a change, of the source that comes last.
+fn change_id(committed_at: i64, commit_position: u64, sequence: i32, source: i32) -> Uuid {
+    Uuid(identity::id(source, Identity { commit_position, sequence: sequence as u32 }, committed_at))
+}
+
+/// `bemi.place(integer, bigint)`, and with `pg_lsn`: returns the place of a position of a source. Both types of SQL
+/// have the same bits.
+fn place(source: i32, position: u64) -> i64 {
+    place::place(source, position).unwrap_or_else(|| {
+        let code = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+        let message = "a change is beyond what bemi can put in order";
+        ErrorReport::new(code, message, "bemi_place")
+            .set_detail(format!(
+                "It is of source {source}, at byte {position} of the log; 127 sources of 64 PiB are possible."
+            ))
+            .report(PgLogLevel::ERROR);
+        unreachable!("a report at level ERROR does not return")
+    })
+}
+
+/// `bemi.place_source(bigint)`: returns the source of a place.
+fn place_source(place: i64) -> i32 {
+    place::parts(place).0
+}
+
+/// `bemi.place_position(bigint)`: returns the position of a place in the WAL of its source.
+fn place_position(place: i64) -> u64 {
+    place::parts(place).1
+}
+
+/// `bemi.before_drop()`: refuses to drop the extension while the server keeps WAL for a recorder, which no function of
+/// the extension could stop then; and removes the triggers that would keep the extension from being dropped. DROP OWNED
+/// drops both the extension and what is recorded; so it is refused here.
+fn before_drop(call: Call<'_>) {
+    use pg_sys::NodeTag::{T_DropOwnedStmt, T_DropStmt};
+    let Some(statement) = call.statement(c"ddl_command_start") else { return };
+    // SAFETY: a node with the tag of one kind of statement is one.
     unsafe {
-        if let Some(until) = argument(fcinfo, 0) {
-            pg_sys::XLogFlush(until.value() as u64);
-        }
-    }
-    pg_sys::Datum::from(0)
-}
-
-/// `bemi.create_slot(name)`: makes a slot for the decoder.
-///
-/// # Safety
-/// Called by the server, with an argument that is not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_create_slot(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call; the argument is a name.
-    unsafe {
-        if let Some(name) = argument(fcinfo, 0) {
-            decoding::create_slot(name);
-        }
-    }
-    pg_sys::Datum::from(0)
-}
-
-/// `bemi.change_id(timestamptz, pg_lsn, integer, integer)`: the id of a change, of the source that comes last.
-///
-/// # Safety
-/// Called by the server, with arguments that are not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_change_id(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call of a strict function; the arguments are passed by value, and what is returned is a uuid in
-    // the caller's memory context.
-    unsafe {
-        let [time, position, sequence] =
-            [0, 1, 2].map(|index| argument(fcinfo, index).map_or(0, |datum| datum.value()));
-        let source = argument(fcinfo, 3).map_or(1, |datum| datum.value() as i32);
-        let identity = Identity { commit_position: position as u64, sequence: sequence as u32 };
-        let id = id(source, identity, time as i64);
-        let uuid: *mut [u8; 16] = pg_sys::palloc(id.len()).cast();
-        uuid.write(id);
-        pg_sys::Datum::from(uuid)
-    }
-}
-
-/// `bemi.place(integer, bigint)`, and with `pg_lsn`: the place of a position of a source.
-///
-/// # Safety
-/// Called by the server, with arguments that are not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_place(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call of a strict function; both arguments are passed by value.
-    let [source, position] = [0, 1].map(|index| unsafe { argument(fcinfo, index) }.map_or(0, |datum| datum.value()));
-    let (source, position) = (source as i32, position as u64);
-    match place::place(source, position) {
-        Some(place) => pg_sys::Datum::from(place),
-        None => {
-            let code = PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-            let message = "a change is beyond what bemi can put in order";
-            ErrorReport::new(code, message, "bemi_place")
-                .set_detail(format!(
-                    "It is of source {source}, at byte {position} of the log; 127 sources of 64 PiB are possible."
-                ))
-                .report(PgLogLevel::ERROR);
-            unreachable!("a report at level ERROR does not return")
+        match (*statement).type_ {
+            T_DropStmt => before_drop_of(&*statement.cast(), &call),
+            T_DropOwnedStmt => before_drop_owned(&*statement.cast(), &call),
+            _ => {}
         }
     }
 }
 
-/// `bemi.place_source(bigint)`: the source of a place.
-///
-/// # Safety
-/// Called by the server, with an argument that is not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_place_source(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call of a strict function; the argument is passed by value.
-    let place = unsafe { argument(fcinfo, 0) }.map_or(0, |datum| datum.value() as i64);
-    pg_sys::Datum::from(place::parts(place).0)
-}
-
-/// `bemi.place_position(bigint)`: the position of a place in the log of its source.
-///
-/// # Safety
-/// Called by the server, with an argument that is not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_place_position(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call of a strict function; the argument is passed by value.
-    let place = unsafe { argument(fcinfo, 0) }.map_or(0, |datum| datum.value() as i64);
-    pg_sys::Datum::from(place::parts(place).1)
-}
-
-/// `bemi.before_drop()`: refuses to drop the extension while the server keeps the log for a recorder, which nobody could
-/// stop then by a function of the extension; and removes the triggers that would keep the extension from being dropped.
-/// DROP OWNED drops both the extension and what is recorded; so it is refused here.
-///
-/// # Safety
-/// Called by the server.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_before_drop(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+fn before_drop_of(drop: &pg_sys::DropStmt, call: &Call<'_>) {
     use pg_sys::ObjectType::{OBJECT_EXTENSION, OBJECT_SCHEMA};
-    // SAFETY: the server's call; a node is what its tag says, and the names of extensions and schemas are strings.
-    unsafe {
-        if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
-            && (*statement).type_ == pg_sys::NodeTag::T_DropStmt
-        {
-            let drop: &pg_sys::DropStmt = &*statement.cast();
-            let is_ours = [OBJECT_EXTENSION, OBJECT_SCHEMA].contains(&drop.removeType)
-                && sys::members::<pg_sys::Node>(drop.objects).any(|name| sys::string(name) == c"bemi");
-            if is_ours && recorder_has_slot() {
-                let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
-                let message = "the recorder of bemi has a slot in this database, for which the server keeps the log";
-                ErrorReport::new(code, message, "bemi_before_drop")
-                    .set_hint("SELECT bemi.stop(drop_slot => true); -- what is recorded stays in bemi.changes")
-                    .report(PgLogLevel::ERROR);
-            }
-            if is_ours
-                && drop.removeType == OBJECT_EXTENSION
-                && let Some(release) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"release_tables", &[])
-            {
-                pg_sys::OidFunctionCall0Coll(release, pg_sys::InvalidOid);
-            }
-        } else if let Some(statement) = arguments::statement(fcinfo, c"ddl_command_start")
-            && (*statement).type_ == pg_sys::NodeTag::T_DropOwnedStmt
-            && let Some(guard) = sys::function_beside((*(*fcinfo).flinfo).fn_oid, c"guard_owned", &[pg_sys::OIDOID])
-        {
-            let drop: &pg_sys::DropOwnedStmt = &*statement.cast();
-            for role in sys::members::<pg_sys::RoleSpec>(drop.roles) {
-                let role = pg_sys::get_rolespec_oid(role, true);
-                pg_sys::OidFunctionCall1Coll(guard, pg_sys::InvalidOid, pg_sys::Datum::from(role));
-            }
-        }
+    // SAFETY: the statement names its objects in a list; the names of extensions and schemas are strings.
+    let is_ours = [OBJECT_EXTENSION, OBJECT_SCHEMA].contains(&drop.removeType)
+        && unsafe { node::members::<pg_sys::Node>(drop.objects).any(|name| node::string(name) == c"bemi") };
+    if !is_ours {
+        return;
     }
-    pg_sys::Datum::from(0)
+    if recorder_has_slot() {
+        let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
+        let message = "the recorder of bemi has a slot in this database, for which the server keeps the log";
+        ErrorReport::new(code, message, "bemi_before_drop")
+            .set_hint("SELECT bemi.stop(drop_slot => true); -- what is recorded stays in bemi.changes")
+            .report(PgLogLevel::ERROR);
+    }
+    if drop.removeType == OBJECT_EXTENSION
+        && let Some(release) = catalog::function_beside(call.function(), c"release_tables", &[])
+    {
+        // SAFETY: the function was found by its types: it has no arguments.
+        unsafe { pg_sys::OidFunctionCall0Coll(release, pg_sys::InvalidOid) };
+    }
 }
 
-/// Whether the recorder of this database has a slot. Anyone who may make slots can give one such a name; so it is the one
-/// that `bemi.recorder` names.
+fn before_drop_owned(drop: &pg_sys::DropOwnedStmt, call: &Call<'_>) {
+    let types = [pg_sys::OIDOID];
+    let Some(guard) = catalog::function_beside(call.function(), c"guard_owned", &types) else { return };
+    // SAFETY: the statement names its roles in a list of RoleSpecs; the function was found by its types: it takes an
+    // OID.
+    unsafe {
+        for role in node::members::<pg_sys::RoleSpec>(drop.roles) {
+            let role = pg_sys::get_rolespec_oid(role, true);
+            pg_sys::OidFunctionCall1Coll(guard, pg_sys::InvalidOid, pg_sys::Datum::from(role));
+        }
+    }
+}
+
+/// Returns whether the recorder of this database has a slot. Anyone who may create slots can give one such a name; so
+/// it is the one that `bemi.recorder` names.
 fn recorder_has_slot() -> bool {
     let slot = match Spi::get_one::<String>("SELECT bemi.recorder_slot()::text") {
         Ok(slot) => slot,
@@ -219,16 +140,3 @@ fn recorder_has_slot() -> bool {
     let database = unsafe { pg_sys::MyDatabaseId };
     slot.is_some_and(|slot| slots::is_of(&slot, database.to_u32()))
 }
-
-sys::sql_callable!(
-    pg_finfo_bemi_launch,
-    pg_finfo_bemi_wake,
-    pg_finfo_bemi_lock_recorder,
-    pg_finfo_bemi_flush_log,
-    pg_finfo_bemi_create_slot,
-    pg_finfo_bemi_change_id,
-    pg_finfo_bemi_place,
-    pg_finfo_bemi_place_source,
-    pg_finfo_bemi_place_position,
-    pg_finfo_bemi_before_drop
-);

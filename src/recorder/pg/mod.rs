@@ -1,12 +1,22 @@
-//! The server's side of stage 4: a background worker that decodes the log and records what comes out.
-mod control;
+//! The server's side of stage 4: a background worker that decodes WAL and records what comes out.
+mod failure;
 mod functions;
-pub mod launcher;
-mod lock;
+mod gucs;
+mod launcher;
+mod partitions;
+mod progress;
 mod reader;
-pub mod settings;
+mod report;
 mod slots;
+mod spi;
+mod start_lock;
 mod store;
-mod transaction;
 mod update;
 mod worker;
+mod worker_session;
+
+/// Defines the settings, and has the server start the launcher.
+pub fn init() {
+    gucs::define();
+    launcher::register();
+}

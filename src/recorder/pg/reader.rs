@@ -1,4 +1,4 @@
-//! Decodes the log in this process, with the slot of the recorder and the decoder of this library.
+//! Decodes WAL in this process, with the slot of the recorder and the decoder of this library.
 use core::ffi::{CStr, c_char};
 use std::ffi::CString;
 use std::io;
@@ -7,10 +7,11 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::gucs;
 use crate::recorder::spool::{KEPT, Spool};
-use crate::sys::decoding;
+use crate::sys::{decoding, slot};
 
-/// A slot that is being read. What is decoded goes into a spool.
+/// A slot that is being read. The documents go into a spool.
 pub struct Reader {
     ctx: *mut pg_sys::LogicalDecodingContext,
     position: u64,
@@ -18,14 +19,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Begins where the slot of this process stands, which it has taken. In a transaction. Raises the server's errors.
-    pub fn open(options: &[(&CStr, CString)]) -> Self {
-        decoding::require_log();
-        // SAFETY: what is made lives as long as the process.
+    /// Begins where the slot stands that this process has taken. In a transaction. Raises the server's errors.
+    pub fn open() -> Self {
+        slot::require_wal();
+        // SAFETY: the list and the context are allocated in TopMemoryContext, so they live as long as the process; the
+        // context points to the slot that this process has taken.
         unsafe {
             let caller = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
             let mut list: *mut pg_sys::List = core::ptr::null_mut();
-            for (name, value) in options {
+            for (name, value) in options() {
                 let value = pg_sys::makeString(pg_sys::pstrdup(value.as_ptr()));
                 let option = pg_sys::makeDefElem(pg_sys::pstrdup(name.as_ptr()), value.cast(), -1);
                 list = pg_sys::lappend(list, option.cast());
@@ -38,16 +40,17 @@ impl Reader {
         }
     }
 
-    /// Everything in the log up to there was decoded.
+    /// Returns the position up to which WAL is decoded.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Decodes the next record. Documents of the transaction that it ends, if it ends one, go into the spool. False if no
-    /// more is on disk as a whole.
+    /// Decodes the next record. Documents of the transaction that it ends, if it ends one, go into the spool. Returns
+    /// false if no further record is on disk as a whole.
     pub fn step(&mut self, spool: &mut Spool) -> bool {
         spool.begin();
-        // SAFETY: the context lives as long as this; the spool lives as long as the call.
+        // SAFETY: the context lives as long as the process. The pointer to the spool is only used by `write`, which the
+        // server calls only while the record is processed here.
         unsafe {
             (*self.ctx).output_writer_private = core::ptr::from_mut(spool).cast();
             let mut message: *mut c_char = core::ptr::null_mut();
@@ -67,10 +70,10 @@ impl Reader {
         }
     }
 
-    /// Lets the server drop what is before a position, since it is recorded.
+    /// Lets the server remove WAL before a position, since it is recorded.
     pub fn confirm(&mut self, position: u64) {
         if position > self.confirmed {
-            // SAFETY: this process has the slot.
+            // SAFETY: this process holds the slot that it reads.
             unsafe { pg_sys::LogicalConfirmReceivedLocation(position) };
             self.confirmed = position;
         }
@@ -84,7 +87,7 @@ unsafe extern "C-unwind" fn prepare(
     _xid: pg_sys::TransactionId,
     _is_last: bool,
 ) {
-    // SAFETY: the server's call; the buffer is the context's.
+    // SAFETY: the server passes the context that it decodes with, whose buffer lives as long as it does.
     unsafe { pg_sys::resetStringInfo((*ctx).out) };
 }
 
@@ -95,7 +98,8 @@ unsafe extern "C-unwind" fn write(
     xid: pg_sys::TransactionId,
     _is_last: bool,
 ) {
-    // SAFETY: the server's call, within `step`, which lends the spool; the buffer holds as many bytes as it says.
+    // SAFETY: the server calls this only within `step`, which has set the pointer to its spool; the buffer of the
+    // context holds `len` bytes, and is the server's own memory, which may be made smaller.
     let result = unsafe {
         let spool: *mut Spool = (*ctx).output_writer_private.cast();
         let out = &mut *(*ctx).out;
@@ -114,6 +118,27 @@ unsafe extern "C-unwind" fn write(
 
 fn transaction_id(xid: pg_sys::TransactionId) -> u32 {
     xid.into_inner()
+}
+
+/// Returns the options of the decoder: they leave out the recorder's own rows, and untracked tables if
+/// `bemi.tracked_only` is on.
+fn options() -> Vec<(&'static CStr, CString)> {
+    let own = CString::new(pg_sys::DoNotReplicateId.to_string()).unwrap_or_default();
+    let mut options = vec![(c"filter-origins", own), (c"batch-bytes", c"65536".to_owned())];
+    if gucs::tracked_only() {
+        options.push((c"tracked-only", c"true".to_owned()));
+    } else {
+        // The rows that bemi.start() writes.
+        options.push((c"filter-tables", c"bemi.*".to_owned()));
+    }
+    options.extend(compact_options());
+    options
+}
+
+/// Returns the options that have documents name their relation, and their context only where it is not that of the
+/// document before.
+fn compact_options() -> [(&'static CStr, CString); 2] {
+    [(c"include-relation", c"true".to_owned()), (c"repeat-context", c"false".to_owned())]
 }
 
 /// Raises an error of the temporary file, or of memory.

@@ -9,9 +9,9 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::control::{self, run};
+use super::failure::{Failure, transaction};
 use super::reader::{file_failed, out_of_memory};
-use super::transaction::{Failure, transaction};
+use super::spi::{one, run};
 use crate::document::change::{Committed, SAME_CONTEXT};
 use crate::document::identity::Identity;
 use crate::document::json::Charset;
@@ -22,10 +22,10 @@ use crate::recorder::row::{self, Encoding, Stamp};
 use crate::recorder::spool::{KEPT, Lines, Spool};
 use crate::sys::{copy, encoding};
 
-/// What was written.
+/// What one transaction has written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
-    /// The last of it.
+    /// The last change.
     pub last: Identity,
     /// When that was committed, in microseconds since 2000-01-01 UTC.
     pub committed_at: i64,
@@ -62,7 +62,7 @@ struct LastContext {
 }
 
 impl LastContext {
-    /// Gives the context of a document; None if it is that of a document that was not seen.
+    /// Returns the context of a document; None if it is that of a document that was not seen.
     fn of(&mut self, document: &Committed) -> Result<Option<&str>, TryReserveError> {
         let context = document.change.context;
         if context != SAME_CONTEXT {
@@ -84,9 +84,9 @@ thread_local! {
 
 const WHOLE_CHECK: Duration = Duration::from_secs(1);
 
-/// No transaction has so many changes: it is recorded whole.
+/// More changes than any transaction has: it is recorded whole.
 const LAST: u32 = i32::MAX as u32;
-/// Rows are made until there are so many bytes of them.
+/// Rows are made until they have this many bytes.
 const BUFFER: usize = 1 << 18;
 
 impl Rows {
@@ -147,15 +147,15 @@ unsafe extern "C-unwind" fn next_rows(out: *mut c_void, _at_least: c_int, at_mos
         }
         let rest = &rows.buffer[rows.taken..];
         let count = rest.len().min(at_most as usize);
-        // SAFETY: the server's call: there is room for as many bytes as it says.
+        // SAFETY: COPY passes a buffer with room for `at_most` bytes, and `count` is no more.
         unsafe { core::ptr::copy_nonoverlapping(rest.as_ptr(), out.cast(), count) };
         rows.taken += count;
         count as c_int
     })
 }
 
-/// Records a portion of what waits in the spool and is not recorded yet. If that is all of it, everything before the position
-/// `read` is recorded. On failure nothing is; the reason is given, and how many documents were tried, at most.
+/// Records a portion of what waits in the spool and is not recorded yet. If that is all of it, everything before the
+/// position `read` is recorded. On failure nothing is: returns the reason, and how many documents were tried, at most.
 pub fn record(
     spool: &mut Spool,
     source: i32,
@@ -166,9 +166,10 @@ pub fn record(
     let spilled = spool.spilled() as i64;
     let result = transaction(|| {
         let lines = spool.lines().unwrap_or_else(|error| file_failed(&error));
-        // SAFETY: the spool outlives the rows, which is taken back before this function returns.
+        // SAFETY: the lines go into ROWS, which this function empties before it returns, on errors too, and the spool
+        // is borrowed until then.
         let lines: Lines<'static> = unsafe { core::mem::transmute(lines) };
-        // SAFETY: reads the clock.
+        // SAFETY: reads the clock; takes nothing.
         let now = unsafe { pg_sys::GetCurrentTimestamp() };
         let written = Written { last: recorded, ..Written::default() };
         let encoding = match encoding::charset() {
@@ -195,8 +196,8 @@ pub fn record(
         run("SELECT bemi.require_own_trail()");
         copy::from(c"bemi", c"changes", row::COLUMNS, Some(next_rows));
         let mut written = ROWS.with_borrow(|rows| rows.as_ref().map_or(written, |rows| rows.written));
-        // The spool has whole transactions. Decoded with other options, that one may have other numbers. (0 is a gap, which
-        // is no transaction.)
+        // The spool has whole transactions. Decoded with other options, the last one may have other numbers. (0 is a
+        // gap, which is no transaction.)
         if written.is_all && written.last.sequence > 0 {
             written.last.sequence = LAST;
         }
@@ -209,12 +210,12 @@ pub fn record(
     result.map_err(|failure| (failure, tried))
 }
 
-/// Raises an error if what hangs on the tables is not a superuser's. The whole check takes some milliseconds: it is left out
-/// for as long as nobody can have owned a table in between.
+/// Raises an error if what belongs to the tables is not a superuser's. The whole check takes some milliseconds: it is
+/// left out as long as nobody can have owned a table in between.
 fn require_safe() {
-    // Taken away until it has succeeded: what was refused is looked at as a whole the next time.
+    // Taken until it has succeeded: after a refusal, the next check is a whole one.
     let checked = CHECKED.take();
-    let owners = control::one::<String>("SELECT bemi.require_owner()").unwrap_or_default();
+    let owners = one::<String>("SELECT bemi.require_owner()").unwrap_or_default();
     let checked = checked.filter(|(at, before)| at.elapsed() < WHOLE_CHECK && *before == owners);
     if checked.is_none() {
         run("SELECT bemi.require_safe()");
@@ -222,18 +223,22 @@ fn require_safe() {
     CHECKED.set(checked.or_else(|| Some((Instant::now(), owners))));
 }
 
-/// Says how far it is recorded now.
+/// Writes into `bemi.recorder` how far WAL is recorded now.
 fn advance(written: &Written, spilled: i64, read: u64) {
     let statement = "
         UPDATE bemi.recorder SET commit_position = $1::pg_lsn, sequence = $2, transactions = transactions + $3,
-            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0, committed_at = COALESCE($6, committed_at),
+            changes = changes + $4, spilled_bytes = spilled_bytes + $5, failures = 0,
+            committed_at = COALESCE($6, committed_at),
             read_position = CASE WHEN $8 THEN GREATEST(read_position, $7::pg_lsn) ELSE read_position END,
-            gap_reason = CASE WHEN $8 THEN NULL ELSE gap_reason END, gap_from = CASE WHEN $8 THEN NULL ELSE gap_from END,
-            gap_source = CASE WHEN $8 THEN NULL ELSE gap_source END, gap_to = CASE WHEN $8 THEN NULL ELSE gap_to END, gap_at = CASE WHEN $8 THEN NULL ELSE gap_at END,
+            gap_reason = CASE WHEN $8 THEN NULL ELSE gap_reason END,
+            gap_from = CASE WHEN $8 THEN NULL ELSE gap_from END,
+            gap_source = CASE WHEN $8 THEN NULL ELSE gap_source END,
+            gap_to = CASE WHEN $8 THEN NULL ELSE gap_to END, gap_at = CASE WHEN $8 THEN NULL ELSE gap_at END,
             gap_transaction = CASE WHEN $8 THEN NULL ELSE gap_transaction END,
             gap_accepted_by = CASE WHEN $8 THEN NULL ELSE gap_accepted_by END
         RETURNING true";
-    // SAFETY: a time is a number of microseconds. (The type of pgrx does not hold all of them.)
+    // SAFETY: a timestamptz is a 64-bit number of microseconds, passed by value. (The type of pgrx does not hold all of
+    // them.)
     let committed_at = unsafe { DatumWithOid::new(written.committed_at, pg_sys::TIMESTAMPTZOID) };
     let arguments = [
         lsn::text(written.last.commit_position).into(),

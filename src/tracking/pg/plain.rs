@@ -1,39 +1,34 @@
-//! Whether reading and writing a table runs nothing but the server's own code, as the server knows the table at this
-//! moment: a query would see what the catalogs held when the snapshot of its transaction was taken, which may be long ago.
+//! Whether reading and writing a table runs only the server's own code, as the server knows the table at this moment: a
+//! query would see the catalogs as they were when its transaction took its snapshot, which may be long ago.
 use core::ffi::{CStr, c_char, c_int};
 use std::ffi::CString;
 
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
-use crate::sys;
-use crate::sys::arguments::argument;
-use crate::sys::catalogs;
+use crate::sys::call::Call;
+use crate::sys::function::sql_functions;
+use crate::sys::{catalog, descriptor};
+
+sql_functions!(bemi_is_plain => is_plain);
 
 /// What fires when rows are inserted, deleted or updated (catalog/pg_trigger.h).
 const FIRES_ON_ROWS: i16 =
     (pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_DELETE | pg_sys::TRIGGER_TYPE_UPDATE) as i16;
 
-/// `bemi.is_plain(oid, boolean)`: whether a table belongs to a superuser, nobody else may write it, and nothing that others
-/// may have made runs when it is read or written; or whether a view is a superuser's, and as it was made. False also where
-/// that needs a closer look. Keeps a lock with which that stays so until the transaction ends, ROW EXCLUSIVE if it is to be
-/// written, else ACCESS SHARE: rights can change, but whoever gets them has to wait with what he makes of them.
-///
-/// # Safety
-/// Called by the server, with arguments that are not null.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn bemi_is_plain(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server's call. The relation stays open and locked while it is looked at.
-    let is_plain = unsafe {
-        let relation = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, |datum| pg_sys::Oid::from(datum.value() as u32));
-        let is_written = argument(fcinfo, 1).is_some_and(|datum| datum.value() != 0);
-        let own = (*(*fcinfo).flinfo).fn_oid;
-        let lock = if is_written { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+/// `bemi.is_plain(oid, boolean)`: returns whether a table belongs to a superuser, nobody else may write it, and nothing
+/// that others may have made runs when it is read or written; or whether a view is a superuser's, and as it was made.
+/// False also where that needs a closer look. Keeps a lock with which that stays so until the transaction ends, ROW
+/// EXCLUSIVE if it is to be written, else ACCESS SHARE: rights can change, but whoever gets them has to wait with what
+/// he makes of them.
+fn is_plain(relation: pg_sys::Oid, is_written: bool, call: Call<'_>) -> bool {
+    let own = call.function();
+    let lock = if is_written { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+    // SAFETY: the relation stays open and locked until the end of this block.
+    unsafe {
         let relation = pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE);
         if relation.is_null() {
-            // It was dropped meanwhile: nothing is there to be read.
-            return pg_sys::Datum::from(true);
+            // It has been dropped: nothing is there to be read.
+            return true;
         }
         let is_plain = pg_sys::superuser_arg((*(*relation).rd_rel).relowner)
             && if (*(*relation).rd_rel).relkind == pg_sys::RELKIND_VIEW as c_char {
@@ -45,17 +40,18 @@ pub unsafe extern "C-unwind" fn bemi_is_plain(fcinfo: pg_sys::FunctionCallInfo) 
             };
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         is_plain
-    };
-    pg_sys::Datum::from(is_plain)
+    }
 }
 
-/// Whether the rule of a view is of the transaction that made its columns: one that replaced it is of another.
+/// Returns whether the rule of a view is of the transaction that created its columns: one that replaced it is of
+/// another.
 ///
 /// # Safety
 /// The relation is open and locked.
 unsafe fn is_as_made(view: pg_sys::Oid) -> bool {
     use pg_sys::SysCacheIdentifier::{ATTNUM, RULERELNAME};
-    // SAFETY: the rows are held while they are read; the keys are a relation, a name and a number. The name is a copy.
+    // SAFETY: the relation is locked, so it has a name, which is a copy. The rows are held while they are read; the
+    // keys are of the types of the caches.
     unsafe {
         // Elsewhere there should be a table.
         if CStr::from_ptr(pg_sys::get_rel_name(view)) != c"context_triggers" {
@@ -73,14 +69,14 @@ unsafe fn is_as_made(view: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether it is a table without parents and children, rules, extended statistics and types of others, and, if it is
-/// written, without triggers on rows but those of the extension, of which `own` is a function.
+/// Returns whether it is a table without parents and children, rules, extended statistics and types of others, and, if
+/// it is written, without triggers on rows but those of the extension, of which `own` is a function.
 ///
 /// # Safety
 /// The relation is open and locked.
 unsafe fn is_alone(relation: pg_sys::Relation, is_written: bool, own: pg_sys::Oid) -> bool {
-    // SAFETY: the caller's promise: what the entry of the relation points to stays there while nothing reads a catalog,
-    // which only what stands last does.
+    // SAFETY: what the entry of an open relation points to stays there while nothing reads a catalog, which only the
+    // last expression does.
     unsafe {
         let form = &*(*relation).rd_rel;
         let is_table = form.relkind == pg_sys::RELKIND_RELATION as c_char && !form.relispartition;
@@ -100,21 +96,22 @@ unsafe fn is_alone(relation: pg_sys::Relation, is_written: bool, own: pg_sys::Oi
         }
         let descriptor = (*relation).rd_att;
         let is_of_user = |i: usize| {
-            let column = sys::column(descriptor, i);
+            let column = descriptor::column(descriptor, i);
             !column.attisdropped && column.atttypid.to_u32() >= pg_sys::FirstNormalObjectId
         };
         if (0..(*descriptor).natts as usize).any(is_of_user) {
             return false;
         }
         pg_sys::RelationGetStatExtList(relation).is_null()
-            && catalogs::parents((*relation).rd_id).is_empty()
+            && catalog::parents((*relation).rd_id).is_empty()
             && functions.iter().all(|&(function, is_bare)| is_bare && is_of_extension(function, own))
     }
 }
 
-/// Whether a function is a superuser's, in the schema of the extension, of which `own` is a function. Reads the catalogs.
+/// Returns whether a function is a superuser's, in the schema of the extension, of which `own` is a function. Reads the
+/// catalogs.
 fn is_of_extension(function: pg_sys::Oid, own: pg_sys::Oid) -> bool {
-    // SAFETY: the row is held while it is read.
+    // SAFETY: the row is held while its two columns are read, which are of the fixed part.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as c_int;
         let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
@@ -128,13 +125,14 @@ fn is_of_extension(function: pg_sys::Oid, own: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether nobody but its owner has any right to it but that to read it.
+/// Returns whether nobody but the owner has any right to a relation except that to read it.
 ///
 /// # Safety
 /// The relation is open and locked.
 unsafe fn has_no_rights(relation: pg_sys::Relation) -> bool {
     use pg_sys::SysCacheIdentifier::{ATTNUM, RELOID};
-    // SAFETY: an entry of the cache is held while it is read, and what is taken from it is not kept.
+    // SAFETY: a row is held while its rights are read, and those of a relation are copied. The entry of an open
+    // relation has its row and its descriptor.
     unsafe {
         let (oid, owner) = ((*relation).rd_id, (*(*relation).rd_rel).relowner);
         let mut is_null = false;
@@ -163,13 +161,13 @@ unsafe fn has_no_rights(relation: pg_sys::Relation) -> bool {
     }
 }
 
-/// Whether somebody but the owner has a right that is not only to read.
+/// Returns whether somebody but the owner has a right that is not only to read.
 ///
 /// # Safety
 /// `rights` is an array of the server's, not toasted.
 unsafe fn others_may_write(rights: *mut pg_sys::Acl, owner: pg_sys::Oid) -> bool {
-    // SAFETY: the caller's promise. Of one dimension, its members begin after the header and two numbers, aligned; an
-    // array of rights has no nulls (utils/acl.h).
+    // SAFETY: of an array of one dimension without nulls, the members begin after the header and two numbers, aligned
+    // (utils/array.h); an array of rights has such members only (utils/acl.h).
     unsafe {
         if (*rights).ndim != 1 || (*rights).dataoffset != 0 {
             return true;
@@ -186,15 +184,15 @@ unsafe fn others_may_write(rights: *mut pg_sys::Acl, owner: pg_sys::Oid) -> bool
     }
 }
 
-/// Copies of all expressions of a table: checks, defaults, and those of indexes, as the catalogs have them. (The server's
-/// own form of those of indexes has been computed as far as that goes: it would run what it should only show.)
+/// Returns copies of all expressions of a table: checks, defaults, and those of indexes, as the catalogs have them.
+/// (The server's own form of those of indexes is computed as far as possible: it would run what it should only show.)
 ///
 /// # Safety
 /// The relation is open and locked.
 unsafe fn trees(relation: pg_sys::Relation) -> Vec<CString> {
     let mut trees = Vec::new();
-    // SAFETY: what the entry of the relation points to is copied before a catalog is read. The list is a copy; each index
-    // is open and locked while it is looked at, and its row, whose columns are text, stays there.
+    // SAFETY: what the entry of the relation points to is copied before a catalog is read. The list is a copy; each
+    // index is open and locked while it is looked at, and its row, whose columns are text, stays there.
     unsafe {
         if let Some(constraints) = (*(*relation).rd_att).constr.as_ref() {
             let check = |i: u16| CStr::from_ptr((*constraints.check.add(i as usize)).ccbin).to_owned();
@@ -219,9 +217,9 @@ unsafe fn trees(relation: pg_sys::Relation) -> Vec<CString> {
     trees
 }
 
-/// Whether an expression names nothing that was made after the server, and none of its functions but immutable ones: others
-/// may run SQL that they are given as text. A number in it may be that of a function, operator or type, but for the places
-/// in the text that it was made of. Reads the catalogs.
+/// Returns whether an expression names nothing that was created after the server, and none of its functions but
+/// immutable ones: others may run SQL that they are passed as text. Any number in it may be that of a function,
+/// operator or type, except the places in the text that it was made of. Reads the catalogs.
 fn is_own(tree: &CStr) -> bool {
     let value = |digits: &[u8]| {
         digits.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
@@ -237,7 +235,7 @@ fn is_own(tree: &CStr) -> bool {
         if number == 0 {
             return true;
         }
-        // SAFETY: looks a function up.
+        // SAFETY: raises an error for a number that is no function's.
         let volatility = unsafe { pg_sys::func_volatile((number as u32).into()) };
         volatility == pg_sys::PROVOLATILE_IMMUTABLE as c_char
     };
@@ -248,5 +246,3 @@ fn is_own(tree: &CStr) -> bool {
         _ => has_only_own(words[i]),
     })
 }
-
-crate::sys::sql_callable!(pg_finfo_bemi_is_plain);

@@ -1,16 +1,16 @@
 //! The beginning and the end of each statement that may write rows.
 //!
 //! The trigger of a table does not fire where a statement names an untracked table above it, or while triggers are
-//! disabled. In a transaction that has written a context already, the rows of such a statement would carry it. So its own
-//! context is written when it begins; and when it ends, that of the statement around it.
+//! disabled. In a transaction that has written a context already, the rows of such a statement would carry it. So its
+//! own context is written when it begins; and that of the statement around it when it ends.
 //!
-//! The hooks call the next one outside of any guard: an error that it raises passes as it is.
+//! The hooks call the next hook outside of any guard: an error that it raises passes as it is.
 use core::ffi::{c_char, c_int};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::sys;
+use crate::sys::executor;
 
 /// The hooks that were there before.
 static mut NEXT_START: pg_sys::ExecutorStart_hook_type = None;
@@ -19,7 +19,7 @@ static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 
 /// Installs the hooks, in front of those that are there.
 pub fn install() {
-    // SAFETY: a process has one thread, and `init` calls this once in it.
+    // SAFETY: a process has one thread, in which the server loads the library once, and so runs this once.
     unsafe {
         NEXT_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(executor_start);
@@ -31,7 +31,7 @@ pub fn install() {
 }
 
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: the executor was given a query with a plan. Nothing in this frame has a destructor, so an error of the next
+    // SAFETY: the server passes a query with a plan. Nothing in this frame has a destructor, so an error of the next
     // hook may pass through it; `begin` is guarded, and raises an error of its own as the server does.
     unsafe {
         if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0 && writes(query) {
@@ -39,19 +39,20 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
         }
         match NEXT_START {
             Some(next) => next(query, flags),
-            None => sys::raw::standard_ExecutorStart(query, flags),
+            None => executor::standard_ExecutorStart(query, flags),
         }
     }
 }
 
 unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the query has begun, so it has a state, and it is looked at before that is freed. No destructors, as above.
+    // SAFETY: a query that has begun has a state, which is read before the next hook frees it; the server frees the
+    // query itself only after this hook. Nothing in this frame has a destructor.
     unsafe {
         let flags = (*query).estate.as_ref().map_or(0, |state| state.es_top_eflags);
         let is_writer = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int == 0 && writes(query);
         match NEXT_END {
             Some(next) => next(query),
-            None => sys::raw::standard_ExecutorEnd(query),
+            None => executor::standard_ExecutorEnd(query),
         }
         if is_writer {
             end(query.addr(), (*query).plannedstmt);
@@ -70,7 +71,8 @@ unsafe extern "C-unwind" fn process_utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: a planned statement that is passed here is a utility statement, and has its node. No destructors, as above.
+    // SAFETY: a planned statement that the server passes here is a utility statement, and has its node. Nothing in this
+    // frame has a destructor.
     unsafe {
         let is_writer = writes_rows((*statement).utilityStmt);
         if is_writer {
@@ -80,7 +82,7 @@ unsafe extern "C-unwind" fn process_utility(
             Some(next) => {
                 next(statement, text, is_read_only_tree, context, parameters, environment, receiver, completion);
             }
-            None => sys::raw::standard_ProcessUtility(
+            None => executor::standard_ProcessUtility(
                 statement,
                 text,
                 is_read_only_tree,
@@ -97,13 +99,13 @@ unsafe extern "C-unwind" fn process_utility(
     }
 }
 
-/// Whether a query may write rows: into the tables that it names, or into one that it makes.
+/// Returns whether a query may write rows: into the tables that it names, or into one that it creates.
 ///
 /// # Safety
-/// The query is one that the executor was given.
+/// The server has passed the query to the executor.
 unsafe fn writes(query: *const pg_sys::QueryDesc) -> bool {
     use pg_sys::CmdType::{CMD_SELECT, CMD_UTILITY};
-    // SAFETY: the caller's promise; such a query has a plan, and a receiver of its rows or none.
+    // SAFETY: what the executor is passed has a plan; its receiver is null or what receives its rows.
     unsafe {
         let operation = (*query).operation;
         operation != CMD_SELECT && operation != CMD_UTILITY
@@ -112,13 +114,13 @@ unsafe fn writes(query: *const pg_sys::QueryDesc) -> bool {
     }
 }
 
-/// Whether a utility statement writes rows without the executor, or those of a query that only reads.
+/// Returns whether a utility statement writes rows without the executor, or those of a query that only reads.
 ///
 /// # Safety
-/// It is a node of a statement.
+/// It is the node of a utility statement.
 unsafe fn writes_rows(statement: *const pg_sys::Node) -> bool {
     use pg_sys::NodeTag::{T_CopyStmt, T_CreateTableAsStmt, T_TruncateStmt};
-    // SAFETY: the caller's promise; a node is what its tag says.
+    // SAFETY: a node begins with its tag, and one with the tag T_CopyStmt is a CopyStmt.
     unsafe {
         match (*statement).type_ {
             T_CopyStmt => (*statement.cast::<pg_sys::CopyStmt>()).is_from,

@@ -1,14 +1,10 @@
-//! The settings of the recorder. `ALTER DATABASE … SET` gives each database its own; the worker reads them again when the
-//! configuration is reloaded.
+//! The settings of the recorder.
 use core::ffi::{CStr, c_char, c_void};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgTryBuilder, pg_sys};
-
-use crate::pinned::{self, Need};
-use crate::sys;
 
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(100);
 static TRACKED_ONLY: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -18,7 +14,7 @@ static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static mut RETENTION: *mut c_char = core::ptr::null_mut();
 
 /// Defines the settings.
-pub fn init() {
+pub fn define() {
     GucRegistry::define_int_guc(
         c"bemi.flush_interval",
         c"Sets how long changes wait at most until they are recorded, if there is nothing else to do.",
@@ -45,7 +41,8 @@ pub fn init() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    // SAFETY: the server keeps the address of a static; the hook is guarded.
+    // SAFETY: RETENTION is a static, so the server may write there as long as the process lives. The hook is guarded,
+    // and the server copies the texts.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             c"bemi.retention".as_ptr(),
@@ -77,7 +74,7 @@ unsafe extern "C-unwind" fn check_retention(
     PgTryBuilder::new(AssertUnwindSafe(|| {
         let arguments = (pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1));
         // The server finds its own functions without the catalogs.
-        // SAFETY: the type's input function, with a C string; it gives a new interval.
+        // SAFETY: the input function of the type takes a C string, a type and a modifier, and returns a new interval.
         unsafe {
             let interval: *const pg_sys::Interval = pg_sys::OidFunctionCall3Coll(
                 pg_sys::Oid::from(pg_sys::F_INTERVAL_IN),
@@ -97,69 +94,25 @@ unsafe extern "C-unwind" fn check_retention(
     .execute()
 }
 
-/// How long the worker waits for more when it has recorded all.
+/// Returns how long the worker waits for more when it has recorded everything (`bemi.flush_interval`).
 pub fn flush_interval() -> Duration {
     Duration::from_millis(u64::from(FLUSH_INTERVAL.get().unsigned_abs()))
 }
 
-/// Whether untracked tables are left out.
+/// Returns whether untracked tables are left out (`bemi.tracked_only`).
 pub fn tracked_only() -> bool {
     TRACKED_ONLY.get()
 }
 
-/// For how long changes are kept, as the type interval reads it; None for ever.
+/// Returns how long changes are kept, as the type interval reads it (`bemi.retention`); None to keep all.
 pub fn retention() -> Option<String> {
-    // SAFETY: the server keeps a C string there from the definition of the setting on.
+    // SAFETY: the server stores only null or a C string there, and changes it only between the worker's statements.
     let text = unsafe { if RETENTION.is_null() { c"" } else { CStr::from_ptr(RETENTION) } };
     (!text.is_empty()).then(|| text.to_string_lossy().into_owned())
 }
 
-/// How large temporary files may grow, in bytes (`temp_file_limit`).
+/// Returns how large temporary files may grow, in bytes (`temp_file_limit`).
 pub fn temporary_file_limit() -> u64 {
     // SAFETY: reads a setting of the process, in kB.
     u64::try_from(unsafe { pg_sys::temp_file_limit }).map_or(u64::MAX, |kilobytes| kilobytes * 1024)
-}
-
-/// Sets what the worker needs for its session, whatever the database's settings are. In a transaction.
-pub fn pin() {
-    set(pinned::of(Need::Recorder));
-}
-
-/// Sets that the worker's transactions take as long as they take. Before the first one.
-pub fn pin_timeouts() {
-    set(sys::process::TIMEOUTS.iter().copied());
-}
-
-/// From here on, the worker tells when it waits for a lock for long, and tries again.
-pub fn limit_locks() {
-    set([(c"lock_timeout", c"10s")].into_iter());
-}
-
-fn set<'a>(settings: impl Iterator<Item = (&'a CStr, &'a CStr)>) {
-    for (name, value) in settings {
-        // SAFETY: both are C strings, which the function copies.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
-}
-
-/// Gives settings the values that they have now for a new session in this database: those of ALTER DATABASE, else those
-/// of the configuration files. In a transaction.
-pub fn read_again() {
-    let statement = "
-        SELECT set_config(s.name, COALESCE(
-            (SELECT substr(c, strpos(c, '=') + 1) FROM pg_db_role_setting r LEFT JOIN pg_database d ON d.oid = r.setdatabase, unnest(r.setconfig) c
-             WHERE (d.datname = current_database() OR r.setdatabase = 0) AND r.setrole = 0 AND lower(split_part(c, '=', 1)) = lower(s.name)
-             ORDER BY r.setdatabase DESC LIMIT 1),
-            (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) AND f.applied ORDER BY f.seqno DESC LIMIT 1),
-            s.boot_val), false)
-        FROM pg_settings s
-        WHERE s.name IN ('bemi.flush_interval', 'bemi.tracked_only', 'bemi.retention', 'temp_file_limit', 'logical_decoding_work_mem')";
-    Spi::run(statement).unwrap_or_else(|error| error!("{error}"));
 }

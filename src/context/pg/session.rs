@@ -1,73 +1,43 @@
-//! The settings, foremost `bemi.context`, which is the session's context.
+//! The session's context, which is the setting `bemi.context`.
 use core::ffi::{CStr, c_char, c_void};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
+use super::gucs;
 use crate::context::value::{self as context_value, Value};
 use crate::document::context::{Context, ContextError};
 use crate::document::json::Charset;
 use crate::sys::encoding;
+use crate::sys::guc::{self, Scope};
 
 const SETTING: &CStr = c"bemi.context";
 
 /// The value of `bemi.context`, kept by the server.
 static mut CONTEXT: *mut c_char = core::ptr::null_mut();
 
-/// It holds what a request has to say; what it costs is its size times the rows that it covers.
-static MAX_CONTEXT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(65_536);
-/// On, since the ORM packages send contexts as comments.
-pub static READ_COMMENTS: GucSetting<bool> = GucSetting::<bool>::new(true);
-/// Off, since a statement's text may hold what the log should not.
-pub static CAPTURE_QUERY: GucSetting<bool> = GucSetting::<bool>::new(false);
-
 thread_local! {
     /// Counts the values that `bemi.context` has had, so that the same value is recognised without a look at it.
     static REVISION: Cell<u64> = const { Cell::new(0) };
-    /// The value, read once a statement has needed it.
+    /// The value, once a statement has needed it.
     static SESSION: RefCell<Option<Rc<Session>>> = const { RefCell::new(None) };
 }
 
 /// A value of `bemi.context`.
 pub struct Session {
-    /// As it was read.
+    /// The value as it was read.
     pub context: Context,
     /// Its compact form; empty for no context.
     pub content: Rc<str>,
 }
 
-/// Defines the settings. A value that was set before the library was loaded is checked here.
-pub fn init() {
-    GucRegistry::define_int_guc(
-        c"bemi.max_context_size",
-        c"Sets the maximum size of a context, in bytes.",
-        c"A longer context is refused in bemi.context and shown as unreadable in a comment.",
-        &MAX_CONTEXT_SIZE,
-        2,
-        64 << 20,
-        GucContext::Suset,
-        GucFlags::UNIT_BYTE,
-    );
-    GucRegistry::define_bool_guc(
-        c"bemi.read_comments",
-        c"Reads contexts from comments of the form /*Bemi {...} Bemi*/.",
-        c"",
-        &READ_COMMENTS,
-        GucContext::Userset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_bool_guc(
-        c"bemi.capture_query",
-        c"Adds the text of the statement to its context, under the key \"SQL\".",
-        c"",
-        &CAPTURE_QUERY,
-        GucContext::Userset,
-        GucFlags::default(),
-    );
-    // SAFETY: the server keeps the address of a static; both hooks are guarded.
+/// Defines the setting. The server checks here a value that was set before the library was loaded.
+pub fn define() {
+    // SAFETY: CONTEXT is a static, so the server may write there as long as the process lives. The hooks are guarded,
+    // and the server copies the texts.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             SETTING.as_ptr(),
@@ -95,12 +65,12 @@ unsafe extern "C-unwind" fn check_context(
     let text = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval) } };
     // A parallel worker takes over values that its leader has checked, in an order of its own.
     // SAFETY: reads a flag of the process.
-    let limit = if unsafe { pg_sys::InitializingParallelWorker } { usize::MAX } else { max_context_size() };
+    let limit = if unsafe { pg_sys::InitializingParallelWorker } { usize::MAX } else { gucs::max_context_size() };
     let text = text.to_bytes();
     let converted: Cow<'_, [u8]>;
     let value = if encoding::charset() == Charset::Utf8 {
         Value::Utf8(text)
-    // SAFETY: asks for the state of the process.
+    // SAFETY: reads the state of the process.
     } else if unsafe { pg_sys::IsTransactionState() } {
         converted = encoding::to_utf8_lossy(text);
         Value::Converted(text, &converted)
@@ -110,7 +80,7 @@ unsafe extern "C-unwind" fn check_context(
     match context_value::check(value, limit) {
         Ok(()) => true,
         Err(error) => {
-            // SAFETY: these are read right after this hook, from memory that lives as long as the error.
+            // SAFETY: the server reads these right after this hook, from memory that lives as long as the error.
             unsafe {
                 pg_sys::GUC_check_errmsg_string = error_text(error_message(&error));
                 pg_sys::GUC_check_errdetail_string = error_text(&error.to_string());
@@ -129,7 +99,7 @@ unsafe extern "C-unwind" fn assign_context(_newval: *const c_char, _extra: *mut 
 
 /// Copies a text to where the server keeps the texts of errors.
 fn error_text(text: &str) -> *mut c_char {
-    // SAFETY: the memory context exists as long as the process; the function copies as many bytes as it is told.
+    // SAFETY: ErrorContext exists as long as the process, and the new memory has room for the text and a NUL.
     unsafe {
         let copy: *mut c_char = pg_sys::MemoryContextAlloc(pg_sys::ErrorContext, text.len() + 1).cast();
         core::ptr::copy_nonoverlapping(text.as_ptr().cast(), copy, text.len());
@@ -138,7 +108,7 @@ fn error_text(text: &str) -> *mut c_char {
     }
 }
 
-/// What is wrong with a value, in short.
+/// Returns the primary message of an error.
 pub fn error_message(error: &ContextError) -> &'static str {
     match error {
         ContextError::TooLong(..) => "the value of \"bemi.context\" is too long",
@@ -149,7 +119,7 @@ pub fn error_message(error: &ContextError) -> &'static str {
     }
 }
 
-/// What to do about it.
+/// Returns the hint of an error.
 pub fn error_hint(error: &ContextError) -> &'static str {
     match error {
         ContextError::TooLong(..) => "Keep less in the context, or have a superuser raise \"bemi.max_context_size\".",
@@ -158,23 +128,18 @@ pub fn error_hint(error: &ContextError) -> &'static str {
     }
 }
 
-/// Longest context, in bytes.
-pub fn max_context_size() -> usize {
-    MAX_CONTEXT_SIZE.get() as usize
-}
-
-/// A number that changes with each new value of `bemi.context`.
+/// Returns a number that changes with each new value of `bemi.context`.
 pub fn revision() -> u64 {
     REVISION.get()
 }
 
-/// The value of `bemi.context`: empty, or JSON in the database's encoding.
+/// Returns the value of `bemi.context`: empty, or JSON in the database's encoding.
 fn value() -> Vec<u8> {
-    // SAFETY: the server keeps a C string there from the definition of the setting on.
+    // SAFETY: the server stores only null or a C string there, and changes it only by running a statement.
     unsafe { if CONTEXT.is_null() { Vec::new() } else { CStr::from_ptr(CONTEXT).to_bytes().to_vec() } }
 }
 
-/// The session's context.
+/// Returns the session's context.
 pub fn session() -> Rc<Session> {
     if let Some(session) = SESSION.with_borrow(Clone::clone) {
         return session;
@@ -191,27 +156,15 @@ pub fn session() -> Rc<Session> {
     session
 }
 
-/// The compact form of a context; empty for none.
+/// Returns the compact form of a context; empty for none.
 pub fn compact(context: &Context) -> Rc<str> {
     if context.is_empty() { "".into() } else { context.to_json(encoding::charset()).into() }
 }
 
 /// Sets `bemi.context`, for the session or for the transaction.
 pub fn set(text: &[u8], is_local: bool) {
-    let mut text = text.to_vec();
-    text.push(0);
-    let action = if is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
-    // SAFETY: both are C strings, which the function copies.
-    unsafe {
-        pg_sys::set_config_option(
-            SETTING.as_ptr(),
-            text.as_ptr().cast(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            action,
-            true,
-            0,
-            false,
-        );
-    }
+    let text = [text, b"\0"].concat();
+    // No `text` or `jsonb` contains a NUL.
+    let value = CStr::from_bytes_until_nul(&text).unwrap_or_default();
+    guc::set(SETTING, value, if is_local { Scope::Transaction } else { Scope::Session });
 }

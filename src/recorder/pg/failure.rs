@@ -10,12 +10,12 @@ use pgrx::{PgTryBuilder, pg_sys};
 pub struct Failure {
     pub code: PgSqlErrorCode,
     pub message: String,
-    /// What fixes it, if that is known: SQL.
+    /// SQL that fixes it, if that is known.
     pub hint: Option<String>,
 }
 
 impl Failure {
-    /// Whether the server may not accept what a row holds, whatever is done about the server.
+    /// Returns whether the server may never accept what a row holds, whatever is changed in the server.
     pub fn is_of_data(&self) -> bool {
         use PgSqlErrorCode::*;
         let codes = [
@@ -31,7 +31,7 @@ impl Failure {
     }
 }
 
-/// Runs `work`; gives what ended it. The transaction that it was in is over then.
+/// Runs `work`, and returns the error that ended it. The transaction that it was in is over then.
 pub fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
     let failure = |report: &ErrorReportWithLevel, prefix: &str| Failure {
         code: report.sql_error_code(),
@@ -40,7 +40,8 @@ pub fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
     };
     PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
         .catch_others(|error| {
-            // SAFETY: what the server itself does after an error.
+            // SAFETY: the server's own loop does the same after an error (PostgresMain), and no frame of the server is
+            // left between here and the error.
             unsafe {
                 pg_sys::replorigin_session_origin = pg_sys::InvalidRepOriginId as pg_sys::RepOriginId;
                 pg_sys::LWLockReleaseAll();
@@ -57,7 +58,7 @@ pub fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
 
 /// Runs `work` in a transaction of its own, whose changes are not decoded again.
 pub fn transaction<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
-    // SAFETY: no transaction is there; an error ends this one.
+    // SAFETY: the worker has no other transaction when it starts one, and `guarded` ends this one after an error.
     guarded(|| unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
