@@ -3270,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '9703ebf1ae7bcb5e'::text
+  SELECT '9d068b31aec1cba6'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -3995,7 +3995,7 @@ COMMENT ON FUNCTION bemi.flush_log(pg_lsn) IS
 CREATE FUNCTION bemi.recorder_slot_prefix() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN (SELECT format('bemi_recorder_%s_', d.oid) FROM pg_database d WHERE d.datname = current_database());
+  RETURN (SELECT format('bemi_recorder_%s_', oid) FROM pg_database WHERE datname = current_database());
 END
 $$;
 
@@ -8637,7 +8637,7 @@ $$;
 COMMENT ON FUNCTION bemi.undo_columns(regclass) IS
 'the columns of a table, and how literals of their types are made';
 
-CREATE FUNCTION bemi.undo_table_columns(relation regclass, ignored name[], masked name[]) RETURNS jsonb
+CREATE FUNCTION bemi.undo_table_columns(relation regclass, ignored text[], masked text[]) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH col AS (SELECT * FROM bemi.undo_columns(relation))
   SELECT jsonb_build_object(
@@ -8686,7 +8686,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       HAVING bool_or(is_json)))
 $$;
 
-COMMENT ON FUNCTION bemi.undo_table_columns(regclass, name[], name[]) IS
+COMMENT ON FUNCTION bemi.undo_table_columns(regclass, text[], text[]) IS
 'what undoing changes needs to know of the columns of a table';
 
 CREATE OR REPLACE FUNCTION bemi.undo_table(relation regclass) RETURNS jsonb
@@ -10484,7 +10484,7 @@ BEGIN
       ('function', 'truncated_problem', 'PUBLIC'),
       ('function', 'truncated_rows', 'PUBLIC'),
       ('function', 'was_empty', 'PUBLIC'),
-      -- revert_table.sql
+      -- history/revert
       ('function', 'base_type', 'PUBLIC'),
       ('function', 'equality', 'PUBLIC'),
       ('function', 'linked', 'PUBLIC'),
@@ -10494,7 +10494,6 @@ BEGIN
       ('function', 'undo_columns', 'PUBLIC'),
       ('function', 'undo_table', 'PUBLIC'),
       ('function', 'undo_table_columns', 'PUBLIC'),
-      -- revert_plan.sql
       ('function', 'check_reading', 'PUBLIC'),
       ('function', 'column_problem', 'PUBLIC'),
       ('function', 'is_still', 'PUBLIC'),
@@ -10521,7 +10520,6 @@ BEGIN
       ('function', 'undo_of', 'PUBLIC'),
       ('function', 'undos_of_truncate', 'PUBLIC'),
       ('function', 'where_key', 'PUBLIC'),
-      -- revert.sql
       ('function', 'acts_on_others', 'PUBLIC'),
       ('function', 'attempt', 'PUBLIC'),
       ('function', 'cascaded', 'PUBLIC'),
@@ -10536,7 +10534,6 @@ BEGIN
       ('function', 'row_now', 'PUBLIC'),
       ('function', 'run_undo', 'PUBLIC'),
       ('function', 'shown_statement', 'PUBLIC'),
-      -- revert_run.sql
       ('function', 'check_undoing', 'PUBLIC'),
       ('function', 'declare_constraints', 'PUBLIC'),
       ('function', 'given_up', 'PUBLIC'),
