@@ -141,7 +141,7 @@ fn scripts_and_library_agree_on_states() {
 fn scripts_and_library_agree_on_the_names_of_slots() {
     let script = include_str!("recorder/recorder.sql");
     assert_eq!(script.matches("bemi_recorder_").count(), 1);
-    assert!(script.contains("format('bemi_recorder_%s_', d.oid)"));
+    assert!(script.contains("format('bemi_recorder_%s_', oid)"));
     assert!(include_str!("recorder/pg/slots.rs").contains("strip_prefix(\"bemi_recorder_\")?.split_once('_')"));
 }
 
