@@ -183,9 +183,9 @@ fn refusals(server: &Server) {
     for (relation, reason) in [
         ("v", "view and has no rows of its own"),
         ("m", "materialized view"),
-        ("s", "no table"),
-        ("c", "no table"),
-        ("t_pkey", "no table"),
+        ("s", "is not a table"),
+        ("c", "is not a table"),
+        ("t_pkey", "is not a table"),
         ("temporary", "temporary table"),
         ("unlogged", "ALTER TABLE public.unlogged SET LOGGED;"),
         ("f", "foreign table"),

@@ -3,7 +3,7 @@ CREATE TABLE todo (id int PRIMARY KEY, task text, is_completed boolean DEFAULT f
 SELECT bemi.track('todo');
 SELECT bemi.start();
 SELECT bemi.sync();
-SELECT state, last_error FROM bemi.status;
+SELECT last_error FROM bemi.status;
 SELECT bemi.set_context('{"user_id":187234,"endpoint":"/todo"}');
 INSERT INTO todo VALUES (25, 'Eat'), (26, 'Sleep');
 SELECT bemi.merge_context('{"endpoint":"/todo/complete"}');
