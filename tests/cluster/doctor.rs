@@ -168,7 +168,7 @@ fn illnesses(_: &Server) {
         (ok, fix.as_deref()),
         (Some(false), Some("SELECT pg_drop_replication_slot('illnesses'); -- or read it"))
     );
-    assert!(detail.contains("not being read"), "{detail}");
+    assert!(detail.contains("it is not active"), "{detail}");
     client.batch_execute("SELECT pg_switch_wal()").unwrap();
     client
         .batch_execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) FROM generate_series(1, 100)")
