@@ -1,6 +1,7 @@
 //! What pgrx does not bind, and what differs between the supported major versions: here and nowhere else. Each module
 //! knows one thing of the server; none of them knows a stage of this library.
 pub mod arguments;
+pub mod background_worker;
 pub mod call;
 pub mod catalog;
 pub mod copy;
@@ -21,4 +22,3 @@ pub mod slot;
 pub mod temporary_file;
 pub mod transaction;
 pub mod wal;
-pub mod worker;

@@ -3,7 +3,7 @@
 pub mod comment;
 pub mod composition;
 pub mod lexer;
-pub mod value;
+pub mod setting;
 
 #[cfg(feature = "pgrx")]
 pub mod pg;

@@ -1,7 +1,7 @@
 //! Stage 3: the write-ahead log becomes one JSON document per change.
 pub mod batch;
 pub mod filter;
-pub mod jsonb;
+pub mod jsonb_text;
 pub mod options;
 pub mod outbox;
 pub mod scope;

@@ -3,13 +3,13 @@
 
 use std::borrow::Cow;
 
+use super::fields::Values;
 use super::head::{Head, HeadText};
 use super::identity::Identity;
 use super::json::{Charset, Json, quoted};
 use super::keys::Key;
 use super::omission::{Limit, MAX_DOCUMENT, Omission};
 use super::operation::Operation;
-use super::values::Values;
 
 /// The context of a document whose context is that of the document before it, of the same transaction.
 pub const SAME_CONTEXT: &str = "\"=\"";

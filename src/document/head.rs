@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
+use super::fields::Values;
 use super::json::Json;
 use super::keys::Key;
 use super::lsn;
 use super::moment::{Moment, push_position, push_time};
-use super::values::Values;
 
 /// These keys as they are written, but for those that each document has of its own.
 #[derive(Debug)]

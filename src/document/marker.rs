@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
+use super::fields::Values;
 use super::json::{Charset, quoted};
 use super::keys::{IN_MARKERS, Key};
 use super::moment::{Moment, push_position, push_time};
-use super::values::Values;
 
 /// What happened to the transaction. The moments are those of its commit or its preparation; `Gid` is the name under
 /// which it is prepared.

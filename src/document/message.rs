@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 
 use super::change::{Draft, Finished, NO_TABLE};
+use super::fields::{OUT_OF_MEMORY, Values};
 use super::head::{Head, HeadText};
 use super::hex;
 use super::json::{Charset, Json};
 use super::keys::Key;
 use super::omission::Omission;
 use super::operation::Operation;
-use super::values::{OUT_OF_MEMORY, Values};
 
 /// A message, `pg_logical_emit_message(is_transactional, prefix, content)`.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,7 @@ pub mod keys;
 
 pub mod change;
 pub mod context;
+pub mod fields;
 pub mod gap;
 pub mod head;
 pub mod hex;
@@ -33,14 +34,13 @@ pub mod operation;
 mod round_trip;
 pub mod time;
 pub mod uuid;
-pub mod values;
 
 use change::Change;
+use fields::Values;
 use gap::Gap;
 use keys::Key;
 use marker::Marker;
 use operation::Operation;
-use values::Values;
 
 /// A document of any kind, as it is read back.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::jsonb::{self, Container, Value};
+use super::stored_jsonb::{self, Container, Value};
 
 /// A type and its modifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ fn members(value: Value<'_>) -> Option<Members<'_>> {
 
 fn integer<T: std::str::FromStr>(value: Value) -> Option<T> {
     match value {
-        Value::Number(stored) => jsonb::integer(stored),
+        Value::Number(stored) => stored_jsonb::integer(stored),
         Value::String(text) => number(text),
         _ => None,
     }

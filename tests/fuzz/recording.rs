@@ -1,6 +1,6 @@
 //! What must hold for any input on the way from the log to the table: the rules of a trigger, stored `jsonb`, the
 //! document as the decoder writes it and the recorder reads it, and the row that COPY gets.
-use bemi::decoder::jsonb::jsonb;
+use bemi::decoder::jsonb_text::jsonb;
 use bemi::decoder::txn::Transaction;
 use bemi::document::change::{Committed, Draft, column_key, relation_keys};
 use bemi::document::json::{Charset, Json};

@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::gucs;
-use crate::context::value::{self as context_value, Value};
+use crate::context::setting::{self, Value};
 use crate::document::context::{Context, ContextError};
 use crate::document::json::Charset;
 use crate::sys::encoding;
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn check_context(
     } else {
         Value::Unconverted(text)
     };
-    match context_value::check(value, limit) {
+    match setting::check(value, limit) {
         Ok(()) => true,
         Err(error) => {
             // SAFETY: the server reads these right after this hook, from memory that lives as long as the error.

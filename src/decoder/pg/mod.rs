@@ -1,5 +1,5 @@
 //! The server's side of stage 3: the callbacks of the output plugin, and how they read relations, rows and values.
-mod array;
+mod array_layout;
 mod attribute;
 mod builder;
 mod callback;
@@ -10,7 +10,7 @@ mod open_relation;
 mod origin;
 pub mod plugin;
 mod relation;
-mod rules;
+mod relation_rules;
 mod scratch;
 mod settings;
 pub mod shown;

@@ -10,7 +10,7 @@ use super::attribute::Attribute;
 use super::builder::{Builder, Composites};
 use super::catalogs;
 use super::open_relation::{OpenRelation, Opened, column_name};
-use super::rules::{Inherited, Rules};
+use super::relation_rules::{Inherited, Rules};
 use super::value::Reader;
 use crate::decoder::options::Options;
 use crate::document::change;

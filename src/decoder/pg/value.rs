@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use pgrx::{pg_sys, varlena};
 
-use super::array::ArrayLayout;
+use super::array_layout::ArrayLayout;
 use super::attribute::Attribute;
 use super::varlena::{is_in_place, raw_len, varlena_bytes};
-use crate::decoder::jsonb;
+use crate::decoder::jsonb_text;
 use crate::document::json::{Charset, Json, hex_len};
 use crate::document::omission::Omission;
 use crate::document::{numeric, time, uuid};
@@ -133,10 +133,10 @@ impl Reader {
                 Self::Jsonb => {
                     if encoding::charset() == Charset::Utf8 {
                         let start = json.len();
-                        match jsonb::jsonb(json, varlena_bytes(value)) {
+                        match jsonb_text::jsonb(json, varlena_bytes(value)) {
                             Ok(()) => return Ok(()),
-                            Err(jsonb::Failure::Omission(omission)) => return Err(omission),
-                            Err(jsonb::Failure::Unreadable) => json.truncate(start),
+                            Err(jsonb_text::Failure::Omission(omission)) => return Err(omission),
+                            Err(jsonb_text::Failure::Unreadable) => json.truncate(start),
                         }
                     }
                     let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();

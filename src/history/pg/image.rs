@@ -13,7 +13,7 @@ use super::home::Home;
 use super::labels::{Labels, bounds_today, gone, label_today, labels, subtype, type_name};
 use super::shapes::{ArrayShape, RowShape};
 use crate::decoder::pg::shown;
-use crate::history::jsonb::{self, Value};
+use crate::history::stored_jsonb::{self, Value};
 use crate::history::versions::Types;
 use crate::sys::arguments;
 
@@ -180,7 +180,7 @@ impl Reader {
         match (&mut self.shape, value) {
             (_, Value::Null) => return Ok(None),
             (Shape::Jsonb, value) => {
-                sound(jsonb::document(&mut text, value));
+                sound(stored_jsonb::document(&mut text, value));
                 return Ok(Some(arguments::text(&text)));
             }
             (Shape::Array(shape), Value::Array(array)) => return shape.read(array).map(Some),
@@ -210,13 +210,13 @@ impl Reader {
                         text_of(value, &mut inner, false);
                         &inner[..]
                     });
-                    sound(jsonb::hstore_pair(&mut text, key, inner));
+                    sound(stored_jsonb::hstore_pair(&mut text, key, inner));
                 }
             }
             (Shape::Json, value) => text_of(value, &mut text, true),
             (_, value) => text_of(value, &mut text, false),
         }
-        sound(jsonb::push(&mut text, b"\0"));
+        sound(stored_jsonb::push(&mut text, b"\0"));
         // It holds no other NUL, as jsonb does not.
         self.input(sound(CStr::from_bytes_until_nul(&text).ok())).map(Some)
     }
@@ -323,9 +323,9 @@ fn plain(type_oid: pg_sys::Oid, value: Value) -> Option<pg_sys::Datum> {
     match (type_oid, value) {
         (pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID, Value::String(text)) => Some(arguments::text(text)),
         (pg_sys::BOOLOID, Value::Boolean(value)) => Some(pg_sys::Datum::from(value)),
-        (pg_sys::INT2OID, Value::Number(stored)) => jsonb::integer::<i16>(stored).map(pg_sys::Datum::from),
-        (pg_sys::INT4OID, Value::Number(stored)) => jsonb::integer::<i32>(stored).map(pg_sys::Datum::from),
-        (pg_sys::INT8OID, Value::Number(stored)) => jsonb::integer::<i64>(stored).map(pg_sys::Datum::from),
+        (pg_sys::INT2OID, Value::Number(stored)) => stored_jsonb::integer::<i16>(stored).map(pg_sys::Datum::from),
+        (pg_sys::INT4OID, Value::Number(stored)) => stored_jsonb::integer::<i32>(stored).map(pg_sys::Datum::from),
+        (pg_sys::INT8OID, Value::Number(stored)) => stored_jsonb::integer::<i64>(stored).map(pg_sys::Datum::from),
         _ => None,
     }
 }
@@ -353,8 +353,8 @@ fn is_by_name(type_oid: pg_sys::Oid) -> bool {
 /// Appends the text of a value: that of JSON, or that of what it stands for.
 pub fn text_of(value: Value, text: &mut Vec<u8>, is_json: bool) {
     sound(match value {
-        Value::String(value) if !is_json => jsonb::push(text, value),
-        value => jsonb::json(text, value),
+        Value::String(value) if !is_json => stored_jsonb::push(text, value),
+        value => stored_jsonb::json(text, value),
     });
 }
 

@@ -6,9 +6,9 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::expression::{Expression, Node, Nodes};
 use super::guard;
 use super::home::Home;
-use super::node::{Expression, Node, Nodes};
 use crate::pinned::{self, Need};
 use crate::sys::call::Call;
 use crate::sys::{arguments, function, node, query};

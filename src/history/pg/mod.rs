@@ -1,16 +1,17 @@
 //! The server's side of reading the past.
 mod convert;
+mod expression;
 mod functions;
 mod guard;
 mod home;
 mod image;
 mod inline;
 mod labels;
-mod node;
+mod recorded_values;
 mod revert;
+mod reverted;
 mod rewritten;
 mod shapes;
 mod spi;
 mod table;
-mod values;
 mod version_plan;

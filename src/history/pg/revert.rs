@@ -8,6 +8,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 use super::guard;
+use super::reverted::{Line, Results, Row};
 use super::spi::{self, Connection, Parameter, Statement, Value};
 use crate::history::revert::rows::{self, Name, Rows};
 use crate::history::revert::schedule::{self, Attempt, Database, Undo};
@@ -39,14 +40,14 @@ const ATTEMPT: &str = "SELECT a.outcome, a.detail, a.statement, a.left_columns, 
 pub unsafe extern "C-unwind" fn bemi_run_undos(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the server's call; its arguments are there until it returns.
     unsafe {
-        let told = Told::new(fcinfo);
+        let results = Results::new(fcinfo);
         let call = Call::new(&fcinfo);
         let mut given = [0, 1, 2, 3, 4, 5, 6].map(|index| call.value(index));
         let is_skipping = given[6].is_some_and(|datum| datum.value() as u8 != 0);
         given[6] = Some(pg_sys::Datum::from(is_skipping));
         let caller = call.value(7);
         let connection = Connection::open();
-        let mut run = Run::new(&connection, told, given, is_skipping, caller);
+        let mut run = Run::new(&connection, results, given, is_skipping, caller);
         let found = schedule::run(&mut run).unwrap_or_else(|_| memory::out_of_memory());
         run.end(&found);
         drop(run);
@@ -56,86 +57,6 @@ pub unsafe extern "C-unwind" fn bemi_run_undos(fcinfo: pg_sys::FunctionCallInfo)
 }
 
 function::sql_callable!(pg_finfo_bemi_run_undos);
-
-/// Where the result goes.
-struct Told {
-    store: *mut pg_sys::Tuplestorestate,
-    descriptor: pg_sys::TupleDesc,
-}
-
-impl Told {
-    /// Begins the result of a function that returns a set.
-    ///
-    /// # Safety
-    /// `fcinfo` is what the server passed.
-    unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
-        use pg_sys::SetFunctionReturnMode::{SFRM_Materialize, SFRM_Materialize_Random};
-        // SAFETY: the caller's promise. A call for a set has its ReturnSetInfo, which is checked; result and descriptor are
-        // made in the memory that the server keeps until it has read them.
-        unsafe {
-            let info: *mut pg_sys::ReturnSetInfo = (*fcinfo).resultinfo.cast();
-            if info.is_null()
-                || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
-                || (*info).allowedModes & SFRM_Materialize as i32 == 0
-            {
-                error!("this function returns a set");
-            }
-            let before = pg_sys::MemoryContextSwitchTo((*(*info).econtext).ecxt_per_query_memory);
-            let mut descriptor = core::ptr::null_mut();
-            pg_sys::get_call_result_type(fcinfo, core::ptr::null_mut(), &mut descriptor);
-            if descriptor.is_null() || (*descriptor).natts != 9 {
-                error!("the type bemi.reverted is not the one of this library");
-            }
-            let is_random = (*info).allowedModes & SFRM_Materialize_Random as i32 != 0;
-            let store = pg_sys::tuplestore_begin_heap(is_random, false, pg_sys::work_mem);
-            pg_sys::MemoryContextSwitchTo(before);
-            (*info).returnMode = SFRM_Materialize;
-            (*info).setResult = store;
-            (*info).setDesc = descriptor;
-            Self { store, descriptor }
-        }
-    }
-
-    fn put(&self, line: &Line) {
-        let text = |text: &Option<Vec<u8>>| text.as_deref().map(arguments::text);
-        let row = &line.row;
-        let mut values = [
-            row.relation.map(pg_sys::Datum::from),
-            text(&row.primary_key),
-            text(&row.operation),
-            Some(arguments::text(&line.status)),
-            text(&line.detail),
-            text(&line.statement),
-            row.transaction_id,
-            row.commit_position,
-            row.sequence,
-        ];
-        let mut nulls = values.map(|value| value.is_none());
-        let mut values = values.each_mut().map(|value| value.unwrap_or(pg_sys::Datum::from(0)));
-        // SAFETY: the descriptor has nine columns, as was checked, of the types of `bemi.reverted`; the values are copied.
-        unsafe { pg_sys::tuplestore_putvalues(self.store, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) };
-    }
-}
-
-/// What of a change is told.
-#[derive(Clone)]
-struct Row {
-    relation: Option<pg_sys::Oid>,
-    primary_key: Option<Vec<u8>>,
-    operation: Option<Vec<u8>>,
-    // These are passed by value.
-    transaction_id: Option<pg_sys::Datum>,
-    commit_position: Option<pg_sys::Datum>,
-    sequence: Option<pg_sys::Datum>,
-}
-
-/// What became of a change.
-struct Line {
-    row: Row,
-    status: Vec<u8>,
-    detail: Option<Vec<u8>>,
-    statement: Option<Vec<u8>>,
-}
 
 /// A change, as SQL has it.
 struct Change {
@@ -184,7 +105,7 @@ struct Run<'a> {
     connection: &'a Connection,
     statements: Statements,
     selection: pg_sys::Portal,
-    told: Told,
+    results: Results,
     caller: Parameter,
     is_skipping: bool,
     undo_type: pg_sys::Oid,
@@ -213,7 +134,7 @@ impl<'a> Run<'a> {
     /// The parameters are of the types of the function's arguments, and live as long as the run.
     unsafe fn new(
         connection: &'a Connection,
-        told: Told,
+        results: Results,
         selected: [Parameter; 7],
         is_skipping: bool,
         caller: Parameter,
@@ -247,9 +168,9 @@ impl<'a> Run<'a> {
         Self {
             connection,
             statements,
-            // SAFETY: the caller's promise.
+            // SAFETY: the parameters are the function's arguments, of the types that the statement was prepared with.
             selection: unsafe { selection.open(&selected) },
-            told,
+            results,
             caller,
             is_skipping,
             undo_type,
@@ -396,12 +317,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell(&mut self, line: Line) {
+    fn report(&mut self, line: Line) {
         if self.is_deferred {
             sound(self.pending.try_reserve(1));
             self.pending.push(line);
         } else {
-            self.told.put(&line);
+            self.results.put(&line);
         }
     }
 
@@ -490,7 +411,7 @@ impl Database for Run<'_> {
     fn done(&mut self, undo: &Undo<Change>, left: Left) {
         let Left { status, detail, statement, columns, wanted } = left;
         self.note(undo, columns, wanted);
-        self.tell(Line { row: undo.change.row.clone(), status, detail, statement });
+        self.report(Line { row: undo.change.row.clone(), status, detail, statement });
     }
 
     fn cascaded(&mut self, undo: &Undo<Change>) {
@@ -501,13 +422,13 @@ impl Database for Run<'_> {
         detail.extend_from_slice(if detail.is_empty() { b"" } else { b". " });
         detail.extend_from_slice(b"done by ON UPDATE CASCADE");
         let row = undo.change.row.clone();
-        self.tell(Line { row, status: b"reverted".to_vec(), detail: Some(detail), statement: None });
+        self.report(Line { row, status: b"reverted".to_vec(), detail: Some(detail), statement: None });
     }
 
     fn skipped(&mut self, undo: &Undo<Change>, reason: &[u8]) {
         if self.is_skipping {
             let (row, detail) = (undo.change.row.clone(), Some(reason.to_vec()));
-            self.tell(Line { row, status: b"skipped".to_vec(), detail, statement: None });
+            self.report(Line { row, status: b"skipped".to_vec(), detail, statement: None });
         }
     }
 
@@ -550,7 +471,7 @@ impl Database for Run<'_> {
         let pending = core::mem::take(&mut self.pending);
         if is_kept {
             self.wanted.commit()?;
-            pending.iter().for_each(|line| self.told.put(line));
+            pending.iter().for_each(|line| self.results.put(line));
         } else {
             self.wanted.roll_back();
         }

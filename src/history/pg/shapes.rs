@@ -6,8 +6,8 @@ use pgrx::prelude::*;
 
 use super::home::Home;
 use super::image::{Failure, Reader, fail, sound, text_of};
-use crate::history::array;
-use crate::history::jsonb::{self, Container, Value};
+use crate::history::json_array;
+use crate::history::stored_jsonb::{self, Container, Value};
 use crate::history::versions::{Definition, Types};
 use crate::sys::descriptor;
 
@@ -61,12 +61,14 @@ impl ArrayShape {
 
     /// Returns the array that a JSON array stands for, as [`Reader::read`].
     pub fn read(&mut self, array: Container) -> Result<pg_sys::Datum, Failure> {
-        let mut members = match array::members(array, self.is_flat) {
+        let mut members = match json_array::members(array, self.is_flat) {
             Ok(members) => members,
-            Err(array::Failure::Damaged) => sound(None),
-            Err(array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
-            Err(array::Failure::Uneven) => return Err(Failure::new("a recorded array has rows of different lengths")),
-            Err(array::Failure::TooManyDimensions) => {
+            Err(json_array::Failure::Damaged) => sound(None),
+            Err(json_array::Failure::OutOfMemory) => fail(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory"),
+            Err(json_array::Failure::Uneven) => {
+                return Err(Failure::new("a recorded array has rows of different lengths"));
+            }
+            Err(json_array::Failure::TooManyDimensions) => {
                 return Err(Failure::new("a recorded array has too many dimensions"));
             }
         };
@@ -100,16 +102,16 @@ impl ArrayShape {
 
     /// Appends the JSON of an array today, as [`Reader::show`].
     pub fn show(&mut self, array: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
-        sound(jsonb::push(out, b"["));
+        sound(stored_jsonb::push(out, b"["));
         for (index, member) in sound(array.elements()).enumerate() {
-            sound(jsonb::push(out, if index > 0 { b"," } else { b"" }));
+            sound(stored_jsonb::push(out, if index > 0 { b"," } else { b"" }));
             match sound(member) {
                 // An array within an array is one more dimension.
                 Value::Array(inner) if !self.is_flat => self.show(inner, out)?,
                 member => self.element.show(member, out)?,
             }
         }
-        sound(jsonb::push(out, b"]"));
+        sound(stored_jsonb::push(out, b"]"));
         Ok(())
     }
 }
@@ -190,22 +192,22 @@ impl RowShape {
 
     /// Appends the JSON of a row today, as [`Reader::show`].
     pub fn show(&mut self, object: Container, out: &mut Vec<u8>) -> Result<(), Failure> {
-        sound(jsonb::push(out, b"{"));
+        sound(stored_jsonb::push(out, b"{"));
         let mut separator = &b""[..];
         self.each(object, |field, value| {
-            sound(jsonb::push(out, separator));
+            sound(stored_jsonb::push(out, separator));
             separator = b",";
             text_of(Value::String(&field.name), out, true);
-            sound(jsonb::push(out, b":"));
+            sound(stored_jsonb::push(out, b":"));
             field.reader.show(value, out)
         })?;
         for name in &self.new {
-            sound(jsonb::push(out, separator));
+            sound(stored_jsonb::push(out, separator));
             separator = b",";
             text_of(Value::String(name), out, true);
-            sound(jsonb::push(out, b":null"));
+            sound(stored_jsonb::push(out, b":null"));
         }
-        sound(jsonb::push(out, b"}"));
+        sound(stored_jsonb::push(out, b"}"));
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ impl Value {
     /// # Safety
     /// It is of a type of variable length.
     unsafe fn new(datum: pg_sys::Datum) -> Self {
-        // SAFETY: the caller's promise. Detoasted, a value begins with a header of four bytes, which has its length in bytes.
+        // SAFETY: the value is a varlena. Detoasted, a value begins with a header of four bytes, which has its length in bytes.
         unsafe {
             let value = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
             let size = pgrx::varlena::varsize_any(value);
@@ -183,7 +183,7 @@ impl Statement {
         mut read: impl FnMut(&Row) -> R,
     ) -> Vec<R> {
         let (mut values, nulls) = split(parameters);
-        // SAFETY: the caller's promise. The result is freed when it is read, and with it what was made for the statement.
+        // SAFETY: the parameters fit the statement, and live until it has run. The result is freed when it is read, and with it what was made for the statement.
         unsafe {
             let code = pg_sys::SPI_execute_plan(self.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0);
             if code < 0 {
@@ -208,7 +208,7 @@ impl Statement {
     /// As [`Statement::all`]; the parameters live until the cursor is open.
     pub unsafe fn open(&self, parameters: &[Parameter]) -> pg_sys::Portal {
         let (mut values, nulls) = split(parameters);
-        // SAFETY: the caller's promise; the server copies the parameters.
+        // SAFETY: the parameters fit the statement; the server copies them.
         unsafe {
             let memory = pg_sys::CurrentMemoryContext;
             let name = core::ptr::null();
@@ -224,7 +224,7 @@ impl Statement {
 /// # Safety
 /// The cursor is of the connection, and open.
 pub unsafe fn fetch<R>(connection: &Connection, cursor: pg_sys::Portal, mut read: impl FnMut(&Row) -> R) -> Option<R> {
-    // SAFETY: the caller's promise; as in [`Statement::all`].
+    // SAFETY: the cursor is open; the result is freed as in [`Statement::all`].
     unsafe {
         pg_sys::SPI_cursor_fetch(cursor, true, 1);
         pg_sys::MemoryContextSwitchTo(connection.memory);
@@ -240,7 +240,7 @@ pub unsafe fn fetch<R>(connection: &Connection, cursor: pg_sys::Portal, mut read
 /// # Safety
 /// Connected, right after a statement.
 unsafe fn read_rows(mut read: impl FnMut(&Row)) {
-    // SAFETY: the caller's promise: the table is null, or has as many rows as the server says, until it is freed.
+    // SAFETY: the result of a statement is null, or has as many rows as the server says, until it is freed.
     unsafe {
         let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
         if table.is_null() {

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 use super::home::Home;
 use super::image::{sound, text_of};
 use super::version_plan::{Plan, Problem, Source, Values};
-use crate::history::jsonb::{self, Container, Value};
+use crate::history::stored_jsonb::{self, Container, Value};
 use crate::history::versions::Versions;
 use crate::sys::{arguments, encoding};
 
@@ -106,14 +106,14 @@ impl Table {
         let problems = self.read(position, image);
         let mut out = b"{".to_vec();
         for (index, (number, problem)) in problems.iter().enumerate() {
-            sound(jsonb::push(&mut out, if index > 0 { b"," } else { b"" }));
+            sound(stored_jsonb::push(&mut out, if index > 0 { b"," } else { b"" }));
             let name = self.versions.today.get(number).cloned().unwrap_or_default();
             let reason = encoding::from_utf8(&self.reason(problem));
             text_of(Value::String(&name), &mut out, true);
-            sound(jsonb::push(&mut out, b":"));
+            sound(stored_jsonb::push(&mut out, b":"));
             text_of(Value::String(&reason), &mut out, true);
         }
-        sound(jsonb::push(&mut out, b"}"));
+        sound(stored_jsonb::push(&mut out, b"}"));
         (!problems.is_empty()).then_some(out)
     }
 
@@ -148,7 +148,7 @@ impl Table {
         if let Some(plan) = self.plans.get_mut(&version) {
             plan.show(image, &mut out, |key| today.values().any(|name| name == key));
         }
-        sound(jsonb::push(&mut out, b"}"));
+        sound(stored_jsonb::push(&mut out, b"}"));
         out
     }
 
@@ -197,7 +197,7 @@ fn versions(relation: pg_sys::Oid, home: Home) -> Versions {
         let found = home.call_latest(c"versions_of", &[(pg_sys::OIDOID, pg_sys::Datum::from(relation))]);
         pgrx::varlena::varlena_to_byte_slice(pg_sys::pg_detoast_datum(found.cast_mut_ptr()))
     };
-    match jsonb::root(document) {
+    match stored_jsonb::root(document) {
         Some(Value::Object(document)) => sound(Versions::parse(document)),
         _ => sound(None),
     }

@@ -9,7 +9,7 @@ use super::convert::Builder;
 use super::guard;
 use super::home::Home;
 use super::image::{Failure, Reader, sound, text_of};
-use crate::history::jsonb::{self, Container, Value};
+use crate::history::stored_jsonb::{self, Container, Value};
 use crate::history::versions::{Kind, Stop, Versions};
 use crate::sys::descriptor;
 
@@ -230,9 +230,9 @@ impl Plan {
                     Err(key) if is_there(key) => return,
                     Err(key) => key,
                 };
-                sound(jsonb::push(out, if out.len() > start { b"," } else { b"" }));
+                sound(stored_jsonb::push(out, if out.len() > start { b"," } else { b"" }));
                 text_of(Value::String(key), out, true);
-                sound(jsonb::push(out, b":"));
+                sound(stored_jsonb::push(out, b":"));
                 let start = out.len();
                 let Ok(column) = column else { return text_of(value, out, true) };
                 let is_risky = can_fail && column.reader.as_ref().is_ok_and(Reader::is_changed);

@@ -6,8 +6,8 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::slots;
+use crate::sys::background_worker::Worker;
 use crate::sys::process;
-use crate::sys::worker::Worker;
 
 /// How long to wait until a worker may be free.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use super::failure::{Failure, transaction};
 use super::gucs;
 use super::progress::REQUIRE_SAFE;
-use super::spi::{one, run};
+use super::statement::{one, run};
 
 /// Creates and drops partitions of `bemi.changes`. Returns false if the extension was dropped.
 pub fn keep_house() -> Result<bool, Failure> {

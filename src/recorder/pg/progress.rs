@@ -5,8 +5,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::failure::{Failure, transaction};
-use super::spi::{one, run};
 use super::start_lock;
+use super::statement::{one, run};
 use crate::document::gap::Gap;
 use crate::document::identity::Identity;
 use crate::document::lsn;

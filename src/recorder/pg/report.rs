@@ -3,7 +3,7 @@ use pgrx::prelude::*;
 
 use super::failure::{Failure, transaction};
 use super::progress::REQUIRE_SAFE;
-use super::spi::run;
+use super::statement::run;
 use crate::document::lsn;
 use crate::recorder::state::State;
 use crate::sys::{encoding, process};

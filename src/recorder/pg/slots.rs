@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::failure::{Failure, transaction};
 use super::launcher::RECORDER;
 use super::progress::REQUIRE_SAFE;
-use super::spi::{one, run};
+use super::statement::{one, run};
 
 /// Returns the databases that have a slot of a recorder, by their OIDs. That needs no connection to any of them: the
 /// server keeps each slot in a folder of its name.

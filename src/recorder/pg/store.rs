@@ -11,12 +11,12 @@ use pgrx::prelude::*;
 
 use super::failure::{Failure, transaction};
 use super::reader::{file_failed, out_of_memory};
-use super::spi::{one, run};
+use super::statement::{one, run};
 use crate::document::change::{Committed, SAME_CONTEXT};
+use crate::document::fields::OUT_OF_MEMORY;
 use crate::document::identity::Identity;
 use crate::document::json::Charset;
 use crate::document::lsn;
-use crate::document::values::OUT_OF_MEMORY;
 use crate::recorder::portion::Portion;
 use crate::recorder::row::{self, Encoding, Stamp};
 use crate::recorder::spool::{KEPT, Lines, Spool};

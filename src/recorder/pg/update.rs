@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::failure::{Failure, transaction};
-use super::spi::one;
+use super::statement::one;
 use super::{report, worker_session};
 use crate::recorder::state::State;
 use crate::sys::process;

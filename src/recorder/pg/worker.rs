@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use super::failure::{Failure, guarded, transaction};
 use super::progress::{self, Progress};
 use super::reader::{Reader, file_failed};
-use super::spi::one;
+use super::statement::one;
 use super::{gucs, partitions, report, slots, store, update, worker_session};
 use crate::recorder::portion::{Portion, Reduction};
 use crate::recorder::spool::{Excess, Spool};

@@ -1,6 +1,6 @@
 //! The settings of the worker's session. `ALTER DATABASE … SET` gives each database its own; the worker reads them
 //! again when the configuration is reloaded.
-use super::spi::run;
+use super::statement::run;
 use crate::pinned::{self, Need};
 use crate::sys::guc;
 

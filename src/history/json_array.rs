@@ -2,7 +2,7 @@
 //! `jsonb_populate_record` takes them.
 #![forbid(unsafe_code)]
 
-use super::jsonb::{Container, Value};
+use super::stored_jsonb::{Container, Value};
 
 /// Dimensions that an array may have (src/include/utils/array.h).
 const MAX_DIMENSIONS: usize = 6;

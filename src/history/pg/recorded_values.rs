@@ -10,7 +10,7 @@ use super::guard;
 use super::home::Home;
 use super::image::{Failure, Reader, sound};
 use super::table::Table;
-use crate::history::jsonb::{self, Container, Value};
+use crate::history::stored_jsonb::{self, Container, Value};
 use crate::sys::call::Call;
 use crate::sys::{arguments, function};
 
@@ -139,7 +139,7 @@ fn refuse(failure: &Failure) -> ! {
 
 /// The value of a `jsonb`.
 fn root(image: &[u8]) -> Value<'_> {
-    sound(jsonb::root(image))
+    sound(stored_jsonb::root(image))
 }
 
 /// The tables whose images a call's expression has read.
