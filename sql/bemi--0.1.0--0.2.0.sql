@@ -1832,7 +1832,7 @@ COMMENT ON TABLE bemi.dropped_triggers IS
 CREATE FUNCTION bemi.before_drop_trigger(relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM set_config('bemi.dropping', jsonb_build_object(
+  PERFORM set_config('bemi_drop.trigger', jsonb_build_object(
     'relation', t.relation,
     'enabled', t.enabled,
     'arguments', bemi.rules(t.arguments, 'every'))::text, true)
@@ -1850,7 +1850,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   dropping jsonb;
 BEGIN
-  dropping := NULLIF(current_setting('bemi.dropping', true), '');
+  dropping := NULLIF(current_setting('bemi_drop.trigger', true), '');
   -- Without its rules it would reveal what they mask.
   IF (dropping ->> 'relation')::oid IS DISTINCT FROM relation THEN
     RETURN false;
@@ -3270,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '9d068b31aec1cba6'::text
+  SELECT '45139e09b30a0655'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS

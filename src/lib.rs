@@ -106,6 +106,7 @@ mod extension {
         crate::context::pg::init();
         crate::trigger::pg::init();
         crate::recorder::pg::init();
+        crate::sys::guc::reserve_prefix(c"bemi");
     }
 }
 

@@ -28,6 +28,18 @@ pub fn set(name: &CStr, value: &CStr, scope: Scope) {
     unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
 }
 
+/// Reserves the names of settings that begin with `prefix` and a dot for those that are defined: from PostgreSQL 15 on, another
+/// one is an error, and one that was set before is removed with a WARNING; PostgreSQL 14 has only the WARNING.
+pub fn reserve_prefix(prefix: &CStr) {
+    // SAFETY: the function copies the C string before it returns.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
 /// Sets settings for the rest of the session, whatever the database, the role or the configuration files say of them.
 pub fn pin<'a>(settings: impl IntoIterator<Item = (&'a CStr, &'a CStr)>) {
     use pg_sys::{GucContext, GucSource};

@@ -90,7 +90,7 @@ COMMENT ON TABLE bemi.dropped_triggers IS
 CREATE FUNCTION bemi.before_drop_trigger(relation oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM set_config('bemi.dropping', jsonb_build_object(
+  PERFORM set_config('bemi_drop.trigger', jsonb_build_object(
     'relation', t.relation,
     'enabled', t.enabled,
     'arguments', bemi.rules(t.arguments, 'every'))::text, true)
@@ -110,7 +110,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   dropping jsonb;
 BEGIN
-  dropping := NULLIF(current_setting('bemi.dropping', true), '');
+  dropping := NULLIF(current_setting('bemi_drop.trigger', true), '');
   -- Without its rules it would reveal what they mask.
   IF (dropping ->> 'relation')::oid IS DISTINCT FROM relation THEN
     RETURN false;

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("settings_of_roles_and_connections_are_contexts", roles_and_connections),
     ("discard_all_and_reset_go_back_to_the_default", discard_all),
     ("a_value_set_before_the_library_is_loaded_is_checked_when_it_is", placeholders),
+    ("a_misspelt_setting_is_refused_once_the_library_is_loaded", misspelt),
     ("parallel_queries_run_under_a_long_context", parallel_queries),
     ("any_role_may_set_its_context_and_only_superusers_the_limit", privileges),
     ("what_is_logged_is_never_longer_than_the_limit_nor_has_more_members", limits),
@@ -162,6 +163,20 @@ fn placeholders(server: &Server) {
     client.batch_execute("SET bemi.context = '{\"early\":true}'").unwrap();
     client.batch_execute("INSERT INTO t (v) VALUES ('2')").unwrap();
     assert_eq!(contexts(&database.documents()), [json!({"early":true})]);
+}
+
+/// Names that begin with `bemi.` are ours: a misspelt one would leave an application without a context, and nobody would know.
+fn misspelt(server: &Server) {
+    let database = table(server, "misspelt");
+    let (mut client, notices) = server.connect_listening(&database.name, "postgres");
+    client.batch_execute("SET bemi.contxt = '{}'; LOAD 'bemi'").unwrap();
+    let warnings = notices.take();
+    assert!(warnings.len() == 1 && warnings[0].contains("\"bemi.contxt\""), "{warnings:?}");
+    if server.major >= 15 {
+        assert_eq!(sqlstate(client.batch_execute("SET bemi.contxt = '{}'")), "42602");
+        assert_eq!(sqlstate(client.batch_execute("ALTER ROLE postgres SET bemi.max_context = 1")), "42602");
+    }
+    client.batch_execute("SET bemi.context = '{}'; SET bemi_client.app = 'x'").unwrap();
 }
 
 /// A worker takes over the settings in an order of its own, the context before its limit.

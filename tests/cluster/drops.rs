@@ -166,10 +166,10 @@ fn put_back(server: &Server) {
     );
     // Without its rules it does not come back: they may mask.
     run(&mut client, "ALTER EVENT TRIGGER bemi_before_ddl DISABLE");
-    listening.batch_execute("SET bemi.dropping = 'no json'").unwrap();
+    listening.batch_execute("SET bemi_drop.trigger = 'no json'").unwrap();
     assert_eq!(sqlstate(listening.batch_execute("BEGIN; DROP TRIGGER bemi_context ON \"To do\"; SELECT 1/0")), "22012");
     assert!(notices.take().iter().any(|notice| notice.contains("is no longer tracked")));
-    run(&mut listening, "ROLLBACK; RESET bemi.dropping");
+    run(&mut listening, "ROLLBACK; RESET bemi_drop.trigger");
     run(&mut client, "ALTER EVENT TRIGGER bemi_before_ddl ENABLE ALWAYS");
     // Those who end tracking as they should are not contradicted.
     run(&mut listening, "SELECT bemi.untrack('\"To do\"')");

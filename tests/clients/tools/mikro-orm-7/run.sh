@@ -12,7 +12,7 @@ test_schema_update_without_our_options_fails_and_spares_bemi() {
 test_schema_update_with_ignoreschema_alone_drops_the_trigger_which_is_put_back() {
   export OPTIONS=schema
   runs mikro schema:update --run
-  warns 'the trigger bemi_context of .*todo was put back'
+  warns 'the trigger bemi_context of .*todo was created again'
   bemi_is_spared
 }
 
