@@ -3270,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT '45139e09b30a0655'::text
+  SELECT 'ab984461aade10f0'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -7249,7 +7249,7 @@ CREATE FUNCTION bemi.columns_of_past(base oid, moment text) RETURNS TABLE (numbe
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  row_type text := bemi.qualified_name(base);
+  row_type text := bemi.qualified_name(base::oid);
 BEGIN
   RETURN QUERY
     WITH versions AS MATERIALIZED (
@@ -7297,7 +7297,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = base AND a.attgenerated = 'v') THEN
     RETURN NULL;
   END IF;
-  row_type := bemi.qualified_name(base);
+  row_type := bemi.qualified_name(base::oid);
   RETURN (
     SELECT format('SELECT %s FROM (SELECT ($1).*, $3 AS tableoid OFFSET 0) r', string_agg(
       CASE
@@ -7459,7 +7459,7 @@ CREATE FUNCTION bemi.as_of_select(
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
-  name text := bemi.qualified_name(base);
+  name text := bemi.qualified_name(base::oid);
   today text := (SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' || name ELSE name END FROM pg_class c WHERE c.oid = base);
   key_equals text := (
     SELECT string_agg(format(k.comparison, 'l.key_' || k.place, format('t.%I', k.name)), ' AND ' ORDER BY k.place)
@@ -8406,7 +8406,7 @@ RETURNS TABLE (primary_key text, image jsonb, place bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  own_name text := bemi.qualified_name(relation);
+  own_name text := bemi.qualified_name(relation::oid);
   emptied bemi.key_change;
   empty_from bigint;
   problem text;

@@ -150,7 +150,7 @@ CREATE FUNCTION bemi.as_of_select(
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' AS $$
 DECLARE
-  name text := bemi.qualified_name(base);
+  name text := bemi.qualified_name(base::oid);
   today text := (SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' || name ELSE name END FROM pg_class c WHERE c.oid = base);
   key_equals text := (
     SELECT string_agg(format(k.comparison, 'l.key_' || k.place, format('t.%I', k.name)), ' AND ' ORDER BY k.place)

@@ -27,7 +27,7 @@ CREATE FUNCTION bemi.columns_of_past(base oid, moment text) RETURNS TABLE (numbe
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  row_type text := bemi.qualified_name(base);
+  row_type text := bemi.qualified_name(base::oid);
 BEGIN
   RETURN QUERY
     WITH versions AS MATERIALIZED (
@@ -76,7 +76,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = base AND a.attgenerated = 'v') THEN
     RETURN NULL;
   END IF;
-  row_type := bemi.qualified_name(base);
+  row_type := bemi.qualified_name(base::oid);
   RETURN (
     SELECT format('SELECT %s FROM (SELECT ($1).*, $3 AS tableoid OFFSET 0) r', string_agg(
       CASE

@@ -76,7 +76,7 @@ RETURNS TABLE (primary_key text, image jsonb, place bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  own_name text := bemi.qualified_name(relation);
+  own_name text := bemi.qualified_name(relation::oid);
   emptied bemi.key_change;
   empty_from bigint;
   problem text;
