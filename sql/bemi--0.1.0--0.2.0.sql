@@ -3270,7 +3270,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'ab984461aade10f0'::text
+  SELECT '718fb73643a001df'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS
@@ -9710,7 +9710,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.checked(bemi.attempt, jsonb, bemi.undo, jsonb, int, jsonb) IS
-'what became of an undo that has run; an error if it has not put back what it should';
+'returns the outcome of an undo that has run; raises an error if the row is not as it should be';
 
 CREATE FUNCTION bemi.attempt(u bemi.undo, t jsonb, ours jsonb, caller jsonb, waiting bemi.undo[], is_deferred boolean)
 RETURNS bemi.attempt

@@ -31,7 +31,7 @@ pub struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Begins at the start of a text. `plain_backslashes` tells whether a backslash in an ordinary string is just a
+    /// Begins at the start of a text. `plain_backslashes` says whether a backslash in an ordinary string is just a
     /// backslash.
     pub fn new(sql: &'a [u8], plain_backslashes: bool) -> Self {
         Self { sql, at: 0, plain_backslashes }

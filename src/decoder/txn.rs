@@ -57,7 +57,7 @@ impl Transaction {
     }
 
     /// Takes the content of a message, in UTF-8, as the context of the changes after it, until a subtransaction is
-    /// rolled back if one is given. What is no context is shown as such; tells whether it is one. Fails if a file of
+    /// rolled back if one is given. What is no context is shown as such; returns whether it is one. Fails if a file of
     /// contexts does.
     pub fn set_context(&mut self, content: &[u8], subtransaction: Option<u32>) -> io::Result<bool> {
         let context = Context::parse(content).map(|context| context.to_json(self.charset));
@@ -100,7 +100,7 @@ impl Transaction {
         self.has_shown_context = false;
     }
 
-    /// Takes back the contexts of a subtransaction; tells whether a document of it was sent. Fails if a file of
+    /// Takes back the contexts of a subtransaction; returns whether a document of it was sent. Fails if a file of
     /// contexts does.
     pub fn roll_back(&mut self, subtransaction: u32) -> io::Result<bool> {
         self.has_shown_context = false;

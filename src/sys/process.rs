@@ -112,7 +112,7 @@ pub fn wait(duration: Duration) -> bool {
 
 /// Wakes another process of the server. Does nothing if no process has the id.
 pub fn wake(pid: i32) {
-    // SAFETY: what is found is a slot in shared memory, which stays there. If its process has ended meanwhile, the
+    // SAFETY: what is found is a slot in shared memory, which stays there. If its process has ended since, the
     // latch is that of the next one, which takes a wake-up without a reason.
     unsafe {
         let process = pg_sys::BackendPidGetProc(pid);

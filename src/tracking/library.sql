@@ -15,7 +15,7 @@ COMMENT ON FUNCTION bemi.library_checksum() IS
 -- `make upgrade-script` writes the checksum of all SQL files here, and the library takes it from here.
 CREATE FUNCTION bemi.sql_checksum() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'ab984461aade10f0'::text
+  SELECT '718fb73643a001df'::text
 $$;
 
 COMMENT ON FUNCTION bemi.sql_checksum() IS

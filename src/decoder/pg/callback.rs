@@ -122,7 +122,7 @@ pub struct Txn<'cb> {
 
 impl Txn<'_> {
     fn get(&self) -> &pg_sys::ReorderBufferTXN {
-        // SAFETY: the server keeps a transaction that it passes until the callback returns, and changes nothing of it meanwhile.
+        // SAFETY: the server keeps a transaction that it passes, unchanged, until the callback returns.
         unsafe { &*self.txn }
     }
 

@@ -216,7 +216,7 @@ impl ArrayReader {
 }
 
 impl CompositeReader {
-    /// Reads rows of so many columns that the descriptor describes, whose fields are those that are not dropped.
+    /// Reads rows with the columns that the descriptor describes. The fields are those that are not dropped.
     pub fn new(descriptor: pg_sys::TupleDesc, columns: usize, fields: Vec<(usize, Vec<u8>, Reader)>) -> Self {
         Self {
             descriptor,

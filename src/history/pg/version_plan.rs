@@ -53,7 +53,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// All null, for so many columns.
+    /// Returns null for each of the columns.
     pub fn new(columns: usize) -> Self {
         Self { values: vec![pg_sys::Datum::from(0); columns], nulls: vec![true; columns] }
     }

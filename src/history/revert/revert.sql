@@ -343,7 +343,7 @@ END
 $$;
 
 COMMENT ON FUNCTION bemi.checked(bemi.attempt, jsonb, bemi.undo, jsonb, int, jsonb) IS
-'what became of an undo that has run; an error if it has not put back what it should';
+'returns the outcome of an undo that has run; raises an error if the row is not as it should be';
 
 -- Undoes one change if its row is still as the change left it. `ours` are columns that the undo of a newer change left
 -- otherwise than they were recorded, since triggers changed them. With `waiting`, the undos of updates that wait, rows
